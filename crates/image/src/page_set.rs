@@ -1,0 +1,109 @@
+//! Sets of pages as sorted runs; never lists of pages.
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+/// A half-open range of bytes, page-aligned.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// First byte.
+    pub start: u64,
+    /// Byte after the last.
+    pub end: u64,
+}
+
+impl Run {
+    /// Length in bytes.
+    pub fn bytes(self) -> u64 {
+        self.end.saturating_sub(self.start)
+    }
+}
+
+/// Disjoint, ascending, never adjacent runs.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct PageSet {
+    runs: Vec<Run>,
+}
+
+impl PageSet {
+    /// The empty set.
+    pub fn new() -> PageSet {
+        PageSet::default()
+    }
+
+    /// The runs, ascending.
+    pub fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// Total length in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.runs.iter().map(|run| run.bytes()).sum()
+    }
+
+    /// Adds a range; merges with what is there.
+    pub fn insert(&mut self, run: Run) {
+        if run.end <= run.start {
+            return;
+        }
+        // The common case: ranges arrive ascending.
+        match self.runs.last_mut() {
+            None => return self.runs.push(run),
+            Some(last) if last.end < run.start => return self.runs.push(run),
+            Some(last) if last.start <= run.start => {
+                last.end = last.end.max(run.end);
+                return;
+            }
+            Some(_) => {}
+        }
+        let first = self.runs.partition_point(|other| other.end < run.start);
+        let last = self.runs.partition_point(|other| other.start <= run.end);
+        let mut merged = run;
+        if first < last {
+            merged.start = merged.start.min(self.runs[first].start);
+            merged.end = merged.end.max(self.runs[last - 1].end);
+        }
+        self.runs.splice(first..last, [merged]);
+    }
+
+    /// Whether the byte at `address` is in the set.
+    pub fn contains(&self, address: u64) -> bool {
+        let index = self.runs.partition_point(|run| run.end <= address);
+        self.runs.get(index).is_some_and(|run| run.start <= address)
+    }
+}
+
+impl FromIterator<Run> for PageSet {
+    fn from_iter<I: IntoIterator<Item = Run>>(runs: I) -> PageSet {
+        let mut set = PageSet::new();
+        for run in runs {
+            set.insert(run);
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn insertion_matches_a_bitmap() {
+        let mut state: u64 = 42;
+        for _ in 0..200 {
+            let mut set = PageSet::new();
+            let mut bits = [false; 64];
+            for _ in 0..12 {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                let start = (state >> 33) % 60;
+                let end = start + (state >> 50) % 5;
+                set.insert(Run { start, end });
+                bits[start as usize..end as usize].fill(true);
+            }
+            for (index, bit) in bits.iter().enumerate() {
+                assert_eq!(set.contains(index as u64), *bit);
+            }
+            assert_eq!(set.bytes(), bits.iter().filter(|bit| **bit).count() as u64);
+            assert!(set.runs().windows(2).all(|pair| pair[0].end < pair[1].start));
+        }
+    }
+}
