@@ -1,1 +1,17 @@
-//! Placeholder.
+//! This room holds the kernel's doors: one small safe wrapper per file, the syscall-program stub, the /proc parsers and
+//! the feature probe. All `unsafe` of the project lives here. It must never know an image, a strategy or a peer.
+#![deny(unsafe_code)]
+
+pub mod arena;
+pub mod clone;
+pub mod errno;
+pub mod kcmp;
+pub mod memory;
+pub mod pagemap;
+pub mod pidfd;
+pub mod program;
+pub mod ptrace;
+pub mod signal;
+pub mod stub;
+
+pub use errno::{Errno, Gone};

@@ -1,0 +1,191 @@
+//! Which pages of an address space exist: ioctl PAGEMAP_SCAN (Linux 6.7), and reading /proc/PID/pagemap where it does not.
+//!
+//! # References
+//! <https://man7.org/linux/man-pages/man2/PAGEMAP_SCAN.2const.html>, Documentation/admin-guide/mm/pagemap.rst
+#![allow(unsafe_code)]
+
+use crate::errno::{Errno, Result, check};
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+
+/// Page categories.
+pub mod category {
+    /// The page is write-protected asynchronously.
+    pub const WRITE_PROTECT_ALLOWED: u64 = 1;
+    /// Written since it was armed.
+    pub const WRITTEN: u64 = 2;
+    /// Backed by a file (or shared memory).
+    pub const FILE: u64 = 4;
+    /// In memory.
+    pub const PRESENT: u64 = 8;
+    /// In swap.
+    pub const SWAPPED: u64 = 16;
+    /// The zero page.
+    pub const ZERO: u64 = 32;
+    /// Part of a huge page.
+    pub const HUGE: u64 = 64;
+}
+
+/// A run of pages of equal categories.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Region {
+    /// First address.
+    pub start: u64,
+    /// Address after the last byte.
+    pub end: u64,
+    /// [`category`] bits that were asked for in `return_mask`.
+    pub categories: u64,
+}
+
+#[repr(C)]
+struct ScanArguments {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    vector: u64,
+    vector_length: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_any_of: u64,
+    return_mask: u64,
+}
+const _: () = assert!(size_of::<ScanArguments>() == 96);
+
+// _IOWR('f', 16, struct pm_scan_arg)
+const PAGEMAP_SCAN: libc::Ioctl = 0xc060_6610;
+
+/// The page map of one process.
+#[derive(Debug)]
+pub struct Pagemap {
+    file: File,
+    scan: bool,
+}
+
+impl Pagemap {
+    /// Opens /proc/PID/pagemap and probes for PAGEMAP_SCAN.
+    ///
+    /// # Errors
+    /// ENOENT: dead; EACCES: no rights.
+    pub fn open(pid: i32) -> Result<Pagemap> {
+        let file = File::open(format!("/proc/{pid}/pagemap")).map_err(|error| Errno {
+            number: error.raw_os_error().unwrap_or(libc::EIO),
+            call: "open /proc/PID/pagemap",
+        })?;
+        let mut pagemap = Pagemap { file, scan: true };
+        pagemap.scan =
+            !matches!(pagemap.scan_once(0, 0, &mut [], 0, 0, 0, 0), Err(error) if error.number == libc::ENOTTY);
+        Ok(pagemap)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn scan_once(
+        &self,
+        start: u64,
+        end: u64,
+        regions: &mut [Region],
+        inverted: u64,
+        mask: u64,
+        any_of: u64,
+        return_mask: u64,
+    ) -> Result<(usize, u64)> {
+        let mut arguments = ScanArguments {
+            size: 96,
+            flags: 0,
+            start,
+            end,
+            walk_end: 0,
+            vector: regions.as_mut_ptr() as u64,
+            vector_length: regions.len() as u64,
+            max_pages: 0,
+            category_inverted: inverted,
+            category_mask: mask,
+            category_any_of: any_of,
+            return_mask,
+        };
+        // SAFETY: the kernel writes at most vector_length regions into the live slice and walk_end into the struct.
+        let count = check("ioctl(PAGEMAP_SCAN)", unsafe {
+            libc::ioctl(self.file.as_raw_fd(), PAGEMAP_SCAN, &raw mut arguments) as i64
+        })?;
+        Ok((count as usize, arguments.walk_end))
+    }
+
+    /// The pages of `start..end` whose contents only this process has (present or swapped, not of a file, not the zero
+    /// page): what must be saved of a private mapping. Calls `found` with ascending runs (start, end, huge).
+    ///
+    /// # Errors
+    /// ESRCH: dead.
+    pub fn private_pages(&self, start: u64, end: u64, mut found: impl FnMut(u64, u64)) -> Result<()> {
+        use category::{FILE, PRESENT, SWAPPED, ZERO};
+        if !self.scan {
+            return self.read_private(start, end, found);
+        }
+        let mut regions = [Region::default(); 512];
+        let mut next = start;
+        while next < end {
+            let (count, walk_end) =
+                self.scan_once(next, end, &mut regions, FILE | ZERO, FILE | ZERO, PRESENT | SWAPPED, 0)?;
+            for region in &regions[..count] {
+                found(region.start, region.end);
+            }
+            if count < regions.len() || walk_end <= next {
+                return Ok(());
+            }
+            next = walk_end;
+        }
+        Ok(())
+    }
+
+    fn read_private(&self, start: u64, end: u64, mut found: impl FnMut(u64, u64)) -> Result<()> {
+        let mut buffer = vec![0_u8; 64 << 10];
+        let mut address = start;
+        let mut open: Option<u64> = None;
+        while address < end {
+            let pages = ((end - address) / 4096).min(buffer.len() as u64 / 8) as usize;
+            let bytes = &mut buffer[..pages * 8];
+            self.file.read_exact_at(bytes, address / 4096 * 8).map_err(|error| Errno {
+                number: error.raw_os_error().unwrap_or(libc::EIO),
+                call: "read /proc/PID/pagemap",
+            })?;
+            for entry in bytes.chunks_exact(8) {
+                let entry = u64::from_ne_bytes(entry.try_into().unwrap_or_default());
+                // Bits: 63 present, 62 swapped, 61 file or shared anonymous. The zero page cannot be told apart here: it
+                // is copied as zeros, which is exact.
+                let private = entry >> 62 != 0 && entry >> 61 & 1 == 0;
+                match (private, open) {
+                    (true, None) => open = Some(address),
+                    (false, Some(first)) => {
+                        found(first, address);
+                        open = None;
+                    }
+                    _ => {}
+                }
+                address += 4096;
+            }
+        }
+        if let Some(first) = open {
+            found(first, end);
+        }
+        Ok(())
+    }
+
+    /// Raw pagemap entries of consecutive pages from `start`.
+    ///
+    /// # Errors
+    /// EIO: end of the address space; ESRCH: dead.
+    pub fn entries(&self, start: u64, entries: &mut [u64]) -> Result<()> {
+        let mut bytes = vec![0_u8; entries.len() * 8];
+        self.file.read_exact_at(&mut bytes, start / 4096 * 8).map_err(|error| Errno {
+            number: error.raw_os_error().unwrap_or(libc::EIO),
+            call: "read /proc/PID/pagemap",
+        })?;
+        for (entry, raw) in entries.iter_mut().zip(bytes.chunks_exact(8)) {
+            *entry = u64::from_ne_bytes(raw.try_into().unwrap_or_default());
+        }
+        Ok(())
+    }
+}

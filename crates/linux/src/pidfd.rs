@@ -1,0 +1,71 @@
+//! pidfd_open(2), pidfd_getfd(2), pidfd_send_signal(2): processes by descriptor, never by a number that may be reused.
+#![allow(unsafe_code)]
+
+use crate::errno::{Errno, Result, check};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// A descriptor number in another process.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ForeignDescriptor(pub i32);
+
+/// A process held by descriptor.
+#[derive(Debug)]
+pub struct PidFd {
+    descriptor: OwnedFd,
+    pid: i32,
+}
+
+impl PidFd {
+    /// Opens a process (the number of a thread-group leader).
+    ///
+    /// # Errors
+    /// ESRCH: dead; EINVAL: a thread that is not a leader, or a number <= 1 (refused here).
+    pub fn open(pid: i32) -> Result<PidFd> {
+        if pid < 1 {
+            return Err(Errno { number: libc::EINVAL, call: "pidfd_open" });
+        }
+        // SAFETY: no pointers.
+        let raw = check("pidfd_open", unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+        // SAFETY: the kernel just gave us this descriptor, nobody else owns it.
+        Ok(PidFd { descriptor: unsafe { OwnedFd::from_raw_fd(raw as i32) }, pid })
+    }
+
+    /// The number at the time of opening.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Duplicates a descriptor of the process: the same open description.
+    ///
+    /// # Errors
+    /// EBADF: not open there; ESRCH: dead; EPERM.
+    pub fn duplicate(&self, descriptor: ForeignDescriptor) -> Result<OwnedFd> {
+        // SAFETY: no pointers.
+        let raw = check("pidfd_getfd", unsafe {
+            libc::syscall(libc::SYS_pidfd_getfd, self.descriptor.as_raw_fd(), descriptor.0, 0)
+        })?;
+        // SAFETY: the kernel just gave us this descriptor, nobody else owns it.
+        Ok(unsafe { OwnedFd::from_raw_fd(raw as i32) })
+    }
+
+    /// Sends a signal to the process. Refuses PID 1: nothing of ours may ever signal it.
+    ///
+    /// # Errors
+    /// ESRCH: dead; EPERM.
+    pub fn send_signal(&self, signal: i32) -> Result<()> {
+        if self.pid <= 1 {
+            return Err(Errno { number: libc::EPERM, call: "pidfd_send_signal" });
+        }
+        // SAFETY: the info pointer may be null.
+        check("pidfd_send_signal", unsafe {
+            libc::syscall(libc::SYS_pidfd_send_signal, self.descriptor.as_raw_fd(), signal, std::ptr::null::<u8>(), 0)
+        })
+        .map(drop)
+    }
+}
+
+impl AsRawFd for PidFd {
+    fn as_raw_fd(&self) -> i32 {
+        self.descriptor.as_raw_fd()
+    }
+}

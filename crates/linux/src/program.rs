@@ -1,0 +1,178 @@
+//! Programs: arrays of system calls that a foreign process executes in one resume. Plain data.
+
+use crate::stub::ENTRY_BYTES;
+
+/// One argument of a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Argument {
+    /// A number.
+    Value(u64),
+    /// The result of an earlier call of the same program.
+    Result(Step),
+    /// The address of bytes in the program's data.
+    Data(usize),
+}
+
+/// The n-th call of a program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step(pub usize);
+
+impl From<u64> for Argument {
+    fn from(value: u64) -> Argument {
+        Argument::Value(value)
+    }
+}
+impl From<usize> for Argument {
+    fn from(value: usize) -> Argument {
+        Argument::Value(value as u64)
+    }
+}
+impl From<i64> for Argument {
+    fn from(value: i64) -> Argument {
+        Argument::Value(value as u64)
+    }
+}
+impl From<i32> for Argument {
+    fn from(value: i32) -> Argument {
+        Argument::Value(i64::from(value) as u64)
+    }
+}
+impl From<u32> for Argument {
+    fn from(value: u32) -> Argument {
+        Argument::Value(u64::from(value))
+    }
+}
+impl From<Step> for Argument {
+    fn from(step: Step) -> Argument {
+        Argument::Result(step)
+    }
+}
+
+/// One call.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Name, for messages.
+    pub name: &'static str,
+    /// Number.
+    pub number: i64,
+    /// Arguments.
+    pub arguments: [Argument; 6],
+    /// The program goes on when this call fails.
+    pub may_fail: bool,
+    /// For clone calls: the foreign address of the control block at which the child goes on.
+    pub child_slot: Option<u64>,
+}
+
+/// A program under construction.
+#[derive(Clone, Debug, Default)]
+pub struct Program {
+    calls: Vec<Call>,
+    data: Vec<u8>,
+}
+
+/// The result of running a program: one value per executed call.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Results in order; shorter than the program when a call that may not fail did.
+    pub results: Vec<i64>,
+}
+
+impl Program {
+    /// An empty program.
+    pub fn new() -> Program {
+        Program::default()
+    }
+
+    /// Adds a call; its failure ends the program.
+    pub fn call<const N: usize>(&mut self, name: &'static str, number: i64, arguments: [Argument; N]) -> Step {
+        let mut all = [Argument::Value(0); 6];
+        all[..N].copy_from_slice(&arguments);
+        self.calls.push(Call { name, number, arguments: all, may_fail: false, child_slot: None });
+        Step(self.calls.len() - 1)
+    }
+
+    /// Adds a call whose failure is an answer, not the end.
+    pub fn try_call<const N: usize>(&mut self, name: &'static str, number: i64, arguments: [Argument; N]) -> Step {
+        let step = self.call(name, number, arguments);
+        self.calls[step.0].may_fail = true;
+        step
+    }
+
+    /// Adds a clone3 whose child goes on with the program in another slot.
+    pub fn clone_into(&mut self, arguments: Argument, bytes: usize, child_slot: u64) -> Step {
+        let step = self.call("clone3", libc::SYS_clone3, [arguments, bytes.into()]);
+        self.calls[step.0].child_slot = Some(child_slot);
+        step
+    }
+
+    /// Places bytes into the program's data, aligned to 8.
+    pub fn data(&mut self, bytes: &[u8]) -> Argument {
+        let offset = self.data.len();
+        self.data.extend_from_slice(bytes);
+        self.data.resize(self.data.len().next_multiple_of(8), 0);
+        Argument::Data(offset)
+    }
+
+    /// Places a NUL-terminated string.
+    pub fn text(&mut self, bytes: &[u8]) -> Argument {
+        let mut owned = bytes.to_vec();
+        owned.push(0);
+        self.data(&owned)
+    }
+
+    /// Reserves zeroed bytes for a call to write into; read them with the slot's `data` after the run.
+    pub fn space(&mut self, bytes: usize) -> (Argument, usize) {
+        let offset = self.data.len();
+        self.data.resize((offset + bytes).next_multiple_of(8), 0);
+        (Argument::Data(offset), offset)
+    }
+
+    /// The calls.
+    pub fn calls(&self) -> &[Call] {
+        &self.calls
+    }
+
+    /// The data.
+    pub fn bytes(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// Whether there is nothing to run.
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// Encodes the entries for a slot whose data will lie at the foreign address `data`.
+    pub fn encode(&self, data: u64) -> Vec<u8> {
+        let mut out = vec![0_u8; self.calls.len() * ENTRY_BYTES];
+        for (call, entry) in self.calls.iter().zip(out.chunks_exact_mut(ENTRY_BYTES)) {
+            let mut flags = 0_u64;
+            let mut word =
+                |index: usize, value: u64| entry[index * 8..index * 8 + 8].copy_from_slice(&value.to_le_bytes());
+            word(0, call.number as u64);
+            for (index, argument) in call.arguments.iter().enumerate() {
+                word(
+                    1 + index,
+                    match argument {
+                        Argument::Value(value) => *value,
+                        Argument::Result(step) => {
+                            flags |= 1 << index;
+                            step.0 as u64
+                        }
+                        Argument::Data(offset) => data.wrapping_add(*offset as u64),
+                    },
+                );
+            }
+            if !call.may_fail {
+                flags |= 1 << 8;
+            }
+            if let Some(slot) = call.child_slot {
+                flags |= 1 << 9;
+                word(9, slot);
+            }
+            word(7, i64::MIN as u64);
+            word(8, flags);
+        }
+        out
+    }
+}

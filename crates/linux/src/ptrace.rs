@@ -1,0 +1,291 @@
+//! ptrace(2) by thread number: attach without stopping (SEIZE), stop, registers, masks, resume, detach, wait.
+//!
+//! Every request must come from the thread that attached. A request about a dead thread answers ESRCH.
+//!
+//! # References
+//! <https://man7.org/linux/man-pages/man2/ptrace.2.html>
+#![allow(unsafe_code)]
+
+use crate::errno::{Errno, Result, check, check_int};
+
+/// General registers in the kernel's order (struct user_regs_struct).
+pub type Registers = libc::user_regs_struct;
+
+/// Words of [`Registers`].
+pub const REGISTER_WORDS: usize = 27;
+const _: () = assert!(size_of::<Registers>() == REGISTER_WORDS * 8);
+
+/// Regset number of the extended state.
+const NT_X86_XSTATE: usize = 0x202;
+const PTRACE_GET_RSEQ_CONFIGURATION: libc::c_uint = 0x420f;
+
+/// Options for [`seize`].
+pub mod options {
+    /// System-call stops are told apart from SIGTRAP, and harmless when the tracer dies in one.
+    pub const SYSGOOD: i32 = libc::PTRACE_O_TRACESYSGOOD;
+    /// Kill the tracee when the tracer ends: for skeletons only.
+    pub const EXIT_KILL: i32 = libc::PTRACE_O_EXITKILL;
+    /// Seccomp filters do not apply while traced; needs CAP_SYS_ADMIN.
+    pub const SUSPEND_SECCOMP: i32 = 1 << 21;
+}
+
+fn request(name: &'static str, request: libc::c_uint, tid: i32, address: usize, data: usize) -> Result<u64> {
+    if tid <= 0 {
+        return Err(Errno { number: libc::ESRCH, call: name });
+    }
+    // SAFETY: callers pass requests whose address and data are integers, or pointers to live buffers of the length
+    // that the request writes.
+    check(name, unsafe { libc::ptrace(request, tid, address, data) })
+}
+
+/// Attaches without stopping the thread.
+///
+/// # Errors
+/// EPERM: no rights, or another tracer; ESRCH: dead.
+pub fn seize(tid: i32, options: i32) -> Result<()> {
+    request("ptrace(SEIZE)", libc::PTRACE_SEIZE, tid, 0, options as usize).map(drop)
+}
+
+/// Asks for a stop; [`wait`] tells when it is reached.
+///
+/// # Errors
+/// ESRCH: dead.
+pub fn interrupt(tid: i32) -> Result<()> {
+    request("ptrace(INTERRUPT)", libc::PTRACE_INTERRUPT, tid, 0, 0).map(drop)
+}
+
+/// Changes the options of an attached, stopped thread.
+///
+/// # Errors
+/// ESRCH: dead or not stopped.
+pub fn set_options(tid: i32, options: i32) -> Result<()> {
+    request("ptrace(SETOPTIONS)", libc::PTRACE_SETOPTIONS, tid, 0, options as usize).map(drop)
+}
+
+/// Resumes, delivering `signal` (0 = none).
+///
+/// # Errors
+/// ESRCH: dead or not stopped.
+pub fn resume(tid: i32, signal: i32) -> Result<()> {
+    request("ptrace(CONT)", libc::PTRACE_CONT, tid, 0, signal as usize).map(drop)
+}
+
+/// Resumes until the next entry to or exit from a system call.
+///
+/// # Errors
+/// ESRCH: dead or not stopped.
+pub fn resume_to_syscall(tid: i32) -> Result<()> {
+    request("ptrace(SYSCALL)", libc::PTRACE_SYSCALL, tid, 0, 0).map(drop)
+}
+
+/// Lets go of a stopped thread, delivering `signal` (0 = none).
+///
+/// # Errors
+/// ESRCH: dead or not stopped.
+pub fn detach(tid: i32, signal: i32) -> Result<()> {
+    request("ptrace(DETACH)", libc::PTRACE_DETACH, tid, 0, signal as usize).map(drop)
+}
+
+/// Reads the general registers of a stopped thread.
+///
+/// # Errors
+/// ESRCH: dead or not stopped.
+pub fn registers(tid: i32) -> Result<Registers> {
+    // SAFETY: all-zero is a valid value of this plain struct.
+    let mut registers: Registers = unsafe { std::mem::zeroed() };
+    request("ptrace(GETREGS)", libc::PTRACE_GETREGS, tid, 0, (&raw mut registers) as usize)?;
+    Ok(registers)
+}
+
+/// Writes the general registers of a stopped thread.
+///
+/// # Errors
+/// ESRCH: dead or not stopped; EIO: a value that user mode may not have.
+pub fn set_registers(tid: i32, registers: &Registers) -> Result<()> {
+    request("ptrace(SETREGS)", libc::PTRACE_SETREGS, tid, 0, std::ptr::from_ref(registers) as usize).map(drop)
+}
+
+/// Registers as the 27 words of the kernel's order.
+pub fn words(registers: &Registers) -> [u64; REGISTER_WORDS] {
+    // SAFETY: both are 27 u64 without padding (asserted above).
+    unsafe { std::mem::transmute_copy(registers) }
+}
+
+/// The inverse of [`words`].
+pub fn from_words(words: &[u64; REGISTER_WORDS]) -> Registers {
+    // SAFETY: both are 27 u64 without padding (asserted above).
+    unsafe { std::mem::transmute_copy(words) }
+}
+
+/// Reads the extended state (FPU, SSE, AVX, …) as the raw regset.
+///
+/// # Errors
+/// ESRCH: dead or not stopped.
+pub fn extended_state(tid: i32) -> Result<Vec<u8>> {
+    let mut buffer = vec![0_u8; 16384];
+    let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    request("ptrace(GETREGSET)", libc::PTRACE_GETREGSET, tid, NT_X86_XSTATE, (&raw mut vector) as usize)?;
+    buffer.truncate(vector.iov_len);
+    Ok(buffer)
+}
+
+/// Writes the extended state; the length must be the kernel's own.
+///
+/// # Errors
+/// EFAULT: another length than this kernel's; EINVAL: components that this processor lacks.
+pub fn set_extended_state(tid: i32, state: &[u8]) -> Result<()> {
+    let mut vector = libc::iovec { iov_base: state.as_ptr().cast_mut().cast(), iov_len: state.len() };
+    request("ptrace(SETREGSET)", libc::PTRACE_SETREGSET, tid, NT_X86_XSTATE, (&raw mut vector) as usize).map(drop)
+}
+
+/// The mask of blocked signals, bit n-1 for signal n.
+///
+/// # Errors
+/// ESRCH: dead or not stopped.
+pub fn signal_mask(tid: i32) -> Result<u64> {
+    let mut mask = 0_u64;
+    request("ptrace(GETSIGMASK)", libc::PTRACE_GETSIGMASK, tid, 8, (&raw mut mask) as usize)?;
+    Ok(mask)
+}
+
+/// Replaces the mask of blocked signals.
+///
+/// # Errors
+/// ESRCH: dead or not stopped.
+pub fn set_signal_mask(tid: i32, mask: u64) -> Result<()> {
+    request("ptrace(SETSIGMASK)", libc::PTRACE_SETSIGMASK, tid, 8, (&raw const mask) as usize).map(drop)
+}
+
+/// Restartable-sequence registration of a thread.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RestartableSequence {
+    /// Address of struct rseq, 0 = not registered.
+    pub address: u64,
+    /// Its registered length in bytes.
+    pub length: u32,
+    /// Abort signature.
+    pub signature: u32,
+    /// Flags, 0 today.
+    pub flags: u32,
+    pad: u32,
+}
+
+/// Reads the rseq registration (Linux 5.13).
+///
+/// # Errors
+/// EIO: kernel without the request; ESRCH: dead or not stopped.
+pub fn restartable_sequence(tid: i32) -> Result<RestartableSequence> {
+    let mut configuration = RestartableSequence::default();
+    request(
+        "ptrace(GET_RSEQ_CONFIGURATION)",
+        PTRACE_GET_RSEQ_CONFIGURATION,
+        tid,
+        size_of::<RestartableSequence>(),
+        (&raw mut configuration) as usize,
+    )?;
+    Ok(configuration)
+}
+
+/// Bytes of the kernel's siginfo_t.
+pub const SIGNAL_INFORMATION_BYTES: usize = 128;
+
+/// Looks at queued signals without taking them.
+///
+/// # Errors
+/// ESRCH: dead or not stopped.
+pub fn pending_signals(tid: i32, shared: bool) -> Result<Vec<[u8; SIGNAL_INFORMATION_BYTES]>> {
+    #[repr(C)]
+    struct Arguments {
+        offset: u64,
+        flags: u32,
+        count: i32,
+    }
+    let mut found = Vec::new();
+    let mut buffer = [[0_u8; SIGNAL_INFORMATION_BYTES]; 32];
+    loop {
+        let arguments = Arguments { offset: found.len() as u64, flags: u32::from(shared), count: buffer.len() as i32 };
+        let count = request(
+            "ptrace(PEEKSIGINFO)",
+            libc::PTRACE_PEEKSIGINFO,
+            tid,
+            (&raw const arguments) as usize,
+            buffer.as_mut_ptr() as usize,
+        )? as usize;
+        found.extend_from_slice(&buffer[..count.min(buffer.len())]);
+        if count < buffer.len() {
+            return Ok(found);
+        }
+    }
+}
+
+/// The siginfo of the signal that a thread stopped with.
+///
+/// # Errors
+/// EINVAL: not stopped by a signal; ESRCH: dead or not stopped.
+pub fn signal_information(tid: i32) -> Result<[u8; SIGNAL_INFORMATION_BYTES]> {
+    let mut buffer = [0_u8; SIGNAL_INFORMATION_BYTES];
+    request("ptrace(GETSIGINFO)", libc::PTRACE_GETSIGINFO, tid, 0, buffer.as_mut_ptr() as usize)?;
+    Ok(buffer)
+}
+
+/// What a wait reported.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// Stopped by [`interrupt`], at birth, or in a group stop (then with the stop signal).
+    Stop(i32),
+    /// At the entry to or exit from a system call.
+    Syscall,
+    /// About to receive a signal.
+    Signal(i32),
+    /// Another ptrace event (number, signal).
+    Other(i32),
+    /// Ended; the raw wait status.
+    Ended(i32),
+}
+
+fn decode(status: i32) -> Event {
+    if !libc::WIFSTOPPED(status) {
+        return Event::Ended(status);
+    }
+    let signal = libc::WSTOPSIG(status);
+    match status >> 16 {
+        libc::PTRACE_EVENT_STOP => Event::Stop(signal & 0x7f),
+        0 if signal == (libc::SIGTRAP | 0x80) => Event::Syscall,
+        0 => Event::Signal(signal),
+        event => Event::Other(event),
+    }
+}
+
+/// Waits for the next report of one thread.
+///
+/// # Errors
+/// ECHILD: not ours (for example reaped by another waiter).
+pub fn wait(tid: i32) -> Result<Event> {
+    loop {
+        let mut status = 0;
+        if tid <= 0 {
+            return Err(Errno { number: libc::ECHILD, call: "waitpid" });
+        }
+        // SAFETY: status is a live int.
+        match check_int("waitpid", unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL) }) {
+            Ok(_) => return Ok(decode(status)),
+            Err(error) if error.number == libc::EINTR => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Like [`wait`], but answers `None` at once when there is nothing to report.
+///
+/// # Errors
+/// ECHILD: not ours.
+pub fn poll(tid: i32) -> Result<Option<Event>> {
+    let mut status = 0;
+    if tid <= 0 {
+        return Err(Errno { number: libc::ECHILD, call: "waitpid" });
+    }
+    // SAFETY: status is a live int.
+    let pid = check_int("waitpid", unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL | libc::WNOHANG) })?;
+    Ok((pid != 0).then(|| decode(status)))
+}
