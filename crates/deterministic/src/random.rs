@@ -22,11 +22,13 @@ impl Random {
     /// A generator for `seed`. Any seed will do, zero too.
     pub fn new(seed: u64) -> Random {
         let mut filler = seed;
-        Random { state: core::array::from_fn(|_| splitmix(&mut filler)) }
+        Random {
+            state: core::array::from_fn(|_| splitmix(&mut filler)),
+        }
     }
 
     /// The next 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         let result = self.state[1].wrapping_mul(5).rotate_left(7).wrapping_mul(9);
         let shifted = self.state[1] << 17;
         self.state[2] ^= self.state[0];
@@ -45,7 +47,7 @@ impl Random {
         }
         let threshold = bound.wrapping_neg() % bound;
         loop {
-            let wide = u128::from(self.next()) * u128::from(bound);
+            let wide = u128::from(self.bits()) * u128::from(bound);
             if wide as u64 >= threshold {
                 return (wide >> 64) as u64;
             }
@@ -65,13 +67,13 @@ impl Random {
     /// Fills `bytes` with random bytes.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
-            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
+            chunk.copy_from_slice(&self.bits().to_le_bytes()[..chunk.len()]);
         }
     }
 
     /// A generator for a part of the work, independent of how many numbers the rest draws.
     pub fn fork(&mut self) -> Random {
-        Random::new(self.next())
+        Random::new(self.bits())
     }
 }
 
@@ -88,8 +90,13 @@ mod tests {
 
     #[test]
     fn xoshiro_gives_the_published_numbers() {
-        let mut random = Random { state: [1, 2, 3, 4] };
-        assert_eq!([random.next(), random.next(), random.next()], [11_520, 0, 1_509_978_240]);
+        let mut random = Random {
+            state: [1, 2, 3, 4],
+        };
+        assert_eq!(
+            [random.bits(), random.bits(), random.bits()],
+            [11_520, 0, 1_509_978_240]
+        );
     }
 
     #[test]

@@ -1,1 +1,18 @@
-//! Placeholder.
+//! The table of strategies: how memory moves, as data.
+//!
+//! Every published way of moving a process's memory is a row of one table, and one session reads the row. A row says in
+//! steps what is sent while the process still runs at the source, what in the down time, and what afterwards. This room
+//! must never know pages themselves, a link, a clock or a kernel; it counts and decides.
+#![no_std]
+
+extern crate alloc;
+
+mod decide;
+mod row;
+mod table;
+mod validate;
+
+pub use decide::{Decision, Progress, decide_round};
+pub use row::{Order, Origin, Phase, Row, Set, Step, Until};
+pub use table::{TABLE, UnknownStrategy, parse};
+pub use validate::{Flaw, needs_tracking, validate};

@@ -1,0 +1,95 @@
+//! What a strategy is: a row of steps.
+
+use alloc::borrow::Cow;
+
+/// When a step happens, in the order of time.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Phase {
+    /// The process still runs at the source.
+    Preparation,
+    /// The process runs nowhere.
+    Down,
+    /// The process runs at the destination.
+    PostProcessing,
+}
+
+/// Which pages a step is about. "Held" means that the destination holds some version of the page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Set {
+    /// Every page of the process.
+    All,
+    /// Pages written since the last round took them, and pages never sent.
+    DirtySinceRound,
+    /// Of those, the ones that were not written during the last `n` rounds.
+    Quiet(u32),
+    /// Pages that differ from the file behind them, or have none.
+    Modified,
+    /// The current stack, code and heap page of every thread.
+    Working,
+    /// Pages that the destination holds in a version that is no longer true.
+    Stale,
+    /// Pages that the destination does not hold in their true version.
+    Rest,
+}
+
+/// When a step is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Until {
+    /// When the set has been sent once.
+    Sent,
+    /// When a round leaves at most `pages` in the set, or after `rounds` rounds.
+    Limit {
+        /// Pages left at which another round is not worth it.
+        pages: u64,
+        /// Rounds after which it ends in any case.
+        rounds: u32,
+    },
+    /// Never: what is not asked for stays owed as long as the process lives.
+    Never,
+}
+
+/// Who decides which page is next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// The sender, in its own order.
+    Push,
+    /// The sender, but a page that the process waits for goes first.
+    FaultsFirst,
+    /// The process: only what it asks for is sent.
+    FaultsOnly,
+}
+
+/// Where the pages of a step come from (post-processing) or go through (before it).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// The source host itself.
+    Source,
+    /// A page store beside both hosts.
+    Store,
+}
+
+/// One step of a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// When.
+    pub phase: Phase,
+    /// What.
+    pub set: Set,
+    /// How long.
+    pub until: Until,
+    /// Who leads.
+    pub order: Order,
+    /// From where.
+    pub from: Origin,
+}
+
+/// One strategy. Steps are in the order of time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// The name by which a user asks for it.
+    pub name: Cow<'static, str>,
+    /// What is done, in order.
+    pub steps: Cow<'static, [Step]>,
+    /// Systems that moved processes this way.
+    pub seen_in: Cow<'static, str>,
+}
