@@ -1,1 +1,15 @@
-//! Placeholder.
+//! This room makes what the tests and the demo stand on: hosts out of namespaces with links between them, and programs
+//! that verify their own state after a move. It must never know how a process is moved: it calls the `godwit` binary.
+
+pub mod entry;
+pub mod error;
+pub mod host;
+pub mod leftover;
+pub mod link;
+pub mod pair;
+
+pub use entry::entry;
+pub use error::Error;
+pub use host::{Host, HostCommand};
+pub use link::Link;
+pub use pair::{Options, Pair};

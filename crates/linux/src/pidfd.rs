@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::errno::{Errno, Result, check};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A descriptor number in another process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -61,6 +61,12 @@ impl PidFd {
             libc::syscall(libc::SYS_pidfd_send_signal, self.descriptor.as_raw_fd(), signal, std::ptr::null::<u8>(), 0)
         })
         .map(drop)
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
     }
 }
 
