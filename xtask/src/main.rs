@@ -1,1 +1,91 @@
-fn main() {}
+//! The chores of the house: `cargo xtask tidy`, `cargo xtask test`, `cargo xtask ci`.
+
+mod test;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use test::report::Format;
+use tidy::repository::Repository;
+use tidy::{RULES, Verdict};
+
+const HELP: &str = "\
+The chores of Godwit.
+
+Usage: cargo xtask COMMAND
+
+  tidy            check the rules of the house that the compiler does not know
+  tidy --bless    first renew what a machine may renew: the hashes in docs/, shrunken entries of the ratchet
+  test            everything: what the tests need, formatting, lints, tidy, licences, build, tests, workload matrix
+                  (as root; installs missing Debian packages; leaves no process, mount or namespace behind)
+  ci              the same, written for a CI log
+
+Exit status: 0 all well, 1 something failed, 2 this machine or this command line cannot work.
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        ["tidy"] => tidy(false),
+        ["tidy", "--bless"] => tidy(true),
+        ["test"] => test::run(&root(), Format::Plain),
+        ["ci"] => test::run(&root(), Format::Ci),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprint!("xtask: there is no `{}`\n\n{HELP}", arguments.join(" "));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The root of the repository that this program was built from.
+fn root() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
+}
+
+fn tidy(is_blessing: bool) -> ExitCode {
+    match try_tidy(is_blessing) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(1),
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs all rules and returns how many do not hold.
+fn try_tidy(is_blessing: bool) -> Result<usize, String> {
+    let root = root();
+    let mut repository = Repository::read(&root)?;
+    if is_blessing {
+        for path in tidy::bless(&root, &repository)? {
+            println!("blessed {path}");
+        }
+        repository = Repository::read(&root)?;
+    }
+    let (mut held, mut broken, mut skipped) = (0, 0, 0);
+    for rule in RULES {
+        match (rule.check)(&repository) {
+            Verdict::NotYet(why) => {
+                skipped += 1;
+                println!("{}: not yet: {why}", rule.name);
+            }
+            Verdict::Checked(findings) if findings.is_empty() => held += 1,
+            Verdict::Checked(findings) => {
+                broken += 1;
+                for finding in findings {
+                    println!("{finding} [{}]", rule.name);
+                }
+            }
+        }
+    }
+    println!("{held} passed, {broken} failed, {skipped} skipped");
+    Ok(broken)
+}

@@ -1,0 +1,137 @@
+//! `cargo xtask test`: everything that must hold before a change lands, one part after the other.
+
+mod child;
+mod host;
+mod package;
+pub(crate) mod report;
+mod tally;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use child::{Ending, cargo, isolated};
+use report::{Format, Report};
+use tally::Tally;
+
+use crate::tidy::repository::{Repository, packages};
+use crate::tidy::{RULES, Verdict};
+
+/// All parts together end within this time: an hour, less what a person needs to notice.
+const BUDGET: Duration = Duration::from_secs(55 * 60);
+
+/// The package and the binary that run every workload through every path.
+const MATRIX: (&str, &str) = ("godwit-testbed", "matrix");
+
+/// Runs all parts on the repository at `root`. A part that fails does not keep the later ones from running.
+pub(crate) fn run(root: &Path, format: Format) -> ExitCode {
+    let mut report = Report::new(format, Instant::now() + BUDGET);
+    let missing = host::missing();
+    if !missing.is_empty() {
+        report.heading("this machine");
+        for lack in missing {
+            report.failed(&lack);
+        }
+        println!("Stopped: the tests move processes between namespaces of this machine and cannot work here.");
+        report.close();
+        return ExitCode::from(2);
+    }
+
+    let has_matrix = packages(root).is_ok_and(|all| {
+        all.iter().any(|one| one.name == MATRIX.0 && one.binaries.iter().any(|name| name == MATRIX.1))
+    });
+    package::install(&mut report, has_matrix);
+    host::check_link(&mut report);
+    tool(&mut report, root, "formatting", &["fmt", "--version"], &["fmt", "--all", "--check"]);
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    tool(&mut report, root, "clippy", &["clippy", "--version"], &clippy);
+    tidy(&mut report, root);
+    let deny = ["deny", "check", "licenses", "bans", "sources"];
+    tool(&mut report, root, "licences and sources of dependencies", &["deny", "--version"], &deny);
+    report.skipped(
+        "advisories of dependencies: they need a database from the network (run `cargo deny check advisories`)",
+    );
+    step(&mut report, root, "release build", &["build", "--release", "--workspace"]);
+    tests(&mut report, root);
+    matrix(&mut report, root, has_matrix);
+    report.close()
+}
+
+/// A part that is one cargo command.
+fn step(report: &mut Report, root: &Path, name: &str, arguments: &[&str]) -> bool {
+    report.heading(&format!("{name}: cargo {}", arguments.join(" ")));
+    let ending = child::run(cargo(root, arguments, report.format()), report.deadline(), |_| {});
+    report.ended(name, &ending)
+}
+
+/// A part that is one cargo command which may not be installed.
+fn tool(report: &mut Report, root: &Path, name: &str, version: &[&str], arguments: &[&str]) {
+    let mut probe = cargo(root, version, report.format());
+    if probe.output().is_ok_and(|output| output.status.success()) {
+        step(report, root, name, arguments);
+    } else {
+        report.skipped(&format!("{name}: `cargo {}` is not installed", arguments[0]));
+    }
+}
+
+/// The rules of the house, each counted as one.
+fn tidy(report: &mut Report, root: &Path) {
+    report.heading("the rules of the house: cargo xtask tidy");
+    let repository = match Repository::read(root) {
+        Ok(repository) => repository,
+        Err(message) => return report.failed(&format!("tidy: {message}")),
+    };
+    for rule in RULES {
+        match (rule.check)(&repository) {
+            Verdict::NotYet(why) => report.skipped(&format!("tidy {}: {why}", rule.name)),
+            Verdict::Checked(findings) if findings.is_empty() => report.passed(1),
+            Verdict::Checked(findings) => {
+                for finding in &findings {
+                    report.finding(rule.name, finding);
+                }
+                report.failed(&format!("tidy {}: {} to mend", rule.name, findings.len()));
+            }
+        }
+    }
+}
+
+/// Unit, integration and documentation tests. Built outside, where there is a network; run inside namespaces of
+/// their own, which take every process and mount with them when they end.
+fn tests(report: &mut Report, root: &Path) {
+    let build = ["test", "--workspace", "--no-run"];
+    report.heading(&format!("tests: cargo {}", build.join(" ")));
+    let ending = child::run(cargo(root, &build, report.format()), report.deadline(), |_| {});
+    if !ending.is_success() {
+        report.ended("building the tests", &ending);
+        return;
+    }
+    let run = ["test", "--workspace", "--no-fail-fast", "--offline"];
+    report.heading(&format!("tests: cargo {}", run.join(" ")));
+    let mut tally = Tally::default();
+    let command = isolated(&cargo(root, &run, report.format()));
+    let ending = child::run(command, report.deadline(), |line| {
+        if let Some(one) = Tally::of_test_result(line) {
+            tally += one;
+        }
+    });
+    report.counted("tests", tally, &ending);
+}
+
+/// Every workload through every path.
+fn matrix(report: &mut Report, root: &Path, has_matrix: bool) {
+    let (package, binary) = MATRIX;
+    if !has_matrix {
+        return report.skipped(&format!("workload matrix: {package} has no binary `{binary}` yet"));
+    }
+    let run = ["run", "--release", "--offline", "-p", package, "--bin", binary];
+    report.heading(&format!("workload matrix: cargo {}", run.join(" ")));
+    let mut tally = None;
+    let command = isolated(&cargo(root, &run, report.format()));
+    let ending = child::run(command, report.deadline(), |line| tally = Tally::of_closing_line(line).or(tally));
+    match (tally, &ending) {
+        (None, Ending::Exited(status)) if status.success() => {
+            report.failed("workload matrix: ended without its closing line `N passed, N failed, N skipped`");
+        }
+        _ => report.counted("workload matrix", tally.unwrap_or_default(), &ending),
+    }
+}
