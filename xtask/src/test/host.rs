@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use super::report::Report;
 
-/// Tries the system calls in a namespace of its own; prints `name ok` or `name ERROR` for each.
+/// Tries the system calls in a namespace of its own; prints `NAME\tok` or `NAME\tERROR` for each.
 const KERNEL_PROBE: &str = include_str!("kernel_probe.pl");
 
 /// The namespaces that a host of the testbed has of its own.
@@ -53,7 +53,7 @@ fn kernel_lacks() -> Vec<String> {
 
 /// Reads what the probe prints.
 fn lacks_of(output: &str) -> Vec<String> {
-    let verdicts: Vec<_> = output.lines().filter_map(|line| line.split_once(' ')).collect();
+    let verdicts: Vec<_> = output.lines().filter_map(|line| line.split_once('\t')).collect();
     if verdicts.last() != Some(&("end", "ok")) {
         return vec![format!("the kernel could not be tried: the probe broke off after {:?}", verdicts.last())];
     }
@@ -65,8 +65,7 @@ fn lacks_of(output: &str) -> Vec<String> {
 
 /// A pair of devices and a shaper: what hosts of the testbed are linked with. Needs the packages.
 pub(super) fn check_link(report: &mut Report) {
-    let script =
-        "ip link add a type veth peer name b && tc qdisc add dev a root tbf rate 1gbit burst 64kb latency 50ms";
+    let script = "ip link add name left0 type veth peer name right0 && tc qdisc add dev left0 root tbf rate 1gbit burst 64kb latency 50ms";
     let mut command = Command::new("unshare");
     command.args(["--net", "--fork", "sh", "-c", script]);
     match attempt(command) {
@@ -103,12 +102,26 @@ mod tests {
         assert_eq!(effective_user("Name:\tx\n"), None);
     }
 
+    /// The probe and its reader understand each other: it tries the kernel to the end, whatever that says.
+    #[test]
+    fn the_probe_is_understood() {
+        let mut probe = Command::new("unshare");
+        probe.args(["--map-root-user", "--user", "--fork", "--pid", "--mount-proc", "--kill-child=KILL"]);
+        probe.args(["perl", "-e", KERNEL_PROBE]);
+        // Where this user may not make namespaces there is nothing to try, and `missing` says so.
+        let Ok(output) = attempt(probe) else { return };
+        let names: Vec<_> = output.lines().filter_map(|line| Some(line.split_once('\t')?.0)).collect();
+        assert_eq!(names.first().zip(names.last()), Some((&"pidfd_open", &"end")), "{output}");
+        assert!(names.contains(&"clone3 with set_tid"), "{output}");
+        assert!(lacks_of(&output).iter().all(|lack| !lack.contains("broke off") && !lack.contains("(ok)")), "{output}");
+    }
+
     #[test]
     fn a_refusal_is_named_and_a_broken_probe_is_not_taken_for_well() {
-        assert!(lacks_of("pidfd_open ok\nclone3 ok\nend ok\n").is_empty());
-        let lacks = lacks_of("pidfd_open ok\nclone3 Function not implemented\nend ok\n");
-        assert!(lacks.len() == 1 && lacks[0].contains("clone3 (Function not implemented)"), "{lacks:?}");
-        assert_eq!(lacks_of("pidfd_open ok\n").len(), 1);
+        assert!(lacks_of("pidfd_open\tok\nclone3 with set_tid\tok\nend\tok\n").is_empty());
+        let lacks = lacks_of("pidfd_open\tok\nclone3 with set_tid\tFunction not implemented\nend\tok\n");
+        assert!(lacks.len() == 1 && lacks[0].contains("clone3 with set_tid (Function not implemented)"), "{lacks:?}");
+        assert_eq!(lacks_of("pidfd_open\tok\n").len(), 1);
         assert_eq!(lacks_of("").len(), 1);
     }
 }

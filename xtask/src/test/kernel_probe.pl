@@ -5,7 +5,7 @@ use strict;
 use POSIX ();
 $| = 1;
 
-sub verdict { my ($name, $is_well, $error) = @_; print "$name ", ($is_well ? "ok" : $error), "\n"; }
+sub verdict { my ($name, $is_well, $error) = @_; print "$name\t", ($is_well ? "ok" : $error), "\n"; }
 
 # As a number: perl hands a scalar that was ever a string to the kernel as a pointer.
 my $own = $$ + 0;
