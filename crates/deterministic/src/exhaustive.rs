@@ -69,10 +69,7 @@ impl Exhaustive {
             self.digits.push(Digit { chosen: 0, bound });
         }
         let digit = self.digits[self.position];
-        assert_eq!(
-            digit.bound, bound,
-            "a repeated run asked differently: the test is not deterministic"
-        );
+        assert_eq!(digit.bound, bound, "a repeated run asked differently: the test is not deterministic");
         self.position += 1;
         digit.chosen
     }
@@ -84,18 +81,12 @@ impl Exhaustive {
 
     /// The choices of this run so far: printed by a failing test, replayed with [`Exhaustive::replay`].
     pub fn choices(&self) -> Vec<usize> {
-        self.digits[..self.position]
-            .iter()
-            .map(|digit| digit.chosen)
-            .collect()
+        self.digits[..self.position].iter().map(|digit| digit.chosen).collect()
     }
 
     /// A generator that gives `choices` again in its first run and zeros after them.
     pub fn replay(choices: &[usize]) -> Replay {
-        Replay {
-            choices: choices.to_vec(),
-            position: 0,
-        }
+        Replay { choices: choices.to_vec(), position: 0 }
     }
 }
 

@@ -16,10 +16,7 @@ pub struct Mark {
 impl Mark {
     /// A mark that has not been reached; put it into a `static` beside the branch.
     pub const fn new(name: &'static str) -> Mark {
-        Mark {
-            name,
-            hits: AtomicU64::new(0),
-        }
+        Mark { name, hits: AtomicU64::new(0) }
     }
 
     /// Counts one passage. Costs one relaxed atomic addition.

@@ -22,9 +22,7 @@ impl Random {
     /// A generator for `seed`. Any seed will do, zero too.
     pub fn new(seed: u64) -> Random {
         let mut filler = seed;
-        Random {
-            state: core::array::from_fn(|_| splitmix(&mut filler)),
-        }
+        Random { state: core::array::from_fn(|_| splitmix(&mut filler)) }
     }
 
     /// The next 64 random bits.
@@ -90,13 +88,8 @@ mod tests {
 
     #[test]
     fn xoshiro_gives_the_published_numbers() {
-        let mut random = Random {
-            state: [1, 2, 3, 4],
-        };
-        assert_eq!(
-            [random.bits(), random.bits(), random.bits()],
-            [11_520, 0, 1_509_978_240]
-        );
+        let mut random = Random { state: [1, 2, 3, 4] };
+        assert_eq!([random.bits(), random.bits(), random.bits()], [11_520, 0, 1_509_978_240]);
     }
 
     #[test]

@@ -17,27 +17,13 @@ pub struct Progress {
 
 impl Progress {
     /// Before anything was done: the process runs at the source.
-    pub const START: Progress = Progress {
-        phase: Phase::Preparation,
-        step: 0,
-        rounds: 0,
-        left: 0,
-    };
+    pub const START: Progress = Progress { phase: Phase::Preparation, step: 0, rounds: 0, left: 0 };
 
     /// The progress after the round of `step` that [`decide_round`] asked for; `left` pages are in the set now.
     #[must_use]
     pub fn after_round(self, step: usize, left: u64) -> Progress {
-        let rounds = if step == self.step {
-            self.rounds.saturating_add(1)
-        } else {
-            1
-        };
-        Progress {
-            step,
-            rounds,
-            left,
-            ..self
-        }
+        let rounds = if step == self.step { self.rounds.saturating_add(1) } else { 1 };
+        Progress { step, rounds, left, ..self }
     }
 
     /// The progress after the process has gone on to `phase`.
@@ -71,10 +57,7 @@ pub fn decide_round(row: &Row, progress: &Progress) -> Decision {
             _ if step.phase < progress.phase => true,
             _ if rounds == 0 => false,
             Until::Sent => true,
-            Until::Limit {
-                pages,
-                rounds: most,
-            } => progress.left <= pages || rounds >= most,
+            Until::Limit { pages, rounds: most } => progress.left <= pages || rounds >= most,
             Until::Never => false,
         };
         if !over {
@@ -118,51 +101,21 @@ mod tests {
     #[test]
     fn total_copy_sends_everything_in_the_down_time() {
         let row = parse("total-copy").unwrap();
-        let expected = [
-            Decision::Freeze,
-            Decision::Round(0),
-            Decision::HandOver,
-            Decision::Finished,
-        ];
+        let expected = [Decision::Freeze, Decision::Round(0), Decision::HandOver, Decision::Finished];
         assert_eq!(run(row, |_| 0), expected);
     }
 
     #[test]
     fn rounds_end_at_the_limit_or_after_the_most() {
-        let step = |phase, set, until| Step {
-            phase,
-            set,
-            until,
-            order: Order::Push,
-            from: Origin::Source,
-        };
+        let step = |phase, set, until| Step { phase, set, until, order: Order::Push, from: Origin::Source };
         let steps = [
             step(Phase::Preparation, Set::All, Until::Sent),
-            step(
-                Phase::Preparation,
-                Set::DirtySinceRound,
-                Until::Limit {
-                    pages: 10,
-                    rounds: 4,
-                },
-            ),
+            step(Phase::Preparation, Set::DirtySinceRound, Until::Limit { pages: 10, rounds: 4 }),
             step(Phase::Down, Set::Rest, Until::Sent),
         ];
-        let row = Row {
-            name: "pre-copy".into(),
-            steps: Cow::Owned(steps.to_vec()),
-            seen_in: "".into(),
-        };
-        let rounds = |made: Vec<Decision>| {
-            made.iter()
-                .filter(|&&decision| decision == Decision::Round(1))
-                .count()
-        };
-        assert_eq!(
-            rounds(run(&row, |round| 100 >> round)),
-            3,
-            "rounds 2, 3 and 4 leave 25, 12 and 6 pages"
-        );
+        let row = Row { name: "pre-copy".into(), steps: Cow::Owned(steps.to_vec()), seen_in: "".into() };
+        let rounds = |made: Vec<Decision>| made.iter().filter(|&&decision| decision == Decision::Round(1)).count();
+        assert_eq!(rounds(run(&row, |round| 100 >> round)), 3, "rounds 2, 3 and 4 leave 25, 12 and 6 pages");
         assert_eq!(rounds(run(&row, |_| 100)), 4);
         assert_eq!(run(&row, |_| 0).last(), Some(&Decision::Finished));
     }

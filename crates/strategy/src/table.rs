@@ -43,10 +43,7 @@ impl core::error::Error for UnknownStrategy {}
 /// # Errors
 /// [`UnknownStrategy`] if the table has none; its text lists those that exist.
 pub fn parse(name: &str) -> Result<&'static Row, UnknownStrategy> {
-    TABLE
-        .iter()
-        .find(|row| row.name == name)
-        .ok_or_else(|| UnknownStrategy { name: name.into() })
+    TABLE.iter().find(|row| row.name == name).ok_or_else(|| UnknownStrategy { name: name.into() })
 }
 
 #[cfg(test)]
@@ -66,9 +63,6 @@ mod tests {
     #[test]
     fn an_unknown_name_is_answered_with_the_known_ones() {
         let answer = parse("teleport").unwrap_err().to_string();
-        assert_eq!(
-            answer,
-            "no strategy is called \"teleport\"; there is total-copy"
-        );
+        assert_eq!(answer, "no strategy is called \"teleport\"; there is total-copy");
     }
 }

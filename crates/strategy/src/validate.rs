@@ -28,23 +28,15 @@ impl fmt::Display for Flaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Flaw::PageForgotten => write!(f, "a page could be neither sent nor owed at the end"),
-            Flaw::OutOfOrder(step) => write!(
-                f,
-                "step {step} belongs to an earlier phase than the one before it"
-            ),
-            Flaw::FaultsBeforeResume(step) => write!(
-                f,
-                "step {step} serves faults before the process runs at the destination"
-            ),
-            Flaw::NeverEnds(step) => write!(
-                f,
-                "step {step} never ends, so the process would never be handed over"
-            ),
+            Flaw::OutOfOrder(step) => write!(f, "step {step} belongs to an earlier phase than the one before it"),
+            Flaw::FaultsBeforeResume(step) => {
+                write!(f, "step {step} serves faults before the process runs at the destination")
+            }
+            Flaw::NeverEnds(step) => write!(f, "step {step} never ends, so the process would never be handed over"),
             Flaw::NoRounds(step) => write!(f, "step {step} allows no round at all"),
-            Flaw::TrackingMissing => write!(
-                f,
-                "it needs to know which pages are written, and the source host cannot tell"
-            ),
+            Flaw::TrackingMissing => {
+                write!(f, "it needs to know which pages are written, and the source host cannot tell")
+            }
         }
     }
 }
@@ -92,9 +84,7 @@ fn is_accounted_for(steps: &[Step], mut page: Page) -> bool {
 
 /// True if the row's preparation must know which pages the process writes meanwhile.
 pub fn needs_tracking(row: &Row) -> bool {
-    row.steps
-        .iter()
-        .any(|step| step.phase == Phase::Preparation)
+    row.steps.iter().any(|step| step.phase == Phase::Preparation)
 }
 
 /// Checks `row` for a source host that can (or cannot) track written pages.
@@ -144,46 +134,18 @@ mod tests {
     use alloc::vec::Vec;
 
     const fn prepare(set: Set, until: Until) -> Step {
-        Step {
-            phase: Phase::Preparation,
-            set,
-            until,
-            order: Order::Push,
-            from: Origin::Source,
-        }
+        Step { phase: Phase::Preparation, set, until, order: Order::Push, from: Origin::Source }
     }
     const fn down(set: Set, from: Origin) -> Step {
-        Step {
-            phase: Phase::Down,
-            set,
-            until: Until::Sent,
-            order: Order::Push,
-            from,
-        }
+        Step { phase: Phase::Down, set, until: Until::Sent, order: Order::Push, from }
     }
     const fn after(set: Set, until: Until, order: Order, from: Origin) -> Step {
-        Step {
-            phase: Phase::PostProcessing,
-            set,
-            until,
-            order,
-            from,
-        }
+        Step { phase: Phase::PostProcessing, set, until, order, from }
     }
-    const ROUNDS: Until = Until::Limit {
-        pages: 64,
-        rounds: 8,
-    };
+    const ROUNDS: Until = Until::Limit { pages: 64, rounds: 8 };
 
     fn check(steps: Vec<Step>) -> Result<(), Flaw> {
-        validate(
-            &Row {
-                name: "a user's".into(),
-                steps: steps.into(),
-                seen_in: "".into(),
-            },
-            true,
-        )
+        validate(&Row { name: "a user's".into(), steps: steps.into(), seen_in: "".into() }, true)
     }
 
     /// The nine published strategies must be expressible; freeze-free is the one that asks most of the shape.
@@ -200,42 +162,13 @@ mod tests {
                 ],
             ),
             ("total-copy", vec![down(All, Source)]),
-            (
-                "pre-copy",
-                vec![
-                    prepare(All, Sent),
-                    prepare(DirtySinceRound, ROUNDS),
-                    down(Rest, Source),
-                ],
-            ),
-            (
-                "queued-pre-copy",
-                vec![
-                    prepare(All, Sent),
-                    prepare(Quiet(1), ROUNDS),
-                    down(Rest, Source),
-                ],
-            ),
+            ("pre-copy", vec![prepare(All, Sent), prepare(DirtySinceRound, ROUNDS), down(Rest, Source)]),
+            ("queued-pre-copy", vec![prepare(All, Sent), prepare(Quiet(1), ROUNDS), down(Rest, Source)]),
             ("post-copy", vec![after(All, Sent, FaultsFirst, Source)]),
-            (
-                "assisted-post-copy",
-                vec![prepare(All, Sent), after(Stale, Sent, FaultsFirst, Source)],
-            ),
-            (
-                "copy-on-reference",
-                vec![after(All, Never, FaultsOnly, Source)],
-            ),
-            (
-                "eager-dirty",
-                vec![
-                    down(Modified, Source),
-                    after(Rest, Never, FaultsOnly, Source),
-                ],
-            ),
-            (
-                "flushing",
-                vec![down(Modified, Store), after(All, Never, FaultsOnly, Store)],
-            ),
+            ("assisted-post-copy", vec![prepare(All, Sent), after(Stale, Sent, FaultsFirst, Source)]),
+            ("copy-on-reference", vec![after(All, Never, FaultsOnly, Source)]),
+            ("eager-dirty", vec![down(Modified, Source), after(Rest, Never, FaultsOnly, Source)]),
+            ("flushing", vec![down(Modified, Store), after(All, Never, FaultsOnly, Store)]),
         ] {
             assert_eq!(check(steps), Ok(()), "{name}");
         }
@@ -251,14 +184,8 @@ mod tests {
             vec![down(Stale, Source)],
             vec![prepare(All, Sent), prepare(Quiet(1), ROUNDS)],
             vec![prepare(Quiet(1), ROUNDS), down(Stale, Source)],
-            vec![
-                prepare(Modified, Sent),
-                after(Stale, Sent, FaultsFirst, Source),
-            ],
-            vec![
-                down(Working, Source),
-                after(Modified, Never, FaultsOnly, Source),
-            ],
+            vec![prepare(Modified, Sent), after(Stale, Sent, FaultsFirst, Source)],
+            vec![down(Working, Source), after(Modified, Never, FaultsOnly, Source)],
         ] {
             assert_eq!(check(steps.clone()), Err(Flaw::PageForgotten), "{steps:?}");
         }
@@ -267,42 +194,15 @@ mod tests {
     #[test]
     fn a_row_in_a_wrong_shape_is_found() {
         use {Order::*, Origin::*, Set::*, Until::*};
+        assert_eq!(check(vec![down(All, Source), prepare(All, Sent)]), Err(Flaw::OutOfOrder(1)));
+        assert_eq!(check(vec![Step { order: FaultsOnly, ..down(All, Source) }]), Err(Flaw::FaultsBeforeResume(0)));
+        assert_eq!(check(vec![Step { until: Never, ..down(All, Source) }]), Err(Flaw::NeverEnds(0)));
         assert_eq!(
-            check(vec![down(All, Source), prepare(All, Sent)]),
-            Err(Flaw::OutOfOrder(1))
-        );
-        assert_eq!(
-            check(vec![Step {
-                order: FaultsOnly,
-                ..down(All, Source)
-            }]),
-            Err(Flaw::FaultsBeforeResume(0))
-        );
-        assert_eq!(
-            check(vec![Step {
-                until: Never,
-                ..down(All, Source)
-            }]),
-            Err(Flaw::NeverEnds(0))
-        );
-        assert_eq!(
-            check(vec![
-                prepare(
-                    All,
-                    Limit {
-                        pages: 0,
-                        rounds: 0
-                    }
-                ),
-                down(Rest, Source)
-            ]),
+            check(vec![prepare(All, Limit { pages: 0, rounds: 0 }), down(Rest, Source)]),
             Err(Flaw::NoRounds(0))
         );
-        let row = Row {
-            name: "".into(),
-            steps: vec![prepare(All, Sent), down(Rest, Source)].into(),
-            seen_in: "".into(),
-        };
+        let row =
+            Row { name: "".into(), steps: vec![prepare(All, Sent), down(Rest, Source)].into(), seen_in: "".into() };
         assert_eq!(validate(&row, false), Err(Flaw::TrackingMissing));
     }
 }
