@@ -12,6 +12,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod pagemap;
 pub mod pidfd;
+pub mod proc;
 pub mod program;
 pub mod ptrace;
 pub mod signal;
