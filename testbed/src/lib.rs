@@ -7,6 +7,7 @@ pub mod host;
 pub mod leftover;
 pub mod link;
 pub mod pair;
+pub mod workload;
 
 pub use entry::entry;
 pub use error::Error;
