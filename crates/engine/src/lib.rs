@@ -1,1 +1,11 @@
-//! Placeholder.
+//! This room freezes a stranger's process tree, reads all of its state into an image, and builds a tree from an image:
+//! syscall programs, the spine's capture and restore, and one file per kind of resource. It must never know a network,
+//! a peer, a strategy, a command line, or where pages go.
+
+pub mod capture;
+pub mod failure;
+pub mod freeze;
+pub mod injector;
+pub mod look;
+pub mod resource;
+pub mod restore;

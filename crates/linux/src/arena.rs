@@ -153,7 +153,7 @@ impl Arena {
         let entries = slot.offset + CONTROL_BYTES;
         let data = entries + program.calls().len() * ENTRY_BYTES;
         let wait_seconds = if ending == Ending::Exit { 60 } else { 2 };
-        self.write(data, program.bytes());
+        self.write(data, &program.resolved(foreign_base + data as u64));
         self.write(entries, &program.encode(foreign_base + data as u64));
         self.write(slot.offset, &stub::control_block(ending, program.calls().len() as u64, healing, wait_seconds));
         Ok(())

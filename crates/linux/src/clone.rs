@@ -38,6 +38,10 @@ const _: () = assert!(size_of::<Arguments>() == 88);
 /// Bytes of [`Arguments`].
 pub const ARGUMENTS_BYTES: usize = 88;
 
+/// Where `set_tid` lies in [`Arguments`].
+pub const SET_TID_OFFSET: usize = 64;
+const _: () = assert!(std::mem::offset_of!(Arguments, set_tid) == SET_TID_OFFSET);
+
 impl Arguments {
     /// As the kernel reads them.
     pub fn bytes(&self) -> [u8; ARGUMENTS_BYTES] {

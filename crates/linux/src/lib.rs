@@ -4,8 +4,11 @@
 
 pub mod arena;
 pub mod clone;
+pub mod descriptor;
 pub mod errno;
+pub mod file;
 pub mod kcmp;
+pub mod limits;
 pub mod memory;
 pub mod mount;
 pub mod namespace;
@@ -15,6 +18,8 @@ pub mod pidfd;
 pub mod proc;
 pub mod program;
 pub mod ptrace;
+pub mod scheduling;
+pub mod seccomp;
 pub mod signal;
 pub mod stub;
 

@@ -30,6 +30,22 @@ impl PidFd {
         Ok(PidFd { descriptor: unsafe { OwnedFd::from_raw_fd(raw as i32) }, pid })
     }
 
+    /// Opens a process through any of its threads (PIDFD_THREAD, Linux 6.9, for one that is not the leader).
+    ///
+    /// # Errors
+    /// ESRCH: dead; EINVAL: not a leader and a kernel without PIDFD_THREAD.
+    pub fn open_thread(tid: i32) -> Result<PidFd> {
+        match PidFd::open(tid) {
+            Err(error) if matches!(error.number, libc::EINVAL | libc::ENOENT) && tid > 1 => {
+                // SAFETY: no pointers. PIDFD_THREAD = O_EXCL.
+                let raw = check("pidfd_open", unsafe { libc::syscall(libc::SYS_pidfd_open, tid, libc::O_EXCL) })?;
+                // SAFETY: the kernel just gave us this descriptor, nobody else owns it.
+                Ok(PidFd { descriptor: unsafe { OwnedFd::from_raw_fd(raw as i32) }, pid: tid })
+            }
+            other => other,
+        }
+    }
+
     /// The number at the time of opening.
     pub fn pid(&self) -> i32 {
         self.pid

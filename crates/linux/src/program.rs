@@ -68,6 +68,8 @@ pub struct Call {
 pub struct Program {
     calls: Vec<Call>,
     data: Vec<u8>,
+    /// Places in the data that hold the foreign address of other data: (where, of what).
+    pointers: Vec<(usize, usize)>,
 }
 
 /// The result of running a program: one value per executed call.
@@ -111,6 +113,35 @@ impl Program {
         self.data.extend_from_slice(bytes);
         self.data.resize(self.data.len().next_multiple_of(8), 0);
         Argument::Data(offset)
+    }
+
+    /// Places bytes followed by a pointer to other data of this program (for structs that hold pointers).
+    pub fn data_with_pointer(&mut self, bytes: &[u8], target: Argument) -> Argument {
+        let offset = self.data.len();
+        self.data(bytes);
+        if let Argument::Data(target) = target {
+            self.pointers.push((self.data.len(), target));
+        }
+        self.data(&[0; 8]);
+        Argument::Data(offset)
+    }
+
+    /// Makes 8 bytes of the data hold the foreign address of other data.
+    pub fn point(&mut self, at: usize, target: Argument) {
+        if let Argument::Data(target) = target {
+            self.pointers.push((at, target));
+        }
+    }
+
+    /// The data as it lies at the foreign address `data`.
+    pub fn resolved(&self, data: u64) -> Vec<u8> {
+        let mut out = self.data.clone();
+        for (at, target) in &self.pointers {
+            if let Some(place) = out.get_mut(*at..*at + 8) {
+                place.copy_from_slice(&data.wrapping_add(*target as u64).to_le_bytes());
+            }
+        }
+        out
     }
 
     /// Places a NUL-terminated string.

@@ -1,0 +1,108 @@
+//! File tables and working directories: which of them are shared, and what every descriptor refers to.
+use super::Capture;
+use crate::failure::{About, Result, malformed};
+use crate::freeze::FrozenTree;
+use crate::look::{Look, Purpose};
+use godwit_image::descriptor::{FileTable, FilesystemContext, Slot};
+use godwit_image::tree::Tree;
+use godwit_image::{ObjectId, Subject};
+use godwit_linux::kcmp::{self, Object};
+use godwit_linux::pidfd::PidFd;
+use godwit_linux::proc::{fd_list, status};
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+const O_CLOEXEC: u64 = 0o2_000_000;
+const O_PATH: u32 = 0o10_000_000;
+const O_DIRECTORY: u32 = 0o200_000;
+
+/// Which table and context every thread has.
+pub(super) type Tables = BTreeMap<i32, (ObjectId, ObjectId)>;
+
+/// The first of `firsts` whose object equals that of `tid`.
+fn same(firsts: &[(i32, ObjectId)], tid: i32, object: Object) -> Result<Option<ObjectId>> {
+    for (other, id) in firsts {
+        if kcmp::kcmp(*other, tid, object).about(|| Subject::Process(tid))? == Ordering::Equal {
+            return Ok(Some(*id));
+        }
+    }
+    Ok(None)
+}
+
+/// Captures all tables and contexts of a tree: first every descriptor gets its object, then every object its state, so
+/// that objects which refer to others find them whatever the order.
+pub(super) fn tables(frozen: &FrozenTree, capture: &mut Capture, tree: &mut Tree) -> Result<Tables> {
+    let mut found = Tables::new();
+    let mut tables: Vec<(i32, ObjectId)> = Vec::new();
+    let mut contexts: Vec<(i32, ObjectId)> = Vec::new();
+    let mut pending: Vec<(ObjectId, Look)> = Vec::new();
+    for process in &frozen.processes {
+        let mut of_process: Option<(i32, ObjectId, ObjectId)> = None;
+        for thread in &process.threads {
+            let tid = thread.tid();
+            // Nearly always a thread shares with its leader: ask that first.
+            if let Some((leader, table, context)) = of_process {
+                let files = kcmp::kcmp(leader, tid, Object::Files).about(|| thread.subject())?;
+                let filesystem = kcmp::kcmp(leader, tid, Object::Filesystem).about(|| thread.subject())?;
+                if files == Ordering::Equal && filesystem == Ordering::Equal {
+                    found.insert(tid, (table, context));
+                    continue;
+                }
+            }
+            let table = match same(&tables, tid, Object::Files)? {
+                Some(table) => table,
+                None => {
+                    let id = capture.fresh();
+                    tables.push((tid, id));
+                    tree.tables.push(table(tid, id, capture, &mut pending)?);
+                    id
+                }
+            };
+            let context = match same(&contexts, tid, Object::Filesystem)? {
+                Some(context) => context,
+                None => {
+                    let id = capture.fresh();
+                    contexts.push((tid, id));
+                    tree.filesystems.push(context(tid, id, capture)?);
+                    id
+                }
+            };
+            of_process.get_or_insert((tid, table, context));
+            found.insert(tid, (table, context));
+        }
+    }
+    for (object, look) in pending {
+        capture.describe(object, &look)?;
+    }
+    Ok(found)
+}
+
+fn table(tid: i32, id: ObjectId, capture: &mut Capture, pending: &mut Vec<(ObjectId, Look)>) -> Result<FileTable> {
+    let process = open(tid)?;
+    let mut slots = Vec::new();
+    for descriptor in fd_list::read(tid).map_err(|error| malformed(Subject::Process(tid), error))? {
+        let Some(look) = Look::descriptor(&process, descriptor)? else { continue };
+        let close_on_exec = look.information.flags & O_CLOEXEC != 0;
+        let (object, new) = capture.reserve(&look, tid, descriptor)?;
+        slots.push(Slot { descriptor, close_on_exec, description: object });
+        if new {
+            pending.push((object, look));
+        }
+    }
+    slots.sort_by_key(|slot| slot.descriptor);
+    Ok(FileTable { id, slots })
+}
+
+/// A pidfd of a thread-group leader; of another thread, where the kernel allows it, by PIDFD_THREAD.
+fn open(tid: i32) -> Result<PidFd> {
+    PidFd::open_thread(tid).about(|| Subject::Process(tid))
+}
+
+fn context(tid: i32, id: ObjectId, capture: &mut Capture) -> Result<FilesystemContext> {
+    let status = status::read(tid).map_err(|error| malformed(Subject::Process(tid), error))?;
+    let directory = Look::link(tid, "cwd", Purpose::Directory, O_PATH | O_DIRECTORY)?;
+    let working_directory = capture.file(&directory, false)?;
+    let root = Look::link(tid, "root", Purpose::Directory, O_PATH | O_DIRECTORY)?;
+    let root = if root.link == b"/" { None } else { Some(capture.file(&root, false)?) };
+    Ok(FilesystemContext { id, working_directory, root, umask: status.umask })
+}

@@ -1,0 +1,258 @@
+//! Reading a frozen tree into an image: the graph under construction, and the order in which it is walked.
+use crate::failure::{About, Result};
+use crate::freeze::FrozenTree;
+use crate::look::{Look, Survey};
+use crate::resource::{Captured, KINDS};
+use godwit_image::host::HostFacts;
+use godwit_image::page_set::PageSet;
+use godwit_image::tree::Tree;
+use godwit_image::{Code, Envelope, KindId, ObjectId, Refusal, Subject};
+use godwit_linux::kcmp::{self, Object};
+use serde::Serialize;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+
+mod credentials;
+mod files;
+mod space;
+mod task;
+
+/// What the user decided about edges of the tree.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Per descriptor number of the root: what to do with an object whose other side is outside.
+    pub edges: BTreeMap<i32, crate::resource::edge::Choice>,
+}
+
+/// Bulk bytes that an object's content consists of, read from a description while the tree is frozen.
+#[derive(Debug)]
+pub struct Content {
+    /// The object; also the owner of the pages on the wire.
+    pub object: ObjectId,
+    /// Where the bytes are: read by position, in 4 KiB pages.
+    pub file: OwnedFd,
+    /// Which ranges of bytes hold data, page-aligned; the rest is zero.
+    pub pages: PageSet,
+}
+
+/// Private pages of an address space.
+#[derive(Debug)]
+pub struct SpacePages {
+    /// The space; also the owner of the pages on the wire.
+    pub space: ObjectId,
+    /// A living thread through which the memory is read.
+    pub pid: i32,
+    /// Pages that only this space has.
+    pub pages: PageSet,
+}
+
+/// A captured tree: the plain data, and where its bulk bytes can be read as long as it is frozen.
+#[derive(Debug)]
+pub struct Captives {
+    /// Everything but the pages.
+    pub tree: Tree,
+    /// Private pages per space, parents before children.
+    pub spaces: Vec<SpacePages>,
+    /// Contents of objects.
+    pub contents: Vec<Content>,
+}
+
+/// A description that is already in the graph: one process and descriptor that holds it.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    pid: i32,
+    descriptor: i32,
+    object: ObjectId,
+}
+
+/// The graph under construction.
+#[derive(Debug)]
+pub struct Capture {
+    /// Who else holds what.
+    pub survey: Survey,
+    options: Options,
+    root: i32,
+    next: u32,
+    objects: Vec<Envelope>,
+    interned: BTreeMap<(KindId, Vec<u8>), ObjectId>,
+    /// Open descriptions by (device, inode), each list in the kernel's kcmp order.
+    known: BTreeMap<(u64, u64), Vec<Known>>,
+    mapped: BTreeMap<(u64, u64, Vec<u8>, bool), ObjectId>,
+    /// Descriptions found in flight, kept open while the capture lasts.
+    kept: Vec<OwnedFd>,
+    contents: Vec<Content>,
+}
+
+impl Capture {
+    fn new(root: i32, pids: &[i32], options: Options) -> Capture {
+        Capture {
+            survey: Survey::new(pids),
+            options,
+            root,
+            next: 1,
+            objects: Vec::new(),
+            interned: BTreeMap::new(),
+            known: BTreeMap::new(),
+            mapped: BTreeMap::new(),
+            kept: Vec::new(),
+            contents: Vec::new(),
+        }
+    }
+
+    /// A fresh id.
+    pub fn fresh(&mut self) -> ObjectId {
+        let id = ObjectId(self.next);
+        self.next += 1;
+        id
+    }
+
+    /// Adds an object that several others share, once per `key`: the second caller with the same key gets the first
+    /// one's id, and `state` is not called.
+    ///
+    /// # Errors
+    /// Those of `state`.
+    pub fn intern<T: Serialize>(
+        &mut self,
+        kind: &dyn crate::resource::Kind,
+        key: &[u8],
+        state: impl FnOnce(&mut Capture, ObjectId) -> Result<(Vec<ObjectId>, T)>,
+    ) -> Result<ObjectId> {
+        if let Some(id) = self.interned.get(&(kind.id(), key.to_vec())) {
+            return Ok(*id);
+        }
+        let id = self.fresh();
+        self.interned.insert((kind.id(), key.to_vec()), id);
+        let (refs, state) = state(self, id)?;
+        self.add(id, kind, Captured::new(refs, &state)?);
+        Ok(id)
+    }
+
+    fn add(&mut self, id: ObjectId, kind: &dyn crate::resource::Kind, captured: Captured) {
+        self.objects.push(Envelope {
+            id,
+            kind: kind.id(),
+            version: kind.version(),
+            refs: captured.refs,
+            payload: captured.payload,
+        });
+    }
+
+    /// Registers the bulk bytes of an object.
+    pub fn content(&mut self, object: ObjectId, file: OwnedFd, pages: PageSet) {
+        self.contents.push(Content { object, file, pages });
+    }
+
+    /// Compares a description (pid, descriptor) with the known ones of the same inode; `Ok` its index, `Err` where it
+    /// belongs.
+    fn search(&self, key: (u64, u64), pid: i32, descriptor: i32) -> Result<std::result::Result<usize, usize>> {
+        let Some(list) = self.known.get(&key) else { return Ok(Err(0)) };
+        let (mut low, mut high) = (0, list.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            let other = list[middle];
+            let order = if (other.pid, other.descriptor) == (pid, descriptor) {
+                Ordering::Equal
+            } else {
+                kcmp::kcmp(other.pid, pid, Object::File(other.descriptor, descriptor))
+                    .about(|| Subject::Descriptor(pid, descriptor, String::new()))?
+            };
+            match order {
+                Ordering::Equal => return Ok(Ok(middle)),
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+            }
+        }
+        Ok(Err(low))
+    }
+
+    /// The object of a description, new or known; `true` when it is new and still to be captured.
+    fn reserve(&mut self, look: &Look, pid: i32, descriptor: i32) -> Result<(ObjectId, bool)> {
+        let key = (look.device, look.inode);
+        match self.search(key, pid, descriptor)? {
+            Ok(index) => Ok((self.known[&key][index].object, false)),
+            Err(index) => {
+                let object = self.fresh();
+                self.known.entry(key).or_default().insert(index, Known { pid, descriptor, object });
+                Ok((object, true))
+            }
+        }
+    }
+
+    /// The object of a description that we hold ourselves, if the tree holds it too (or it was captured in flight).
+    ///
+    /// # Errors
+    /// kcmp fails.
+    pub fn find(&self, device: u64, inode: u64, file: BorrowedFd<'_>) -> Result<Option<ObjectId>> {
+        let own = std::process::id() as i32;
+        let found = self.search((device, inode), own, file.as_raw_fd())?;
+        Ok(found.ok().map(|index| self.known[&(device, inode)][index].object))
+    }
+
+    /// The object of a description in flight (received with MSG_PEEK into our own table): known, or captured now.
+    ///
+    /// # Errors
+    /// As capture of any description.
+    pub fn in_flight(&mut self, look: Look) -> Result<ObjectId> {
+        let own = std::process::id() as i32;
+        let raw = look.file.as_raw_fd();
+        let (object, new) = self.reserve(&look, own, raw)?;
+        if new {
+            self.describe(object, &look)?;
+            self.kept.push(look.file);
+        }
+        Ok(object)
+    }
+
+    /// Captures one description by the first kind that recognises it.
+    fn describe(&mut self, object: ObjectId, look: &Look) -> Result<()> {
+        if let Some(choice) = look.number().filter(|_| look.pid == self.root).and_then(|fd| self.options.edges.get(&fd)) {
+            let (kind, captured) = crate::resource::edge::chosen(look, choice)?;
+            self.add(object, kind, captured);
+            return Ok(());
+        }
+        for kind in KINDS {
+            if let Some(description) = kind.description().filter(|description| description.recognise(look)) {
+                let captured = description.capture(look, self)?;
+                self.add(object, *kind, captured);
+                return Ok(());
+            }
+        }
+        Err(Refusal::new(Code::UNKNOWN_KIND, look.subject(), "no kind of this build recognises it")
+            .choice("close it in the program")
+            .choice("choose an edge for it: --edge FD=null"))
+    }
+
+    /// The object of a file behind a mapping, the program file, or a directory. Equal files opened alike are one object.
+    fn file(&mut self, look: &Look, writable: bool) -> Result<ObjectId> {
+        let key = (look.device, look.inode, look.link.clone(), writable);
+        if let Some(object) = self.mapped.get(&key) {
+            return Ok(*object);
+        }
+        let object = self.fresh();
+        self.mapped.insert(key, object);
+        self.describe(object, look)?;
+        Ok(object)
+    }
+}
+
+/// Reads a frozen tree. Nothing of it changes; what is borrowed (registers, masks, a mapping) is given back.
+///
+/// # Errors
+/// The first object that cannot be carried exactly.
+pub fn capture(frozen: &mut FrozenTree, options: Options, host: HostFacts) -> Result<Captives> {
+    let pids: Vec<i32> = frozen.processes.iter().map(|process| process.pid).collect();
+    let root = pids.first().copied().unwrap_or(0);
+    let mut capture = Capture::new(root, &pids, options);
+    let mut tree = Tree { host, ..Tree::default() };
+    let mut spaces = Vec::new();
+    let tables = files::tables(frozen, &mut capture, &mut tree)?;
+    for process in &mut frozen.processes {
+        let captured = task::capture(process, &tables, &mut capture, &mut tree, &mut spaces)?;
+        tree.tasks.push(captured);
+    }
+    tree.objects = capture.objects;
+    tree.objects.sort_by_key(|envelope| envelope.id);
+    tree.validate().map_err(|cause| Refusal::new(Code::MALFORMED, Subject::Process(root), cause))?;
+    Ok(Captives { tree, spaces, contents: capture.contents })
+}

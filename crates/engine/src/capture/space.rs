@@ -1,0 +1,109 @@
+//! Address spaces: areas, their flags and backing, and which pages only this process has.
+use super::{Capture, SpacePages};
+use crate::failure::{About, Result, malformed};
+use crate::look::{Look, Purpose};
+use godwit_image::memory::{Area, AreaFlags, Backing};
+use godwit_image::page_set::{PageSet, Run};
+use godwit_image::{Code, ObjectId, Refusal, Subject};
+use godwit_linux::pagemap::Pagemap;
+use godwit_linux::proc::{maps, smaps};
+
+/// Areas that the kernel itself maps.
+const KERNEL_AREAS: [&[u8]; 3] = [b"[vdso]", b"[vvar]", b"[vvar_vclock]"];
+const O_RDONLY: u32 = 0;
+const O_RDWR: u32 = 2;
+
+/// The kernel's VmFlags that have a bit in the image.
+const FLAGS: &[(smaps::Flags, u32)] = &[
+    (smaps::Flags::LOCKED, AreaFlags::LOCKED),
+    (smaps::Flags::LOCKED_ON_FAULT, AreaFlags::LOCKED_ON_FAULT),
+    (smaps::Flags::DONT_COPY, AreaFlags::DONT_FORK),
+    (smaps::Flags::WIPE_ON_FORK, AreaFlags::WIPE_ON_FORK),
+    (smaps::Flags::DONT_DUMP, AreaFlags::DONT_DUMP),
+    (smaps::Flags::HUGE_PAGE, AreaFlags::HUGE_PAGE),
+    (smaps::Flags::NO_HUGE_PAGE, AreaFlags::NO_HUGE_PAGE),
+    (smaps::Flags::MERGEABLE, AreaFlags::MERGEABLE),
+    (smaps::Flags::SEALED, AreaFlags::SEALED),
+    (smaps::Flags::GROWS_DOWN, AreaFlags::GROWS_DOWN),
+    (smaps::Flags::SEQUENTIAL, AreaFlags::SEQUENTIAL),
+    (smaps::Flags::RANDOM, AreaFlags::RANDOM),
+    (smaps::Flags::HUGE_TLB, AreaFlags::HUGE_TLB),
+    (smaps::Flags::NO_RESERVE, AreaFlags::NO_RESERVE),
+];
+
+/// Reads the areas of a process. `ours` is the range of our own arena inside it, which is left out.
+pub(super) fn areas(tid: i32, capture: &mut Capture, ours: std::ops::Range<u64>) -> Result<Vec<Area>> {
+    let subject = || Subject::Process(tid);
+    let listed = smaps::read(tid).map_err(|error| malformed(subject(), error))?;
+    let mut areas = Vec::with_capacity(listed.len());
+    for entry in listed {
+        let (map, details) = (entry.area, entry.details);
+        if ours.contains(&map.start) || map.name == b"[vsyscall]" {
+            continue;
+        }
+        areas.push(area(tid, &map, &details, capture)?);
+    }
+    Ok(areas)
+}
+
+fn area(tid: i32, map: &maps::Area, details: &smaps::Details, capture: &mut Capture) -> Result<Area> {
+    let name = String::from_utf8_lossy(&map.name).into_owned();
+    let subject = || Subject::Mapping(tid, map.start, name.clone());
+    let mut flags = if map.shared { AreaFlags::SHARED } else { 0 };
+    for (theirs, ours) in FLAGS {
+        if details.flags.contains(*theirs) {
+            flags |= ours;
+        }
+    }
+    for (flag, what) in [
+        (smaps::Flags::USERFAULT_MISSING, "the program manages this memory itself with userfaultfd"),
+        (smaps::Flags::USERFAULT_WRITE_PROTECT, "the program manages this memory itself with userfaultfd"),
+        (smaps::Flags::IO, "it is mapped from a device"),
+        (smaps::Flags::PFN_MAP, "it is mapped from a device"),
+        (smaps::Flags::SHADOW_STACK, "it is a shadow stack"),
+    ] {
+        let kernel_area = KERNEL_AREAS.contains(&map.name.as_slice());
+        if details.flags.contains(flag) && !kernel_area {
+            return Err(Refusal::new(Code::NOT_MIGRATABLE, subject(), what));
+        }
+    }
+    if details.protection_key != 0 {
+        return Err(Refusal::new(Code::UNSUPPORTED, subject(), "it has a protection key"));
+    }
+    let backing = if KERNEL_AREAS.contains(&map.name.as_slice()) {
+        Backing::Kernel
+    } else if map.inode == 0 {
+        Backing::Anonymous
+    } else {
+        let writable = map.shared && (map.write || details.flags.contains(smaps::Flags::MAY_WRITE));
+        let link = format!("map_files/{:x}-{:x}", map.start, map.end);
+        let purpose = Purpose::Mapping { start: map.start, writable };
+        let look = Look::link(tid, &link, purpose, if writable { O_RDWR } else { O_RDONLY })?;
+        Backing::File { object: capture.file(&look, writable)?, offset: map.offset }
+    };
+    let protection = u32::from(map.read) | u32::from(map.write) << 1 | u32::from(map.execute) << 2;
+    Ok(Area {
+        start: map.start,
+        end: map.end,
+        protection,
+        flags,
+        protection_key: details.protection_key,
+        backing,
+        name,
+    })
+}
+
+/// Finds the pages of a space that only it has: they travel.
+pub(super) fn pages(tid: i32, space: ObjectId, areas: &[Area]) -> Result<SpacePages> {
+    let pagemap = Pagemap::open(tid).about(|| Subject::Process(tid))?;
+    let mut pages = PageSet::new();
+    for area in areas {
+        if area.backing == Backing::Kernel || area.has(AreaFlags::SHARED) {
+            continue;
+        }
+        pagemap
+            .private_pages(area.start, area.end, |start, end| pages.insert(Run { start, end }))
+            .about(|| Subject::Mapping(tid, area.start, area.name.clone()))?;
+    }
+    Ok(SpacePages { space, pid: tid, pages })
+}

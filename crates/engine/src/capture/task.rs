@@ -1,0 +1,382 @@
+//! One process and its threads: what /proc and ptrace tell, and what only the threads themselves can ask for.
+use super::files::Tables;
+use super::{Capture, SpacePages, credentials, space};
+use crate::failure::{About, Result, malformed};
+use crate::freeze::FrozenProcess;
+use crate::injector::{Injector, Ran, restart};
+use crate::look::{Look, Purpose};
+use crate::resource::KINDS;
+use godwit_image::memory::{AddressSpace, Layout};
+use godwit_image::signal::{Action, AlternateStack, Queued};
+use godwit_image::task::{Scheduling, State, Task, Thread};
+use godwit_image::tree::Tree;
+use godwit_image::{Envelope, ObjectId, Pid, Subject};
+use godwit_linux::kcmp::{self, Object};
+use godwit_linux::proc::{auxv, comm, maps, oom_score_adj, personality, status};
+use godwit_linux::program::{Argument, Program, Step};
+use godwit_linux::{limits, ptrace, scheduling};
+use std::cmp::Ordering;
+
+mod number {
+    //! System calls and prctl options that this file uses.
+    pub(super) const BRK: i64 = 12;
+    pub(super) const RT_SIGACTION: i64 = 13;
+    pub(super) const GETITIMER: i64 = 36;
+    pub(super) const SIGALTSTACK: i64 = 131;
+    pub(super) const PRCTL: i64 = 157;
+    pub(super) const PR_GET_PDEATHSIG: u64 = 2;
+    pub(super) const PR_GET_DUMPABLE: u64 = 3;
+    pub(super) const PR_GET_TSC: u64 = 25;
+    pub(super) const PR_GET_SECUREBITS: u64 = 27;
+    pub(super) const PR_GET_TIMERSLACK: u64 = 30;
+    pub(super) const PR_GET_CHILD_SUBREAPER: u64 = 37;
+    pub(super) const PR_GET_TID_ADDRESS: u64 = 40;
+    pub(super) const PR_GET_THP_DISABLE: u64 = 42;
+    pub(super) const PR_GET_MDWE: u64 = 66;
+    pub(super) const PR_GET_MEMORY_MERGE: u64 = 68;
+}
+
+/// What one thread is asked by a program.
+struct Questions {
+    program: Program,
+    tid_address: usize,
+    stack: usize,
+    death_signal: usize,
+    timestamp: usize,
+    slack: Step,
+    securebits: Step,
+}
+
+impl Questions {
+    fn new() -> Questions {
+        let mut program = Program::new();
+        let mut prctl = |option: u64, argument: Argument| {
+            program.try_call("prctl", number::PRCTL, [option.into(), argument, 0_u64.into(), 0_u64.into(), 0_u64.into()])
+        };
+        let slack = prctl(number::PR_GET_TIMERSLACK, 0_u64.into());
+        let securebits = prctl(number::PR_GET_SECUREBITS, 0_u64.into());
+        let mut ask = |option: u64| {
+            let (space, offset) = program.space(8);
+            program.try_call("prctl", number::PRCTL, [option.into(), space, 0_u64.into(), 0_u64.into(), 0_u64.into()]);
+            offset
+        };
+        let tid_address = ask(number::PR_GET_TID_ADDRESS);
+        let death_signal = ask(number::PR_GET_PDEATHSIG);
+        let timestamp = ask(number::PR_GET_TSC);
+        let (space, stack) = program.space(24);
+        program.call("sigaltstack", number::SIGALTSTACK, [0_u64.into(), space]);
+        Questions { program, tid_address, stack, death_signal, timestamp, slack, securebits }
+    }
+}
+
+/// What the whole process is asked, through its first thread.
+struct ProcessQuestions {
+    program: Program,
+    actions: usize,
+    timers: usize,
+    subreaper: usize,
+    brk: Step,
+    dumpable: Step,
+    huge_pages: Step,
+    write_execute: Step,
+    merge: Step,
+}
+
+impl ProcessQuestions {
+    fn new() -> ProcessQuestions {
+        let mut program = Program::new();
+        let brk = program.call("brk", number::BRK, [0_u64.into()]);
+        let mut prctl = |option: u64| {
+            let zero = Argument::Value(0);
+            program.try_call("prctl", number::PRCTL, [option.into(), zero, zero, zero, zero])
+        };
+        let dumpable = prctl(number::PR_GET_DUMPABLE);
+        let huge_pages = prctl(number::PR_GET_THP_DISABLE);
+        let write_execute = prctl(number::PR_GET_MDWE);
+        let merge = prctl(number::PR_GET_MEMORY_MERGE);
+        let (space, subreaper) = program.space(8);
+        program.call("prctl", number::PRCTL, [number::PR_GET_CHILD_SUBREAPER.into(), space]);
+        let timers = program.bytes().len();
+        for which in 0..3_u64 {
+            let (space, _) = program.space(32);
+            program.call("getitimer", number::GETITIMER, [which.into(), space]);
+        }
+        let actions = program.bytes().len();
+        for signal in 1..=64_u64 {
+            let (space, _) = program.space(32);
+            program.call("rt_sigaction", number::RT_SIGACTION, [signal.into(), 0_u64.into(), space, 8_u64.into()]);
+        }
+        ProcessQuestions { program, actions, timers, subreaper, brk, dumpable, huge_pages, write_execute, merge }
+    }
+
+    fn actions(&self, ran: &Ran) -> Vec<Action> {
+        (0..64)
+            .map(|index| {
+                let word = |n: usize| ran.word(self.actions + index * 32 + n * 8);
+                Action { handler: word(0), flags: word(1), restorer: word(2), mask: word(3) }
+            })
+            .collect()
+    }
+
+    /// Value and interval in µs; the kernel's struct itimerval has the interval first.
+    fn timers(&self, ran: &Ran) -> [(u64, u64); 3] {
+        [0, 1, 2].map(|index| {
+            let word = |n: usize| ran.word(self.timers + index * 32 + n * 8);
+            (word(2).saturating_mul(1_000_000) + word(3), word(0).saturating_mul(1_000_000) + word(1))
+        })
+    }
+}
+
+fn zombie(process: &FrozenProcess) -> Task {
+    let stat = &process.stat;
+    let leader = Thread { tid: Pid(process.pid), name: stat.comm.clone(), dead: true, ..empty_thread() };
+    Task {
+        pid: Pid(process.pid),
+        parent: Pid(stat.ppid),
+        group: Pid(stat.pgrp),
+        session: Pid(stat.session),
+        exit_signal: stat.exit_signal,
+        state: State::Zombie(stat.exit_code),
+        space: None,
+        actions: Vec::new(),
+        pending: Vec::new(),
+        limits: Vec::new(),
+        out_of_memory_adjustment: 0,
+        child_subreaper: false,
+        interval_timers: [(0, 0); 3],
+        threads: vec![leader],
+        objects: Vec::new(),
+    }
+}
+
+fn empty_thread() -> Thread {
+    Thread {
+        tid: Pid(0),
+        name: Vec::new(),
+        registers: Vec::new(),
+        extended_state: Vec::new(),
+        signal_mask: 0,
+        pending: Vec::new(),
+        alternate_stack: AlternateStack::default(),
+        clear_child_tid: 0,
+        robust_list: (0, 0),
+        restartable_sequence: (0, 0, 0, 0),
+        credentials: Default::default(),
+        files: None,
+        filesystem: None,
+        parent_death_signal: 0,
+        timer_slack_ns: 0,
+        personality: 0,
+        scheduling: Scheduling::default(),
+        affinity: Vec::new(),
+        io_priority: 0,
+        timestamp_counter_mode: 0,
+        dead: false,
+        note: String::new(),
+    }
+}
+
+/// Captures one process; adds its address space when it is a new one.
+pub(super) fn capture(
+    process: &mut FrozenProcess,
+    tables: &Tables,
+    capture: &mut Capture,
+    tree: &mut Tree,
+    spaces: &mut Vec<SpacePages>,
+) -> Result<Task> {
+    if process.is_zombie() {
+        return Ok(zombie(process));
+    }
+    let pid = process.pid;
+    let subject = || Subject::Process(pid);
+    let first = process.threads[0].tid();
+    let group_stop = process.group_stop();
+    let leader_dead = process.leader_dead;
+    let stat = process.stat.clone();
+    let before = maps::read(first).map_err(|error| malformed(subject(), error))?;
+    let mut injector = Injector::install(process)?;
+    let questions: Vec<Questions> = (0..injector.threads()).map(|_| Questions::new()).collect();
+    let programs: Vec<(usize, Program)> =
+        questions.iter().enumerate().map(|(index, questions)| (index, questions.program.clone())).collect();
+    let answers = injector.run(&programs)?;
+    let whole = ProcessQuestions::new();
+    let answer = injector.run(&[(0, whole.program.clone())])?;
+    let answer = answer.first().ok_or_else(|| malformed(subject(), "no answer"))?;
+    let mut objects = Vec::new();
+    for kind in KINDS {
+        let Some(state) = kind.task_state() else { continue };
+        for captured in state.capture(&mut injector, capture)? {
+            let id = capture.fresh();
+            capture.objects.push(Envelope {
+                id,
+                kind: kind.id(),
+                version: kind.version(),
+                refs: captured.refs,
+                payload: captured.payload,
+            });
+            objects.push(id);
+        }
+    }
+    let mut threads = Vec::with_capacity(injector.threads() + 1);
+    if leader_dead {
+        threads.push(Thread { tid: Pid(pid), name: stat.comm.clone(), dead: true, ..empty_thread() });
+    }
+    for (index, (questions, ran)) in questions.iter().zip(&answers).enumerate() {
+        threads.push(thread(&injector, index, questions, ran, tables)?);
+    }
+    let actions = whole.actions(answer);
+    let interval_timers = whole.timers(answer);
+    let child_subreaper = answer.word(whole.subreaper) as u32 != 0;
+    let brk = answer.result("brk", whole.brk).about(subject)?;
+    let flag = |step| answer.result("prctl", step).unwrap_or(0);
+    let (dumpable, huge_pages) = (flag(whole.dumpable), flag(whole.huge_pages));
+    let (write_execute, merge) = (flag(whole.write_execute), flag(whole.merge));
+    injector.remove()?;
+    let mut layout = Layout { auxiliary_vector: auxv::read_raw(first).map_err(|error| malformed(subject(), error))?, ..Layout::default() };
+    layout.addresses = [
+        stat.start_code,
+        stat.end_code,
+        stat.start_data,
+        stat.end_data,
+        stat.start_brk,
+        brk,
+        stat.start_stack,
+        stat.arg_start,
+        stat.arg_end,
+        stat.env_start,
+        stat.env_end,
+    ];
+    let shared = shared_space(first, spaces)?;
+    let space = match shared {
+        Some(space) => space,
+        None => {
+            let id = capture.fresh();
+            let areas = space::areas(first, capture, 0..0)?;
+            let _ = &before;
+            let executable = Look::link(first, "exe", Purpose::Executable, 0)?;
+            let executable = capture.file(&executable, false)?;
+            spaces.push(space::pages(first, id, &areas)?);
+            tree.spaces.push(AddressSpace {
+                id,
+                layout,
+                executable,
+                areas,
+                dumpable: dumpable as u8,
+                huge_pages_disabled: huge_pages != 0,
+                deny_write_execute: write_execute as u32,
+                memory_merge: merge != 0,
+            });
+            id
+        }
+    };
+    let limits = (0..limits::COUNT).map(|resource| limits::get(pid, resource)).collect::<std::result::Result<Vec<_>, _>>().about(subject)?;
+    Ok(Task {
+        pid: Pid(pid),
+        parent: Pid(stat.ppid),
+        group: Pid(stat.pgrp),
+        session: Pid(stat.session),
+        exit_signal: stat.exit_signal,
+        state: if group_stop != 0 { State::Stopped(group_stop) } else { State::Running },
+        space: Some(space),
+        actions,
+        pending: pending(first, true)?,
+        limits,
+        out_of_memory_adjustment: oom_score_adj::read(pid).map_err(|error| malformed(subject(), error))?,
+        child_subreaper,
+        interval_timers,
+        threads,
+        objects,
+    })
+}
+
+fn shared_space(tid: i32, spaces: &[SpacePages]) -> Result<Option<ObjectId>> {
+    for other in spaces {
+        if kcmp::kcmp(other.pid, tid, Object::Memory).about(|| Subject::Process(tid))? == Ordering::Equal {
+            return Ok(Some(other.space));
+        }
+    }
+    Ok(None)
+}
+
+fn pending(tid: i32, shared: bool) -> Result<Vec<Queued>> {
+    let queued = ptrace::pending_signals(tid, shared).about(|| Subject::Process(tid))?;
+    Ok(queued.into_iter().map(|information| Queued { information: information.to_vec() }).collect())
+}
+
+fn thread(injector: &Injector<'_>, index: usize, questions: &Questions, ran: &Ran, tables: &Tables) -> Result<Thread> {
+    let stopped = &injector.process().threads[index];
+    let (pid, tid) = (stopped.pid(), stopped.tid());
+    let subject = || Subject::Thread(pid, tid);
+    let status = status::read_task(pid, tid).map_err(|error| malformed(subject(), error))?;
+    let securebits = ran.result("prctl", questions.securebits).about(subject)? as u32;
+    let rseq = ptrace::restartable_sequence(tid).about(subject)?;
+    let attributes = scheduling::get(tid).about(subject)?;
+    let mut registers = injector.registers(index).copied().ok_or_else(|| malformed(subject(), "no registers"))?;
+    let note = resume_point(&mut registers, &status, injector.mask(index));
+    let (files, filesystem) = match tables.get(&tid) {
+        Some((files, filesystem)) => (Some(*files), Some(*filesystem)),
+        None => (None, None),
+    };
+    Ok(Thread {
+        tid: Pid(tid),
+        name: comm::read_task(pid, tid).map_err(|error| malformed(subject(), error))?,
+        registers: ptrace::words(&registers).to_vec(),
+        extended_state: ptrace::extended_state(tid).about(subject)?,
+        signal_mask: injector.mask(index),
+        pending: pending(tid, false)?,
+        alternate_stack: AlternateStack {
+            address: ran.word(questions.stack),
+            flags: ran.word(questions.stack + 8) as i32,
+            size: ran.word(questions.stack + 16),
+        },
+        clear_child_tid: ran.word(questions.tid_address),
+        robust_list: scheduling::robust_list(tid).about(subject)?,
+        restartable_sequence: (rseq.address, rseq.length, rseq.signature, rseq.flags),
+        credentials: credentials::capture(tid, &status, securebits)?,
+        files,
+        filesystem,
+        parent_death_signal: ran.word(questions.death_signal) as i32,
+        timer_slack_ns: ran.result("prctl", questions.slack).about(subject)?,
+        personality: personality::read(tid).map_err(|error| malformed(subject(), error))?,
+        scheduling: Scheduling {
+            policy: attributes.policy,
+            flags: attributes.flags,
+            nice: attributes.nice,
+            priority: attributes.priority,
+            runtime: attributes.runtime,
+            deadline: attributes.deadline,
+            period: attributes.period,
+        },
+        affinity: scheduling::affinity(tid).about(subject)?,
+        io_priority: scheduling::io_priority(tid).about(subject)?,
+        timestamp_counter_mode: ran.word(questions.timestamp) as i32,
+        dead: false,
+        note,
+    })
+}
+
+/// Sets the registers so that a new task continues an interrupted call: there the kernel has no restart block, and no
+/// signal is being handled. Returns a word for people.
+///
+/// A call that the freeze interrupted with EINTR (epoll_wait, recv with a time-out: not restarted by the kernel) is made
+/// again as well, unless a signal that the thread would take is pending: then the program sees the EINTR that it would
+/// have seen anyway.
+fn resume_point(registers: &mut ptrace::Registers, status: &status::Status, mask: u64) -> String {
+    const EINTR: i64 = -4;
+    if (registers.orig_rax as i64) < 0 {
+        return String::new();
+    }
+    let call = registers.orig_rax;
+    let deliverable = (status.sig_pending | status.shared_pending) & !mask & !status.sig_ignored != 0;
+    let again = match registers.rax as i64 {
+        restart::ERESTARTSYS | restart::ERESTARTNOINTR | restart::ERESTARTNOHAND | restart::ERESTART_RESTARTBLOCK => true,
+        EINTR => !deliverable,
+        _ => false,
+    };
+    if again {
+        registers.rax = registers.orig_rax;
+        registers.rip -= 2;
+    }
+    registers.orig_rax = u64::MAX;
+    format!("in system call {call}")
+}

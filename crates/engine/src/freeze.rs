@@ -1,0 +1,323 @@
+//! Stopping every thread of a tree, and letting them go again as if nothing had happened.
+//!
+//! Threads are attached with SEIZE and stopped with INTERRUPT, again and again, until a pass over the tree finds no new
+//! thread or child. When this process dies, the kernel lets them run on: that is the roll-back.
+use crate::failure::{About, Result, refusal};
+use godwit_image::{Code, Refusal, Subject};
+use godwit_linux::proc::{Error as ProcError, children, stat, task_list};
+use godwit_linux::ptrace::{self, Event};
+use std::collections::BTreeMap;
+
+/// A thread that is attached and stopped. Not `Clone`: letting go consumes it.
+#[derive(Debug)]
+pub struct Stopped {
+    pid: i32,
+    tid: i32,
+    /// The job-control signal when the thread was found in a group stop, else 0.
+    group_stop: i32,
+    /// A stop signal that arrived while we worked, to be delivered at the end.
+    deferred_stop: i32,
+    held: bool,
+}
+
+impl Stopped {
+    pub(crate) fn new(pid: i32, tid: i32, group_stop: i32) -> Stopped {
+        Stopped { pid, tid, group_stop, deferred_stop: 0, held: true }
+    }
+
+    /// Thread-group number.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Thread number.
+    pub fn tid(&self) -> i32 {
+        self.tid
+    }
+
+    /// Subject for messages.
+    pub fn subject(&self) -> Subject {
+        Subject::Thread(self.pid, self.tid)
+    }
+
+    /// Waits for a stop by INTERRUPT, at birth, or at the end of a group stop; signals that come first are delivered
+    /// (`deliver`) or kept for the end.
+    pub(crate) fn wait_stop(&mut self, deliver: bool) -> Result<Event> {
+        loop {
+            match ptrace::wait(self.tid).about(|| self.subject())? {
+                Event::Signal(signal) if deliver => ptrace::resume(self.tid, signal).about(|| self.subject())?,
+                Event::Signal(signal) if signal == libc_signal::TRAP => return Ok(Event::Signal(signal)),
+                Event::Signal(signal) => {
+                    self.deferred_stop = signal;
+                    ptrace::resume(self.tid, 0).about(|| self.subject())?;
+                }
+                Event::Ended(_) => {
+                    self.held = false;
+                    return Err(Refusal::new(Code::PROCESS_VANISHED, self.subject(), "it ended while it was being stopped"));
+                }
+                event => return Ok(event),
+            }
+        }
+    }
+
+    /// Lets the thread go on.
+    ///
+    /// # Errors
+    /// The thread is dead.
+    pub fn release(mut self) -> Result<()> {
+        self.held = false;
+        ptrace::detach(self.tid, self.deferred_stop).about(|| Subject::Thread(self.pid, self.tid))
+    }
+
+    /// Gives up a thread that is known to be dead or that the kernel has let go.
+    pub(crate) fn forget(mut self) {
+        self.held = false;
+    }
+}
+
+pub(crate) mod libc_signal {
+    //! Signal numbers of x86-64 that this crate names.
+    pub(crate) const TRAP: i32 = 5;
+    pub(crate) const KILL: i32 = 9;
+    pub(crate) const STOP: i32 = 19;
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        if self.held {
+            // Nothing can be done about a failure here: the thread is dead, or the kernel lets it go when we end.
+            let _ = ptrace::detach(self.tid, self.deferred_stop);
+        }
+    }
+}
+
+/// One process of a frozen tree.
+#[derive(Debug)]
+pub struct FrozenProcess {
+    /// Number.
+    pub pid: i32,
+    /// /proc/PID/stat as it was when the process was found.
+    pub stat: stat::Stat,
+    /// Living threads, the leader first unless it is dead; empty for a zombie.
+    pub threads: Vec<Stopped>,
+    /// The leader has ended, other threads go on.
+    pub leader_dead: bool,
+}
+
+impl FrozenProcess {
+    /// Dead and not waited for.
+    pub fn is_zombie(&self) -> bool {
+        self.threads.is_empty()
+    }
+
+    /// The job-control signal that the process is stopped by, or 0.
+    pub fn group_stop(&self) -> i32 {
+        self.threads.first().map_or(0, |thread| thread.group_stop)
+    }
+}
+
+/// A tree of which no thread runs. Dropping it lets all go on.
+#[derive(Debug)]
+pub struct FrozenTree {
+    /// Root first, parents before children.
+    pub processes: Vec<FrozenProcess>,
+    /// Time from the first request to the last stop, ns.
+    pub freeze_ns: u64,
+}
+
+/// The numbers of a running tree, root first, parents before children.
+///
+/// # Errors
+/// GW1001 when the root does not exist.
+pub fn tree(root: i32) -> Result<Vec<i32>> {
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(&pid) = found.get(next) {
+        next += 1;
+        let threads = match task_list::read(pid) {
+            Ok(threads) => threads,
+            Err(ProcError::Gone) if pid != root => continue,
+            Err(error) => return Err(Refusal::new(Code::NO_SUCH_PROCESS, Subject::Process(pid), error.to_string())),
+        };
+        for tid in threads {
+            match children::read(pid, tid) {
+                Ok(children) => found.extend(children.into_iter().filter(|child| *child > 1)),
+                Err(ProcError::Gone) => {}
+                Err(error) => return Err(Refusal::new(Code::KERNEL_CALL, Subject::Process(pid), error.to_string())),
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn seize(pid: i32, tid: i32) -> Result<bool> {
+    use ptrace::options::{SUSPEND_SECCOMP, SYSGOOD};
+    let mut result = ptrace::seize(tid, SYSGOOD | SUSPEND_SECCOMP);
+    if result.is_err_and(|error| !error.is_gone()) {
+        // Without CAP_SYS_ADMIN filters stay in force; that matters only to tasks that have some.
+        result = ptrace::seize(tid, SYSGOOD);
+    }
+    match result {
+        Ok(()) => {}
+        Err(error) if error.is_gone() => return Ok(false),
+        Err(error) => {
+            let state = stat::read_task(pid, tid).map(|stat| stat.state);
+            if matches!(state, Ok('Z' | 'X') | Err(ProcError::Gone)) {
+                return Ok(false);
+            }
+            let status = godwit_linux::proc::status::read(tid);
+            return Err(match status {
+                Ok(status) if status.tracer_pid != 0 => Refusal::new(
+                    Code::ALREADY_TRACED,
+                    Subject::Thread(pid, tid),
+                    format!("process {} traces it", status.tracer_pid),
+                ),
+                _ => refusal(error, Subject::Thread(pid, tid)),
+            });
+        }
+    }
+    match ptrace::interrupt(tid) {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_gone() => Ok(false),
+        Err(error) => Err(refusal(error, Subject::Thread(pid, tid))),
+    }
+}
+
+/// Stops a tree.
+///
+/// # Errors
+/// GW1001, GW1002, GW1006; whatever was stopped before goes on.
+pub fn freeze(root: i32) -> Result<FrozenTree> {
+    let begin = std::time::Instant::now();
+    let mut known: BTreeMap<i32, BTreeMap<i32, Stopped>> = BTreeMap::new();
+    let mut order: Vec<i32>;
+    loop {
+        order = tree(root)?;
+        let mut fresh: Vec<Stopped> = Vec::new();
+        for &pid in &order {
+            let threads = match task_list::read(pid) {
+                Ok(threads) => threads,
+                Err(ProcError::Gone) => continue,
+                Err(error) => return Err(Refusal::new(Code::KERNEL_CALL, Subject::Process(pid), error.to_string())),
+            };
+            let held = known.entry(pid).or_default();
+            for tid in threads {
+                if !held.contains_key(&tid) && seize(pid, tid)? {
+                    fresh.push(Stopped::new(pid, tid, 0));
+                }
+            }
+        }
+        if fresh.is_empty() {
+            break;
+        }
+        for mut thread in fresh {
+            match thread.wait_stop(true) {
+                Ok(Event::Stop(signal)) => {
+                    if signal != libc_signal::TRAP {
+                        thread.group_stop = signal;
+                    }
+                    known.entry(thread.pid).or_default().insert(thread.tid, thread);
+                }
+                Ok(event) => {
+                    return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), format!("unexpected stop {event:?}")));
+                }
+                Err(refusal) if refusal.code == Code::PROCESS_VANISHED => thread.forget(),
+                Err(refusal) => return Err(refusal),
+            }
+        }
+    }
+    let mut processes = Vec::new();
+    for pid in order {
+        let Some(held) = known.remove(&pid) else { continue };
+        let stat = match stat::read(pid) {
+            Ok(stat) => stat,
+            Err(ProcError::Gone) if pid != root => continue,
+            Err(error) => return Err(Refusal::new(Code::NO_SUCH_PROCESS, Subject::Process(pid), error.to_string())),
+        };
+        let mut threads: Vec<Stopped> = held.into_values().collect();
+        threads.sort_by_key(|thread| (thread.tid != pid, thread.tid));
+        let leader_dead = threads.first().is_some_and(|thread| thread.tid != pid);
+        processes.push(FrozenProcess { pid, stat, threads, leader_dead });
+    }
+    if processes.first().is_none_or(FrozenProcess::is_zombie) {
+        return Err(Refusal::new(Code::NO_SUCH_PROCESS, Subject::Process(root), "it has ended"));
+    }
+    Ok(FrozenTree { processes, freeze_ns: begin.elapsed().as_nanos() as u64 })
+}
+
+impl FrozenTree {
+    /// Lets every thread go on.
+    pub fn release(self) {
+        for process in self.processes {
+            for thread in process.threads {
+                // A thread that died meanwhile needs no release.
+                let _ = thread.release();
+            }
+        }
+    }
+
+    /// Makes the stop outlive this process: every thread gets a pending SIGSTOP that it takes the moment that nobody
+    /// traces it, before it runs one instruction.
+    ///
+    /// # Errors
+    /// A thread is dead.
+    pub fn hold(&mut self) -> Result<()> {
+        for thread in self.processes.iter().flat_map(|process| &process.threads) {
+            godwit_linux::signal::send_to_thread(thread.pid, thread.tid, libc_signal::STOP).about(|| thread.subject())?;
+        }
+        Ok(())
+    }
+
+    /// Takes back [`FrozenTree::hold`] and lets every thread go on.
+    ///
+    /// # Errors
+    /// A thread is dead.
+    pub fn unhold(mut self) -> Result<()> {
+        for thread in self.processes.iter_mut().flat_map(|process| &mut process.threads) {
+            swallow_stop(thread)?;
+        }
+        self.release();
+        Ok(())
+    }
+
+    /// Ends every process of the tree: it lives elsewhere now.
+    pub fn kill(self) {
+        for process in &self.processes {
+            if !process.is_zombie() {
+                // Already dead is what we want.
+                let _ = godwit_linux::signal::send_to_process(process.pid, libc_signal::KILL);
+            }
+        }
+        for thread in self.processes.into_iter().flat_map(|process| process.threads) {
+            while !matches!(ptrace::wait(thread.tid), Ok(Event::Ended(_)) | Err(_)) {}
+            thread.forget();
+        }
+    }
+}
+
+/// Takes the pending SIGSTOP of a stopped thread without letting it act.
+///
+/// # Errors
+/// The thread is dead.
+pub fn swallow_stop(thread: &mut Stopped) -> Result<()> {
+    ptrace::interrupt(thread.tid).about(|| thread.subject())?;
+    ptrace::resume(thread.tid, 0).about(|| thread.subject())?;
+    let mut swallowed = false;
+    loop {
+        match ptrace::wait(thread.tid).about(|| thread.subject())? {
+            Event::Signal(signal) if signal == libc_signal::STOP => {
+                swallowed = true;
+                // The interrupt that is pending stops the thread again before user mode.
+                ptrace::interrupt(thread.tid).about(|| thread.subject())?;
+                ptrace::resume(thread.tid, 0).about(|| thread.subject())?;
+            }
+            Event::Signal(signal) => ptrace::resume(thread.tid, signal).about(|| thread.subject())?,
+            Event::Stop(_) if swallowed => return Ok(()),
+            Event::Stop(_) => ptrace::resume(thread.tid, 0).about(|| thread.subject())?,
+            Event::Ended(_) => {
+                return Err(Refusal::new(Code::PROCESS_VANISHED, thread.subject(), "it ended while it was stopped"));
+            }
+            Event::Syscall | Event::Other(_) => ptrace::resume(thread.tid, 0).about(|| thread.subject())?,
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! Running programs inside a frozen source process so that the process survives the death of this one at any moment.
+//!
+//! The stub goes into the zero bytes behind the vDSO's image (or another executable page's unused tail), written from
+//! outside, so that not even the first call is made by foreign code that could go on wrong. The first calls (a memfd,
+//! its mapping) stop at system-call stops, which are no signals; programs end by waiting for us. See `linux::stub`.
+use crate::failure::{About, Result, malformed};
+use crate::freeze::{FrozenProcess, Stopped};
+use godwit_image::{Code, Refusal, Subject};
+use godwit_linux::arena::{self, Arena, Slot};
+use godwit_linux::memory::{ForeignAddress, ForeignMemory};
+use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
+use godwit_linux::program::{Outcome, Program};
+use godwit_linux::ptrace::{self, Event, Registers};
+use godwit_linux::stub::{self, CONTROL_BYTES, Ending, Healing};
+use godwit_linux::{Errno, proc::maps};
+use std::time::{Duration, Instant};
+
+const SYS_MMAP: u64 = 9;
+const SYS_MUNMAP: u64 = 11;
+const SYS_CLOSE: u64 = 3;
+const SYS_MEMFD_CREATE: u64 = 319;
+const PROT_READ_WRITE: u64 = 3;
+const MAP_SHARED: u64 = 1;
+const MFD_CLOEXEC: u64 = 1;
+/// How long a program may take before it counts as lost. Programs take microseconds.
+const PROGRAM_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// How the kernel would restart an interrupted call; see arch/x86/kernel/signal.c.
+pub(crate) mod restart {
+    /// Restart unless a handler runs without SA_RESTART.
+    pub(crate) const ERESTARTSYS: i64 = -512;
+    /// Always restart.
+    pub(crate) const ERESTARTNOINTR: i64 = -513;
+    /// Restart only when no handler runs.
+    pub(crate) const ERESTARTNOHAND: i64 = -514;
+    /// Restart through restart_syscall(2) with the remaining time.
+    pub(crate) const ERESTART_RESTARTBLOCK: i64 = -516;
+    /// restart_syscall(2).
+    pub(crate) const SYS_RESTART_SYSCALL: u64 = 219;
+}
+
+/// A thread's state while its program runs.
+#[derive(Debug)]
+struct Saved {
+    registers: Registers,
+    mask: u64,
+    healing: Healing,
+}
+
+/// A process into which programs can be sent.
+#[derive(Debug)]
+pub struct Injector<'a> {
+    process: &'a mut FrozenProcess,
+    memory: ForeignMemory,
+    site: u64,
+    arena: Option<(Arena, u64)>,
+    saved: Vec<Saved>,
+}
+
+fn healing(registers: &Registers, mask: u64) -> Healing {
+    let mut next = *registers;
+    if (next.orig_rax as i64) >= 0 {
+        match next.rax as i64 {
+            restart::ERESTARTSYS | restart::ERESTARTNOINTR | restart::ERESTARTNOHAND => {
+                next.rax = next.orig_rax;
+                next.rip -= 2;
+            }
+            restart::ERESTART_RESTARTBLOCK => {
+                next.rax = restart::SYS_RESTART_SYSCALL;
+                next.rip -= 2;
+            }
+            _ => {}
+        }
+    }
+    Healing { registers: ptrace::words(&next), mask }
+}
+
+/// Unused zero bytes at the end of an executable mapping, 16-aligned.
+fn find_site(pid: i32, memory: &ForeignMemory) -> Result<u64> {
+    let needed = stub::code().len() + CONTROL_BYTES + 32;
+    let areas = maps::read(pid).map_err(|error| malformed(Subject::Process(pid), error))?;
+    let mut candidates: Vec<_> = areas.iter().filter(|area| area.execute && !area.shared && area.name != b"[vsyscall]").collect();
+    candidates.sort_by_key(|area| area.name != b"[vdso]");
+    for area in candidates {
+        let length = 4096_u64.min(area.end - area.start);
+        let mut tail = vec![0_u8; length as usize];
+        if memory.read(ForeignAddress(area.end - length), &mut tail).is_err() {
+            continue;
+        }
+        let used = tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        // An empty last page may be a page that the program means to fill: only slack behind real contents counts.
+        if used > 0 && tail.len() - used >= needed {
+            let start = (area.end - length + used as u64 + 16).next_multiple_of(16);
+            if area.end - start >= needed as u64 - 16 {
+                return Ok(start);
+            }
+        }
+    }
+    Err(Refusal::new(Code::NO_INJECTION_SITE, Subject::Process(pid), format!("no {needed} free bytes in executable memory")))
+}
+
+impl<'a> Injector<'a> {
+    /// Prepares a frozen process for programs.
+    ///
+    /// # Errors
+    /// GW1007 when the stub has no place; kernel errors.
+    pub fn install(process: &'a mut FrozenProcess) -> Result<Injector<'a>> {
+        let pid = process.pid;
+        let subject = || Subject::Process(pid);
+        let mut saved = Vec::with_capacity(process.threads.len());
+        for thread in &process.threads {
+            let registers = ptrace::registers(thread.tid()).about(|| thread.subject())?;
+            let mask = ptrace::signal_mask(thread.tid()).about(|| thread.subject())?;
+            saved.push(Saved { registers, mask, healing: healing(&registers, mask) });
+        }
+        if saved.is_empty() {
+            return Err(Refusal::new(Code::PROCESS_VANISHED, subject(), "it has no threads"));
+        }
+        let memory = ForeignMemory::open(process.threads[0].tid()).about(subject)?;
+        let site = find_site(pid, &memory)?;
+        let mut injector = Injector { process, memory, site, arena: None, saved };
+        injector.memory.write(ForeignAddress(site + CONTROL_BYTES as u64), stub::code()).about(subject)?;
+        injector.map_arena()?;
+        Ok(injector)
+    }
+
+    fn map_arena(&mut self) -> Result<()> {
+        let pid = self.process.pid;
+        let subject = || Subject::Process(pid);
+        // The name lies in the control block's unused tail.
+        let name = self.site + 240;
+        let raw = self.single("memfd_create", SYS_MEMFD_CREATE, [name, MFD_CLOEXEC, 0, 0, 0, 0])?;
+        let duplicate = PidFd::open(pid).and_then(|pidfd| pidfd.duplicate(ForeignDescriptor(raw as i32)));
+        let length = arena::length(self.process.threads.len());
+        let arena = duplicate.and_then(|descriptor| Arena::on(descriptor, self.process.threads.len(), 0, false));
+        let mapped = match &arena {
+            Ok(_) => self.single("mmap", SYS_MMAP, [0, length as u64, PROT_READ_WRITE, MAP_SHARED, raw, 0]),
+            Err(_) => Ok(0),
+        };
+        self.single("close", SYS_CLOSE, [raw, 0, 0, 0, 0, 0])?;
+        self.arena = Some((arena.about(subject)?, mapped?));
+        Ok(())
+    }
+
+    fn code(&self) -> u64 {
+        self.site + CONTROL_BYTES as u64
+    }
+
+    /// Makes one call in the first thread, by system-call stops.
+    fn single(&mut self, name: &'static str, number: u64, arguments: [u64; 6]) -> Result<u64> {
+        let thread = &mut self.process.threads[0];
+        let saved = &self.saved[0];
+        let (tid, subject) = (thread.tid(), thread.subject());
+        let block = stub::control_block(Ending::Heal, 0, &saved.healing, 0);
+        self.memory.write(ForeignAddress(self.site), &block).about(|| subject.clone())?;
+        ptrace::set_signal_mask(tid, u64::MAX).about(|| subject.clone())?;
+        let mut registers = saved.registers;
+        registers.rip = self.site + CONTROL_BYTES as u64 + stub::single_offset();
+        registers.rbx = self.site;
+        registers.rax = number;
+        registers.orig_rax = u64::MAX;
+        [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9] = arguments;
+        ptrace::set_registers(tid, &registers).about(|| subject.clone())?;
+        let result = (|| {
+            let mut stops = 0;
+            while stops < 2 {
+                ptrace::resume_to_syscall(tid).about(|| subject.clone())?;
+                match thread.wait_stop(false)? {
+                    Event::Syscall => stops += 1,
+                    Event::Stop(_) | Event::Signal(_) | Event::Other(_) | Event::Ended(_) => {}
+                }
+            }
+            Ok(ptrace::registers(tid).about(|| subject.clone())?.rax as i64)
+        })();
+        ptrace::set_registers(tid, &saved.registers).about(|| subject.clone())?;
+        ptrace::set_signal_mask(tid, saved.mask).about(|| subject.clone())?;
+        godwit_linux::errno::foreign(name, result?).about(|| subject)
+    }
+
+    /// The number of living threads; programs are addressed by index.
+    pub fn threads(&self) -> usize {
+        self.process.threads.len()
+    }
+
+    /// The registers that a thread was stopped with.
+    pub fn registers(&self, index: usize) -> Option<&Registers> {
+        self.saved.get(index).map(|saved| &saved.registers)
+    }
+
+    /// The signal mask that a thread was stopped with.
+    pub fn mask(&self, index: usize) -> u64 {
+        self.saved.get(index).map_or(0, |saved| saved.mask)
+    }
+
+    /// The frozen process.
+    pub fn process(&self) -> &FrozenProcess {
+        self.process
+    }
+
+    /// Runs one program in each of the threads given by index, all at the same time. The results' data lies in the
+    /// program's slot: [`Ran::data`].
+    ///
+    /// # Errors
+    /// A thread died, or did not come back in time (it then goes on by itself: the freeze is over).
+    pub fn run(&mut self, programs: &[(usize, Program)]) -> Result<Vec<Ran>> {
+        let Some((arena, foreign)) = &self.arena else {
+            return Err(Refusal::new(Code::KERNEL_CALL, Subject::Process(self.process.pid), "no arena"));
+        };
+        let code = self.code();
+        let mut laid: Vec<(usize, Slot)> = Vec::with_capacity(programs.len());
+        for (index, program) in programs {
+            let small = arena.slot(*index).filter(|slot| slot.holds(program));
+            let slot = small.unwrap_or_else(|| arena.bulk());
+            if small.is_none() && programs.len() > 1 {
+                return Err(Refusal::new(Code::KERNEL_CALL, Subject::Process(self.process.pid), "program too large"));
+            }
+            arena.lay(slot, program, *foreign, Ending::Heal, &self.saved[*index].healing).about(|| Subject::Process(self.process.pid))?;
+            laid.push((*index, slot));
+        }
+        for (index, slot) in &laid {
+            let thread = &self.process.threads[*index];
+            let mut registers = self.saved[*index].registers;
+            registers.rip = code;
+            registers.rbx = foreign + slot.offset as u64;
+            registers.orig_rax = u64::MAX;
+            ptrace::set_signal_mask(thread.tid(), u64::MAX)
+                .and_then(|()| ptrace::set_registers(thread.tid(), &registers))
+                .and_then(|()| ptrace::resume(thread.tid(), 0))
+                .about(|| thread.subject())?;
+        }
+        let deadline = Instant::now() + PROGRAM_TIME_MAX;
+        for (index, slot) in &laid {
+            wait_done(arena, *slot, &mut self.process.threads[*index], deadline)?;
+        }
+        for (index, _) in &laid {
+            let thread = &self.process.threads[*index];
+            ptrace::interrupt(thread.tid()).about(|| thread.subject())?;
+        }
+        let mut ran = Vec::with_capacity(programs.len());
+        for ((index, slot), (_, program)) in laid.iter().zip(programs) {
+            let thread = &mut self.process.threads[*index];
+            thread.wait_stop(false)?;
+            let tid = thread.tid();
+            let at = ptrace::registers(tid).about(|| thread.subject())?;
+            if !(code..code + stub::code().len() as u64).contains(&at.rip) {
+                let cause = "it went on by itself because its tracer was too slow";
+                return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), cause));
+            }
+            let saved = &self.saved[*index];
+            ptrace::set_registers(tid, &saved.registers)
+                .and_then(|()| ptrace::set_signal_mask(tid, saved.mask))
+                .about(|| thread.subject())?;
+            let outcome = arena.outcome(*slot, program);
+            let data = arena.data(*slot, program, 0, program.bytes().len());
+            ran.push(Ran { outcome, data });
+        }
+        Ok(ran)
+    }
+
+    fn clean(&mut self) -> Result<()> {
+        if let Some((arena, foreign)) = self.arena.take() {
+            self.single("munmap", SYS_MUNMAP, [foreign, arena.length() as u64, 0, 0, 0, 0])?;
+        }
+        let zeros = vec![0_u8; CONTROL_BYTES + stub::code().len()];
+        let pid = self.process.pid;
+        self.memory.write(ForeignAddress(self.site), &zeros).about(|| Subject::Process(pid))
+    }
+
+    /// Takes everything of ours out of the process again.
+    ///
+    /// # Errors
+    /// The process is dead.
+    pub fn remove(mut self) -> Result<()> {
+        self.clean()
+    }
+}
+
+impl Drop for Injector<'_> {
+    fn drop(&mut self) {
+        // After a failure the process keeps at most unused zero bytes and a mapping; it runs on all the same.
+        if self.arena.is_some() {
+            let _ = self.clean();
+        }
+    }
+}
+
+fn wait_done(arena: &Arena, slot: Slot, thread: &mut Stopped, deadline: Instant) -> Result<()> {
+    let mut spins = 0_u32;
+    while !arena.done(slot) {
+        spins += 1;
+        if spins < 200 {
+            std::hint::spin_loop();
+            continue;
+        }
+        std::thread::yield_now();
+        if spins % 16 == 0 {
+            match ptrace::poll(thread.tid()).about(|| thread.subject())? {
+                None => {}
+                // A thread in a group stop reports it once more at its first resume, before it runs.
+                Some(Event::Stop(_) | Event::Signal(_) | Event::Syscall | Event::Other(_)) => {
+                    ptrace::resume(thread.tid(), 0).about(|| thread.subject())?;
+                }
+                Some(Event::Ended(_)) => {
+                    return Err(Refusal::new(Code::PROCESS_VANISHED, thread.subject(), "it ended while it was stopped"));
+                }
+            }
+        }
+        if Instant::now() > deadline {
+            return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), "a program did not end in time"));
+        }
+    }
+    Ok(())
+}
+
+/// A program that has run.
+#[derive(Debug)]
+pub struct Ran {
+    /// Results of the calls.
+    pub outcome: Outcome,
+    data: Vec<u8>,
+}
+
+impl Ran {
+    /// The result of the n-th call.
+    ///
+    /// # Errors
+    /// The call failed, or was not reached.
+    pub fn result(&self, name: &'static str, step: godwit_linux::program::Step) -> std::result::Result<u64, Errno> {
+        match self.outcome.results.get(step.0) {
+            Some(result) => godwit_linux::errno::foreign(name, *result),
+            None => Err(Errno { number: 125, call: name }),
+        }
+    }
+
+    /// Bytes that a call wrote into the program's data.
+    pub fn data(&self, offset: usize, length: usize) -> &[u8] {
+        self.data.get(offset..offset + length).unwrap_or(&[])
+    }
+
+    /// A little-endian word from the program's data.
+    pub fn word(&self, offset: usize) -> u64 {
+        let mut raw = [0; 8];
+        let bytes = self.data(offset, 8);
+        raw[..bytes.len()].copy_from_slice(bytes);
+        u64::from_le_bytes(raw)
+    }
+}
+
+impl Ran {
+    pub(crate) fn new(outcome: Outcome, data: Vec<u8>) -> Ran {
+        Ran { outcome, data }
+    }
+
+    /// The error of the call that ended the program early, if one did.
+    pub(crate) fn check(&self, program: &Program) -> std::result::Result<(), Errno> {
+        for (call, result) in program.calls().iter().zip(&self.outcome.results) {
+            if !call.may_fail {
+                godwit_linux::errno::foreign(call.name, *result)?;
+            }
+        }
+        match program.calls().get(self.outcome.results.len()) {
+            Some(call) => Err(Errno { number: 125, call: call.name }),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! What can be seen of an open description from outside, on a running or a frozen tree, changing nothing.
+use crate::failure::{About, Result, malformed};
+use godwit_image::Subject;
+use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
+use godwit_linux::proc::{Error as ProcError, fdinfo};
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+
+/// Why an open description is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// A descriptor of a process.
+    Descriptor(i32),
+    /// A mapping from this address; `writable`: a shared mapping that may be written.
+    Mapping {
+        /// First address.
+        start: u64,
+        /// The mapping is shared and may be made writable.
+        writable: bool,
+    },
+    /// The program file.
+    Executable,
+    /// Working or root directory.
+    Directory,
+}
+
+/// One open description, seen from outside.
+#[derive(Debug)]
+pub struct Look {
+    /// A process that has it.
+    pub pid: i32,
+    /// As what.
+    pub purpose: Purpose,
+    /// The name that /proc shows: a path, `pipe:[N]`, `anon_inode:[eventfd]`, `… (deleted)`.
+    pub link: Vec<u8>,
+    /// The same open description, in our own table (for mappings and directories: a fresh one of the same file).
+    pub file: OwnedFd,
+    /// Position, flags (O_*; without O_CLOEXEC) and the kind's own lines.
+    pub information: fdinfo::Fdinfo,
+    /// st_dev.
+    pub device: u64,
+    /// st_ino.
+    pub inode: u64,
+    /// st_mode.
+    pub mode: u32,
+    /// st_rdev.
+    pub device_number: u64,
+    /// st_size in bytes.
+    pub bytes: u64,
+    /// st_nlink.
+    pub links: u64,
+}
+
+const O_CLOEXEC: u32 = 0o2_000_000;
+
+impl Look {
+    fn of(pid: i32, purpose: Purpose, link: Vec<u8>, file: OwnedFd, information: fdinfo::Fdinfo) -> Result<Look> {
+        let file = File::from(file);
+        let metadata = file.metadata().about(|| Subject::Process(pid))?;
+        Ok(Look {
+            pid,
+            purpose,
+            link,
+            file: file.into(),
+            information,
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            mode: metadata.mode(),
+            device_number: metadata.rdev(),
+            bytes: metadata.size(),
+            links: metadata.nlink(),
+        })
+    }
+
+    /// Looks at a descriptor. `None` when it was closed meanwhile.
+    ///
+    /// # Errors
+    /// No ptrace rights; malformed /proc text.
+    pub fn descriptor(process: &PidFd, descriptor: i32) -> Result<Option<Look>> {
+        let pid = process.pid();
+        let subject = || Subject::Descriptor(pid, descriptor, String::new());
+        let link = match std::fs::read_link(format!("/proc/{pid}/fd/{descriptor}")) {
+            Ok(link) => link.as_os_str().as_bytes().to_vec(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).about(subject),
+        };
+        let information = match fdinfo::read(pid, descriptor) {
+            Ok(information) => information,
+            Err(ProcError::Gone) => return Ok(None),
+            Err(error) => return Err(malformed(subject(), error)),
+        };
+        let file = match process.duplicate(ForeignDescriptor(descriptor)) {
+            Ok(file) => file,
+            Err(error) if error.number == 9 => return Ok(None),
+            Err(error) => return Err(error).about(subject),
+        };
+        Look::of(pid, Purpose::Descriptor(descriptor), link, file, information).map(Some)
+    }
+
+    /// Looks at a file by one of the links of /proc/PID (`exe`, `cwd`, `root`, `map_files/…`), opened with `options`.
+    ///
+    /// # Errors
+    /// No rights; the link is gone.
+    pub fn link(pid: i32, name: &str, purpose: Purpose, flags: u32) -> Result<Look> {
+        let path = format!("/proc/{pid}/{name}");
+        let subject = || Subject::Path(path.clone());
+        let link = std::fs::read_link(&path).about(subject)?.as_os_str().as_bytes().to_vec();
+        let file = godwit_linux::file::open(path.as_bytes(), flags | O_CLOEXEC).about(subject)?;
+        let information = fdinfo::Fdinfo { flags: u64::from(flags), ..fdinfo::Fdinfo::default() };
+        Look::of(pid, purpose, link, file, information)
+    }
+
+    /// The open flags, O_CLOEXEC taken out (that belongs to the descriptor).
+    pub fn flags(&self) -> u32 {
+        self.information.flags as u32 & !O_CLOEXEC
+    }
+
+    /// st_mode & S_IFMT.
+    pub fn file_type(&self) -> u32 {
+        self.mode & 0o170_000
+    }
+
+    /// The descriptor number, if it is one.
+    pub fn number(&self) -> Option<i32> {
+        match self.purpose {
+            Purpose::Descriptor(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// The link as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.link).into_owned()
+    }
+
+    /// The subject of messages about it.
+    pub fn subject(&self) -> Subject {
+        match self.purpose {
+            Purpose::Descriptor(number) => Subject::Descriptor(self.pid, number, self.text()),
+            Purpose::Mapping { start, .. } => Subject::Mapping(self.pid, start, self.text()),
+            Purpose::Executable | Purpose::Directory => Subject::Path(self.text()),
+        }
+    }
+
+    /// The same open description.
+    pub fn borrow(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// What the rest of the machine has to do with a tree: who else holds a pipe, a socket, a terminal of it.
+#[derive(Debug)]
+pub struct Survey {
+    /// The tree's numbers.
+    pub pids: BTreeSet<i32>,
+    /// Every descriptor of the tree: (pid, descriptor) by the link's text, for `pipe:[N]` and `socket:[N]`.
+    pub inside: BTreeMap<Vec<u8>, Vec<(i32, i32)>>,
+    outside: OnceCell<BTreeMap<Vec<u8>, Vec<(i32, i32)>>>,
+}
+
+impl Survey {
+    /// Surveys a tree by the links of its descriptors.
+    pub fn new(pids: &[i32]) -> Survey {
+        let pids: BTreeSet<i32> = pids.iter().copied().collect();
+        let mut inside = BTreeMap::new();
+        for &pid in &pids {
+            collect_links(pid, &mut inside);
+        }
+        Survey { pids, inside, outside: OnceCell::new() }
+    }
+
+    /// Who outside the tree holds something of this name (`pipe:[N]`, `socket:[N]`, a terminal's path). Reads the
+    /// descriptors of every process that we may see, once.
+    pub fn outside(&self, link: &[u8]) -> &[(i32, i32)] {
+        let all = self.outside.get_or_init(|| {
+            let mut all = BTreeMap::new();
+            let own = std::process::id() as i32;
+            for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+                let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+                if pid != own && !self.pids.contains(&pid) {
+                    collect_links(pid, &mut all);
+                }
+            }
+            all
+        });
+        all.get(link).map_or(&[], Vec::as_slice)
+    }
+
+    /// Who inside the tree holds something of this name.
+    pub fn holders(&self, link: &[u8]) -> &[(i32, i32)] {
+        self.inside.get(link).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn collect_links(pid: i32, all: &mut BTreeMap<Vec<u8>, Vec<(i32, i32)>>) {
+    // A process may end, or not be ours to read: then it holds nothing that we could name.
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+        let number = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
+        if let (Some(number), Ok(link)) = (number, std::fs::read_link(entry.path())) {
+            all.entry(link.as_os_str().as_bytes().to_vec()).or_default().push((pid, number));
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Edges of the tree: descriptors whose other side is outside, replaced at the destination as the user chose.
+use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open};
+use crate::failure::{About, Result};
+use crate::look::Look;
+use crate::restore::{Bind, Make};
+use godwit_image::{Code, Envelope, KindId, Refusal, Subject};
+use serde::{Deserialize, Serialize};
+
+/// What to do with an edge.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Choice {
+    /// Open this path at the destination, with the flags that the descriptor has.
+    File(String),
+    /// /dev/null.
+    Null,
+    /// The restorer's own descriptor of the same number.
+    Inherit,
+    /// Not open at the destination.
+    Close,
+}
+
+/// State of an edge.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct State {
+    /// The user's choice.
+    pub choice: Choice,
+    /// The descriptor number, for `Inherit`.
+    pub number: i32,
+    /// Open flags.
+    pub flags: u32,
+    /// What it was at the source.
+    pub was: String,
+}
+
+/// The kind.
+#[derive(Debug)]
+pub struct Edge;
+
+/// Captures a description by the user's choice instead of by its kind.
+///
+/// # Errors
+/// None today; the state is always encodable.
+pub fn chosen(look: &Look, choice: &Choice) -> Result<(&'static dyn Kind, Captured)> {
+    let state =
+        State { choice: choice.clone(), number: look.number().unwrap_or(-1), flags: look.flags(), was: look.text() };
+    Ok((&Edge, Captured::new(Vec::new(), &state)?))
+}
+
+/// Parses `file:PATH`, `null`, `inherit`, `close`.
+///
+/// # Errors
+/// GW1501 for anything else.
+pub fn parse(text: &str) -> Result<Choice> {
+    match text {
+        "null" => Ok(Choice::Null),
+        "inherit" => Ok(Choice::Inherit),
+        "close" => Ok(Choice::Close),
+        _ => match text.strip_prefix("file:") {
+            Some(path) if path.starts_with('/') => Ok(Choice::File(path.to_owned())),
+            _ => Err(Refusal::new(
+                Code::USAGE,
+                Subject::Object(format!("--edge {text}")),
+                "expected file:/ABSOLUTE/PATH, null, inherit or close",
+            )),
+        },
+    }
+}
+
+impl Kind for Edge {
+    fn id(&self) -> KindId {
+        KindId(1)
+    }
+    fn name(&self) -> &'static str {
+        "edge"
+    }
+    fn version(&self) -> u16 {
+        1
+    }
+    fn stage(&self) -> Stage {
+        Stage::Early
+    }
+    fn needs(&self, _: &Envelope) -> Result<Vec<Need>> {
+        Ok(Vec::new())
+    }
+    fn make(&self, envelope: &Envelope, make: &mut Make) -> Result<Made> {
+        let state: State = open(envelope)?;
+        // O_CREAT, O_EXCL, O_TRUNC never belong to an open description's flags.
+        let flags = state.flags & !0o1300;
+        Ok(match state.choice {
+            Choice::File(path) => {
+                vec![godwit_linux::file::open(path.as_bytes(), flags).about(|| Subject::Path(path.clone()))?]
+            }
+            Choice::Null => {
+                let access = flags & 3;
+                vec![godwit_linux::file::open(b"/dev/null", access).about(|| Subject::Path("/dev/null".to_owned()))?]
+            }
+            Choice::Inherit => vec![make.inherited(state.number)?],
+            Choice::Close => Vec::new(),
+        })
+    }
+    fn bind(&self, _: &Envelope, _: &mut Bind) -> Result<()> {
+        Ok(())
+    }
+    fn description(&self) -> Option<&dyn Description> {
+        // Never recognised by itself: only by the user's choice, see `chosen`.
+        None
+    }
+    fn task_state(&self) -> Option<&dyn TaskState> {
+        None
+    }
+}

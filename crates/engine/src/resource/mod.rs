@@ -1,0 +1,161 @@
+//! Kinds of resources: one file each, capture and restore side by side, and one line in [`KINDS`].
+//!
+//! A kind is a leaf of the object graph. Three scopes exist: *descriptions* (what a descriptor, a mapping, a working
+//! directory refers to), *contents* that several descriptions share (a pipe, a memory file), and *task state* (POSIX
+//! timers, record locks). Nothing has a default: what a kind does not carry it must refuse by name.
+use crate::capture::Capture;
+use crate::failure::{Result, malformed};
+use crate::look::{Look, Survey};
+use crate::restore::{Bind, Make};
+use godwit_image::{Envelope, KindId, ObjectId, Pid, Subject, Verdict, codec};
+use serde::Serialize;
+use std::os::fd::OwnedFd;
+
+pub mod character_device;
+pub mod directory;
+pub mod edge;
+pub mod regular_file;
+
+/// Every kind of this build. One line each; the order decides who recognises a description first.
+pub const KINDS: &[&dyn Kind] =
+    &[&edge::Edge, &character_device::CharacterDevice, &directory::Directory, &regular_file::RegularFile];
+
+/// When an object can be made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// By the restorer, before any task exists; tasks inherit it.
+    Early,
+    /// After all tasks exist (`/proc/PID` files, pidfds); tasks get it through a channel.
+    Late,
+}
+
+/// What the destination must have for an object.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub enum Need {
+    /// A file of this path; `bytes` when the length must agree, `directory` when it must be one.
+    Path {
+        /// Absolute path in the destination's mount namespace.
+        path: String,
+        /// Exact length in bytes of a regular file, when it matters.
+        bytes: Option<u64>,
+        /// st_mode & S_IFMT.
+        file_type: u32,
+    },
+    /// A kernel feature by its name in the feature probe.
+    Feature(String),
+}
+
+/// State on its way into an envelope.
+#[derive(Debug)]
+pub struct Captured {
+    /// Objects that must be made first.
+    pub refs: Vec<ObjectId>,
+    /// Encoded state.
+    pub payload: Vec<u8>,
+}
+
+impl Captured {
+    /// Encodes a kind's state.
+    ///
+    /// # Errors
+    /// The state cannot be encoded.
+    pub fn new<T: Serialize>(refs: Vec<ObjectId>, state: &T) -> Result<Captured> {
+        let payload = codec::encode(state).map_err(|error| malformed(Subject::Host, error))?;
+        Ok(Captured { refs, payload })
+    }
+}
+
+/// A made object in the restorer's own table: one descriptor for a description, several for a content with several
+/// ends (a pipe: reading end, writing end), none for task state.
+pub type Made = Vec<OwnedFd>;
+
+/// What every kind has.
+pub trait Kind: Sync {
+    /// Stable number, never used again.
+    fn id(&self) -> KindId;
+    /// The field's word for it, as messages show it.
+    fn name(&self) -> &'static str;
+    /// Version of the payload that this build writes; it reads all versions up to it.
+    fn version(&self) -> u16;
+    /// When it can be made.
+    fn stage(&self) -> Stage;
+    /// What the destination must have, before anything is frozen.
+    ///
+    /// # Errors
+    /// The payload is malformed.
+    fn needs(&self, envelope: &Envelope) -> Result<Vec<Need>>;
+    /// Makes the object in the restorer's table, from nothing but the envelope and the objects it refers to.
+    ///
+    /// # Errors
+    /// Why it cannot be made exactly.
+    fn make(&self, envelope: &Envelope, make: &mut Make) -> Result<Made>;
+    /// Second stage: every object is made, every task exists, every content is filled. For what needs others: members
+    /// of epoll sets, owners, seals, positions.
+    ///
+    /// # Errors
+    /// Why it cannot be bound exactly.
+    fn bind(&self, envelope: &Envelope, bind: &mut Bind) -> Result<()>;
+    /// The scope, if descriptors can refer to it.
+    fn description(&self) -> Option<&dyn Description>;
+    /// The scope, if tasks have it without a descriptor.
+    fn task_state(&self) -> Option<&dyn TaskState>;
+}
+
+/// A kind that descriptors (or mappings, working directories) refer to.
+pub trait Description: Kind {
+    /// Whether an open description is of this kind.
+    fn recognise(&self, look: &Look) -> bool;
+    /// What a move would do to it; called on a running tree, changes nothing.
+    fn examine(&self, look: &Look, survey: &Survey) -> Verdict;
+    /// Reads its state out of the frozen tree. The envelope's id is decided by the caller; contents that several
+    /// descriptions share are interned through `capture`.
+    ///
+    /// # Errors
+    /// Why it cannot be carried exactly.
+    fn capture(&self, look: &Look, capture: &mut Capture) -> Result<Captured>;
+}
+
+/// A kind of state that belongs to a task, without a descriptor.
+pub trait TaskState: Kind {
+    /// What a move would do to it; called on a running process, changes nothing. Empty when the process has none.
+    fn examine(&self, pid: i32) -> Vec<(Subject, Verdict)>;
+    /// Reads the state of one frozen process by programs; empty when it has none.
+    ///
+    /// # Errors
+    /// Why it cannot be carried exactly.
+    fn capture(&self, injector: &mut crate::injector::Injector<'_>, capture: &mut Capture) -> Result<Vec<Captured>>;
+    /// Rebuilds it in a task whose memory and descriptors are in place, by programs.
+    ///
+    /// # Errors
+    /// Why it cannot be rebuilt exactly.
+    fn restore(&self, envelope: &Envelope, task: Pid, bind: &mut Bind) -> Result<()>;
+}
+
+/// The kind of an envelope.
+///
+/// # Errors
+/// GW1101 for a kind that this build does not know, or a newer version of a known one.
+pub fn kind_of(envelope: &Envelope) -> Result<&'static dyn Kind> {
+    let kind = KINDS.iter().find(|kind| kind.id() == envelope.kind);
+    match kind {
+        Some(kind) if envelope.version >= 1 && envelope.version <= kind.version() => Ok(*kind),
+        Some(kind) => Err(godwit_image::Refusal::new(
+            godwit_image::Code::UNKNOWN_KIND,
+            Subject::Object(format!("{} {}", kind.name(), envelope.id)),
+            format!("version {} is newer than this build's {}", envelope.version, kind.version()),
+        )),
+        None => Err(godwit_image::Refusal::new(
+            godwit_image::Code::UNKNOWN_KIND,
+            Subject::Object(format!("object {}", envelope.id)),
+            format!("kind {} is not known to this build", envelope.kind.0),
+        )),
+    }
+}
+
+/// Opens an envelope's payload as a kind's state.
+///
+/// # Errors
+/// GW1004 when the payload is not such a state.
+pub fn open<T: serde::de::DeserializeOwned>(envelope: &Envelope) -> Result<T> {
+    envelope.open().map_err(|error| malformed(Subject::Object(format!("object {}", envelope.id)), error))
+}

@@ -1,0 +1,66 @@
+//! Putting bytes into address spaces and contents that are being built.
+use crate::failure::{About, Result};
+use godwit_image::{Pid, Subject};
+use godwit_linux::Errno;
+use godwit_linux::memory::{self, ForeignAddress, ForeignMemory};
+use std::fs::File;
+use std::os::fd::{BorrowedFd, AsFd};
+use std::os::unix::fs::FileExt;
+
+/// Most ranges of one process_vm_writev(2) call.
+const RANGES_MAX: usize = 1024;
+
+/// Writes into one address space.
+#[derive(Debug)]
+pub(super) struct Filler {
+    pid: i32,
+    memory: ForeignMemory,
+}
+
+impl Filler {
+    pub(super) fn open(pid: Pid) -> Result<Filler> {
+        let memory = ForeignMemory::open(pid.0).about(|| Subject::Process(pid.0))?;
+        Ok(Filler { pid: pid.0, memory })
+    }
+
+    /// Writes ranges one after another; areas that the process itself may not write are written through /proc/PID/mem.
+    pub(super) fn write(&mut self, ranges: &[(u64, usize)], bytes: &[u8]) -> Result<()> {
+        let mut offset = 0;
+        for chunk in ranges.chunks(RANGES_MAX) {
+            let total: usize = chunk.iter().map(|(_, length)| *length).sum();
+            let part = &bytes[offset..offset + total];
+            offset += total;
+            let mut written = match memory::scatter(self.pid, chunk, part) {
+                Ok(written) => written,
+                Err(error) if error.number == 14 => 0,
+                Err(error) => return Err(error).about(|| Subject::Process(self.pid)),
+            };
+            // What process_vm_writev left out.
+            let mut position = 0;
+            for (start, length) in chunk {
+                let skip = written.min(*length);
+                written -= skip;
+                if skip < *length {
+                    let rest = &part[position + skip..position + length];
+                    self.memory
+                        .write(ForeignAddress(start + skip as u64), rest)
+                        .about(|| Subject::Mapping(self.pid, *start, String::from("page contents")))?;
+                }
+                position += length;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes ranges of a content.
+pub(super) fn write_content(sink: BorrowedFd<'_>, ranges: &[(u64, usize)], bytes: &[u8]) -> std::result::Result<(), Errno> {
+    let error = |error: std::io::Error| Errno { number: error.raw_os_error().unwrap_or(5), call: "pwrite" };
+    let file = File::from(sink.as_fd().try_clone_to_owned().map_err(error)?);
+    let mut offset = 0;
+    for (start, length) in ranges {
+        file.write_all_at(&bytes[offset..offset + length], *start).map_err(error)?;
+        offset += length;
+    }
+    Ok(())
+}

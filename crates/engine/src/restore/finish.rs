@@ -1,0 +1,214 @@
+//! From a tree of skeletons with memory to a tree that only has to be let go.
+use super::{Restorer, missing};
+use crate::failure::{About, Result, malformed};
+use crate::resource::{self, Stage};
+use crate::restore::Bind;
+use godwit_image::credentials::Credentials;
+use godwit_image::task::{Task, Thread};
+use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
+use godwit_linux::memory::{ForeignAddress, ForeignMemory};
+use godwit_linux::program::Program;
+use godwit_linux::{limits, ptrace, scheduling};
+
+const SYS_MUNMAP: u64 = 11;
+const RLIMIT_COUNT: usize = 16;
+
+impl Restorer {
+    pub(super) fn finish(&mut self) -> Result<()> {
+        self.enter_groups()?;
+        let tasks = self.living();
+        for task in &tasks {
+            self.create_threads(task)?;
+        }
+        self.separate_tables()?;
+        self.bind_objects(Stage::Early)?;
+        self.place_descriptors()?;
+        for space in self.built.clone() {
+            self.finish_space(space)?;
+        }
+        self.restore_task_state(&tasks)?;
+        self.end_zombies()?;
+        let own = own_credentials()?;
+        let mut programs = Vec::new();
+        for task in &tasks {
+            let first = first_thread(task)?;
+            self.run(first.tid, &self.process_program(task))?;
+            for thread in task.threads.iter().filter(|thread| !thread.dead) {
+                programs.push((thread.tid, self.thread_program(task, thread, &own)));
+            }
+        }
+        // From outside, before privileges go down inside.
+        for task in &tasks {
+            self.set_from_outside(task)?;
+        }
+        self.run_all(&programs)?;
+        for task in &tasks {
+            let program = Restorer::timer_program(task);
+            self.run(first_thread(task)?.tid, &program)?;
+        }
+        for task in &tasks {
+            self.remove_stub(task)?;
+        }
+        for task in &tasks {
+            for thread in task.threads.iter().filter(|thread| !thread.dead) {
+                self.set_processor_state(task, thread)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn bind_objects(&mut self, stage: Stage) -> Result<()> {
+        let objects = self.tree.objects.clone();
+        for envelope in &objects {
+            let kind = resource::kind_of(envelope)?;
+            if kind.stage() == stage {
+                kind.bind(envelope, &mut Bind { restorer: self, object: envelope.id })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_task_state(&mut self, tasks: &[Task]) -> Result<()> {
+        for task in tasks {
+            for id in &task.objects {
+                let envelope = self.tree.object(*id).cloned().ok_or_else(|| missing(*id))?;
+                let kind = resource::kind_of(&envelope)?;
+                let state = kind.task_state().ok_or_else(|| {
+                    malformed(Subject::Object(format!("object {id}")), "it is not a task's state")
+                })?;
+                state.restore(&envelope, task.pid, &mut Bind { restorer: self, object: *id })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Limits, scheduling, priorities: settable on another process.
+    fn set_from_outside(&self, task: &Task) -> Result<()> {
+        let pid = task.pid.0;
+        for (resource, (soft, hard)) in task.limits.iter().take(RLIMIT_COUNT).enumerate() {
+            let resource = resource as u32;
+            let now = limits::get(pid, resource).about(|| Subject::Process(pid))?;
+            if now != (*soft, *hard) {
+                limits::set(pid, resource, *soft, *hard).map_err(|error| {
+                    let cause = format!("limit {resource} was {soft}/{hard} and cannot be set here: {error}");
+                    Refusal::new(Code::DESTINATION_LACKS, Subject::Process(pid), cause)
+                })?;
+            }
+        }
+        let now = godwit_linux::proc::oom_score_adj::read(pid).map_err(|error| malformed(Subject::Process(pid), error))?;
+        if now != task.out_of_memory_adjustment {
+            let path = format!("/proc/{pid}/oom_score_adj");
+            std::fs::write(&path, task.out_of_memory_adjustment.to_string()).about(|| Subject::Path(path))?;
+        }
+        for thread in task.threads.iter().filter(|thread| !thread.dead) {
+            set_scheduling(pid, thread)?;
+        }
+        Ok(())
+    }
+
+    /// Unmaps the arena from a task's space: the last thing of ours.
+    fn remove_stub(&mut self, task: &Task) -> Result<()> {
+        let Some(space) = task.space else { return Ok(()) };
+        if !self.cleaned.insert(space) {
+            return Ok(());
+        }
+        let first = first_thread(task)?.tid;
+        let at = self.syscall_instruction(task, space)?;
+        let (base, length) = (self.arena.base(), self.arena.length() as u64);
+        let puppet = self.puppets.get_mut(&first).ok_or_else(|| missing(space))?;
+        puppet.single(at, "munmap", SYS_MUNMAP, [base, length, 0, 0, 0, 0]).map(drop)
+    }
+
+    /// Where the new space itself has a `syscall` instruction: the vDSO first, then any executable area.
+    fn syscall_instruction(&self, task: &Task, space: ObjectId) -> Result<u64> {
+        let pid = task.pid.0;
+        let memory = ForeignMemory::open(first_thread(task)?.tid.0).about(|| Subject::Process(pid))?;
+        let space = self.tree.space(space).ok_or_else(|| missing(space))?;
+        let mut areas: Vec<_> = space.areas.iter().filter(|area| area.protection & 4 != 0).collect();
+        areas.sort_by_key(|area| area.name != "[vdso]");
+        let mut buffer = vec![0_u8; 64 << 10];
+        for area in areas {
+            let mut start = area.start;
+            while start < area.end {
+                let length = (area.end - start).min(buffer.len() as u64) as usize;
+                let part = &mut buffer[..length];
+                if memory.read(ForeignAddress(start), part).is_err() {
+                    break;
+                }
+                if let Some(index) = part.windows(2).position(|pair| pair == [0x0f, 0x05]) {
+                    return Ok(start + index as u64);
+                }
+                start += length as u64;
+            }
+        }
+        Err(Refusal::new(Code::RESTORE_FAILED, Subject::Process(pid), "its memory holds no system-call instruction to end with"))
+    }
+
+    fn set_processor_state(&self, task: &Task, thread: &Thread) -> Result<()> {
+        let subject = || Subject::Thread(task.pid.0, thread.tid.0);
+        let tid = thread.tid.0;
+        if !self.puppets.contains_key(&thread.tid) {
+            return Err(Refusal::new(Code::RESTORE_FAILED, subject(), "it was not created"));
+        }
+        let words: [u64; ptrace::REGISTER_WORDS] = thread
+            .registers
+            .as_slice()
+            .try_into()
+            .map_err(|_| malformed(subject(), "it has not 27 registers"))?;
+        ptrace::set_extended_state(tid, &thread.extended_state).map_err(|error| {
+            Refusal::new(Code::DESTINATION_LACKS, subject(), format!("this processor cannot hold its extended state: {error}"))
+        })?;
+        ptrace::set_registers(tid, &ptrace::from_words(&words)).about(subject)?;
+        ptrace::set_signal_mask(tid, thread.signal_mask).about(subject)
+    }
+}
+
+fn set_scheduling(pid: i32, thread: &Thread) -> Result<()> {
+    let tid = thread.tid.0;
+    let subject = || Subject::Thread(pid, tid);
+    let wanted = thread.scheduling;
+    let mut attributes = scheduling::get(tid).about(subject)?;
+    let now = (attributes.policy, attributes.flags, attributes.nice, attributes.priority);
+    if now != (wanted.policy, wanted.flags, wanted.nice, wanted.priority) || wanted.period != attributes.period {
+        attributes.policy = wanted.policy;
+        attributes.flags = wanted.flags;
+        attributes.nice = wanted.nice;
+        attributes.priority = wanted.priority;
+        attributes.runtime = wanted.runtime;
+        attributes.deadline = wanted.deadline;
+        attributes.period = wanted.period;
+        scheduling::set(tid, &attributes).about(subject)?;
+    }
+    let affinity = scheduling::affinity(tid).about(subject)?;
+    if affinity != thread.affinity && !thread.affinity.is_empty() {
+        scheduling::set_affinity(tid, &thread.affinity).about(subject)?;
+    }
+    if scheduling::io_priority(tid).about(subject)? != thread.io_priority {
+        scheduling::set_io_priority(tid, thread.io_priority).about(subject)?;
+    }
+    Ok(())
+}
+
+fn first_thread(task: &Task) -> Result<&Thread> {
+    task.threads
+        .iter()
+        .find(|thread| !thread.dead)
+        .ok_or_else(|| malformed(Subject::Process(task.pid.0), "it has no living thread"))
+}
+
+/// What every skeleton starts with.
+fn own_credentials() -> Result<Credentials> {
+    let own = std::process::id() as i32;
+    let status = godwit_linux::proc::status::read(own).map_err(|error| malformed(Subject::Host, error))?;
+    Ok(Credentials {
+        user: status.uid,
+        group: status.gid,
+        groups: status.groups,
+        inheritable: status.cap_inheritable,
+        permitted: status.cap_permitted,
+        effective: status.cap_effective,
+        bounding: status.cap_bounding,
+        ambient: status.cap_ambient,
+        ..Credentials::default()
+    })
+}

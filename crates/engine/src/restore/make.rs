@@ -1,0 +1,180 @@
+//! What kinds get to work with: the restorer's own table while objects are made, and the whole tree while they are bound.
+use super::{Restorer, missing};
+use crate::failure::{About, Result};
+use crate::injector::Ran;
+use crate::resource::Made;
+use godwit_image::tree::Tree;
+use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
+use godwit_linux::file;
+use godwit_linux::program::Program;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// First stage: objects are made in the restorer's own table, above every number that the tree uses.
+#[derive(Debug)]
+pub struct Make<'a> {
+    tree: &'a Tree,
+    minimum: i32,
+    made: BTreeMap<ObjectId, Made>,
+    sinks: BTreeMap<ObjectId, OwnedFd>,
+}
+
+impl<'a> Make<'a> {
+    pub(super) fn new(tree: &'a Tree, minimum: i32) -> Make<'a> {
+        Make { tree, minimum, made: BTreeMap::new(), sinks: BTreeMap::new() }
+    }
+
+    /// The image.
+    pub fn tree(&self) -> &Tree {
+        self.tree
+    }
+
+    /// A made object that this one refers to: its n-th descriptor.
+    ///
+    /// # Errors
+    /// The object was not made before (it is not among the envelope's refs).
+    pub fn made(&self, id: ObjectId, index: usize) -> Result<BorrowedFd<'_>> {
+        self.made.get(&id).and_then(|made| made.get(index)).map(|file| file.as_fd()).ok_or_else(|| missing(id))
+    }
+
+    /// Registers where the bulk bytes of an object go: written by position.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn sink(&mut self, id: ObjectId, file: BorrowedFd<'_>) -> Result<()> {
+        let copy = file::duplicate_above(file, self.minimum).about(|| Subject::Object(format!("object {id}")))?;
+        self.sinks.insert(id, copy);
+        Ok(())
+    }
+
+    /// A copy of one of the restorer's own descriptors, for edges that are inherited.
+    ///
+    /// # Errors
+    /// GW1102 when the restorer has no such descriptor.
+    pub fn inherited(&self, number: i32) -> Result<OwnedFd> {
+        let own = godwit_linux::pidfd::PidFd::open(std::process::id() as i32)
+            .and_then(|own| own.duplicate(godwit_linux::pidfd::ForeignDescriptor(number)));
+        own.map_err(|error| {
+            Refusal::new(Code::EDGE, Subject::Object(format!("descriptor {number}")), format!("cannot be inherited: {error}"))
+        })
+    }
+
+    pub(super) fn keep(&mut self, id: ObjectId, made: Made) -> Result<()> {
+        let mut moved = Vec::with_capacity(made.len());
+        for file in made {
+            let above = if file.as_raw_fd() >= self.minimum {
+                file
+            } else {
+                file::duplicate_above(file.as_fd(), self.minimum).about(|| Subject::Object(format!("object {id}")))?
+            };
+            moved.push(above);
+        }
+        self.made.insert(id, moved);
+        Ok(())
+    }
+
+    pub(super) fn finish(self) -> (BTreeMap<ObjectId, Made>, BTreeMap<ObjectId, OwnedFd>) {
+        (self.made, self.sinks)
+    }
+}
+
+/// All objects, referred-to ones first.
+pub(super) fn order(tree: &Tree) -> Result<Vec<ObjectId>> {
+    let refs: BTreeMap<ObjectId, &[ObjectId]> =
+        tree.objects.iter().map(|envelope| (envelope.id, envelope.refs.as_slice())).collect();
+    let mut done = BTreeSet::new();
+    let mut open = BTreeSet::new();
+    let mut order = Vec::with_capacity(tree.objects.len());
+    for envelope in &tree.objects {
+        // Depth-first with an explicit stack: images are hostile, recursion depth is theirs to choose.
+        let mut stack = vec![(envelope.id, 0_usize)];
+        while let Some((id, next)) = stack.pop() {
+            if next == 0 && (done.contains(&id) || !open.insert(id)) {
+                if open.contains(&id) && !done.contains(&id) {
+                    return Err(Refusal::new(Code::MALFORMED, Subject::Object(format!("object {id}")), "it refers to itself"));
+                }
+                continue;
+            }
+            let children = refs.get(&id).copied().unwrap_or(&[]);
+            match children.get(next) {
+                Some(child) => {
+                    stack.push((id, next + 1));
+                    if !done.contains(child) {
+                        stack.push((*child, 0));
+                    }
+                }
+                None => {
+                    open.remove(&id);
+                    if done.insert(id) {
+                        order.push(id);
+                    }
+                }
+            }
+        }
+    }
+    Ok(order)
+}
+
+/// Second stage: every object is made, every task exists and is stopped.
+#[derive(Debug)]
+pub struct Bind<'a> {
+    pub(super) restorer: &'a mut Restorer,
+    /// The object that is being bound.
+    pub(super) object: ObjectId,
+}
+
+impl Bind<'_> {
+    /// The image.
+    pub fn tree(&self) -> &Tree {
+        &self.restorer.tree
+    }
+
+    /// The object's own descriptor (the same open description that the tasks have).
+    ///
+    /// # Errors
+    /// The object has no descriptor.
+    pub fn own(&self) -> Result<BorrowedFd<'_>> {
+        self.made(self.object)
+    }
+
+    /// Another object's descriptor.
+    ///
+    /// # Errors
+    /// The object has no descriptor.
+    pub fn made(&self, id: ObjectId) -> Result<BorrowedFd<'_>> {
+        self.restorer.own(id).ok_or_else(|| missing(id))
+    }
+
+    /// Who holds the object: tables' first tasks and descriptor numbers.
+    pub fn holders(&self) -> Vec<(Pid, i32)> {
+        let tree = &self.restorer.tree;
+        let mut holders = Vec::new();
+        for table in &tree.tables {
+            let Some(thread) = tree.tasks.iter().flat_map(|task| &task.threads).find(|t| t.files == Some(table.id)) else { continue };
+            let of_table = table.slots.iter().filter(|slot| slot.description == self.object);
+            holders.extend(of_table.map(|slot| (thread.tid, slot.descriptor)));
+        }
+        holders
+    }
+
+    /// Has object `id` under exactly `number` in the restorer's own table while `work` runs; what was there comes back.
+    ///
+    /// # Errors
+    /// EMFILE; those of `work`.
+    pub fn at_number<T>(&mut self, number: i32, id: ObjectId, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let subject = || Subject::Object(format!("object {id}"));
+        let file = file::duplicate_above(self.made(id)?, 0).about(subject)?;
+        let placed = godwit_linux::descriptor::Placed::at(file.as_fd(), number).about(subject)?;
+        let result = work(self);
+        drop(placed);
+        result
+    }
+
+    /// Runs a program in a task (its leader, or one thread by number).
+    ///
+    /// # Errors
+    /// A call that may not fail did.
+    pub fn run(&mut self, thread: Pid, program: &Program) -> Result<Ran> {
+        self.restorer.run(thread, program)
+    }
+}

@@ -1,0 +1,227 @@
+//! Building a tree from an image: objects are opened once in the restorer's own table, tasks are forked from it and from
+//! each other with their own numbers, and programs make each of them what it was. Nothing of it runs before
+//! [`Restorer::resume`]; until [`Restorer::hold`] all of it dies with this process.
+use crate::failure::{About, Result};
+use crate::resource::{self, Made, Stage};
+use godwit_image::memory::{Backing, PAGE_BYTES};
+use godwit_image::task::State;
+use godwit_image::tree::Tree;
+use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
+use godwit_linux::arena::{self, Arena};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+mod credentials;
+mod descriptors;
+mod fill;
+mod finish;
+mod make;
+mod puppet;
+mod skeleton;
+mod space;
+mod thread;
+
+pub use make::{Bind, Make};
+use puppet::Puppet;
+
+/// A tree under construction.
+#[derive(Debug)]
+pub struct Restorer {
+    tree: Tree,
+    arena: Arena,
+    /// Slot of every thread that runs programs, by number.
+    slots: BTreeMap<Pid, usize>,
+    made: BTreeMap<ObjectId, Made>,
+    sinks: BTreeMap<ObjectId, OwnedFd>,
+    /// Leaders and threads that exist, stopped.
+    puppets: BTreeMap<Pid, Puppet>,
+    fillers: BTreeMap<ObjectId, fill::Filler>,
+    built: BTreeSet<ObjectId>,
+    cleaned: BTreeSet<ObjectId>,
+    held: bool,
+}
+
+/// Addresses that user space may have.
+const ADDRESS_MAX: u64 = 0x7fff_ffff_f000;
+
+/// A range of `length` bytes that is free in every address space of the tree.
+fn hole(tree: &Tree, length: u64, after: u64) -> Option<u64> {
+    const STEP: u64 = 1 << 30;
+    const MARGIN: u64 = 16 << 20;
+    let mut start = after;
+    while start + length + MARGIN < ADDRESS_MAX {
+        let taken = tree.spaces.iter().flat_map(|space| &space.areas).any(|area| {
+            area.start < start + length + MARGIN && start < area.end.saturating_add(MARGIN)
+        });
+        if !taken {
+            return Some(start);
+        }
+        start += STEP;
+    }
+    None
+}
+
+impl Restorer {
+    /// Checks the image and makes every object that needs no task.
+    ///
+    /// # Errors
+    /// The first object that cannot be made exactly; nothing is left behind.
+    pub fn begin(tree: Tree) -> Result<Restorer> {
+        tree.validate().map_err(|cause| Refusal::new(Code::MALFORMED, Subject::Object("image".to_owned()), cause))?;
+        let threads: Vec<Pid> = tree.tasks.iter().flat_map(|task| &task.threads).map(|thread| thread.tid).collect();
+        let slots: BTreeMap<Pid, usize> = threads.iter().enumerate().map(|(index, tid)| (*tid, index)).collect();
+        // Every signal but the stub's own stays blocked: what is sent to us must not end a half-built tree halfway.
+        let arena = Restorer::arena(&tree, threads.len())?;
+        let highest = tree.tables.iter().flat_map(|table| &table.slots).map(|slot| slot.descriptor).max().unwrap_or(2);
+        raise_descriptor_limit(&tree, highest);
+        let mut make = Make::new(&tree, highest.max(2) + 1);
+        let order = make::order(&tree)?;
+        for id in &order {
+            let envelope = tree.object(*id).ok_or_else(|| missing(*id))?;
+            let kind = resource::kind_of(envelope)?;
+            if kind.stage() == Stage::Early {
+                let made = kind.make(envelope, &mut make)?;
+                make.keep(*id, made)?;
+            }
+        }
+        let (made, sinks) = make.finish();
+        Ok(Restorer {
+            tree,
+            arena,
+            slots,
+            made,
+            sinks,
+            puppets: BTreeMap::new(),
+            fillers: BTreeMap::new(),
+            built: BTreeSet::new(),
+            cleaned: BTreeSet::new(),
+            held: false,
+        })
+    }
+
+    fn arena(tree: &Tree, slots: usize) -> Result<Arena> {
+        let length = arena::length(slots) as u64;
+        let mut after = 0x10_0000_0000;
+        while let Some(address) = hole(tree, length, after) {
+            match Arena::new(slots, address) {
+                Ok(arena) if arena.base() == address => return Ok(arena),
+                _ => after = address + (1 << 30),
+            }
+        }
+        Err(Refusal::new(Code::RESTORE_FAILED, Subject::Host, format!("no {length} free bytes common to all address spaces")))
+    }
+
+    /// The image.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Writes bulk bytes of a space or a content: ascending page-aligned ranges (start, length) and their bytes one
+    /// after another. Spaces must come in the image's order; a space is built when its first bytes arrive.
+    ///
+    /// # Errors
+    /// The owner is unknown, a range is not part of it, or the kernel refuses.
+    pub fn write(&mut self, owner: ObjectId, ranges: &[(u64, usize)], bytes: &[u8]) -> Result<()> {
+        let total: usize = ranges.iter().map(|(_, length)| *length).sum();
+        let aligned = ranges.iter().all(|(start, length)| start % PAGE_BYTES == 0 && *length as u64 % PAGE_BYTES == 0);
+        if total != bytes.len() || !aligned {
+            return Err(Refusal::new(Code::MALFORMED, Subject::Object(format!("object {owner}")), "page ranges do not fit"));
+        }
+        if let Some(sink) = self.sinks.get(&owner) {
+            return fill::write_content(sink.as_fd(), ranges, bytes).about(|| Subject::Object(format!("object {owner}")));
+        }
+        if self.tree.space(owner).is_none() {
+            return Err(Refusal::new(Code::MALFORMED, Subject::Object(format!("object {owner}")), "it owns no pages"));
+        }
+        self.build_space(owner)?;
+        match self.fillers.get_mut(&owner) {
+            Some(filler) => filler.write(ranges, bytes),
+            None => Err(missing(owner)),
+        }
+    }
+
+    /// All bytes are there: builds what is left, binds, and brings every thread to the point of resumption.
+    ///
+    /// # Errors
+    /// The first thing that cannot be rebuilt exactly; dropping the restorer then removes everything.
+    pub fn complete(&mut self) -> Result<()> {
+        let spaces: Vec<ObjectId> = self.tree.spaces.iter().map(|space| space.id).collect();
+        for space in spaces {
+            self.build_space(space)?;
+        }
+        self.fillers.clear();
+        self.create_remaining()?;
+        self.finish()
+    }
+
+    /// Makes the stop outlive this process: from now on its death leaves the tree stopped, not dead.
+    ///
+    /// # Errors
+    /// A thread is dead.
+    pub fn hold(&mut self) -> Result<()> {
+        for puppet in self.puppets.values_mut().filter(|puppet| !puppet.is_dead()) {
+            puppet.hold()?;
+        }
+        self.held = true;
+        Ok(())
+    }
+
+    /// Lets the tree run. Returns the root's number.
+    ///
+    /// # Errors
+    /// A thread is dead.
+    pub fn resume(mut self) -> Result<i32> {
+        let stopped: BTreeSet<Pid> = self
+            .tree
+            .tasks
+            .iter()
+            .filter(|task| matches!(task.state, State::Stopped(_)))
+            .flat_map(|task| task.threads.iter().map(|thread| thread.tid))
+            .collect();
+        let root = self.tree.root().map_or(0, |task| task.pid.0);
+        let puppets = std::mem::take(&mut self.puppets);
+        // The root last: when it runs, its whole tree does.
+        for (tid, puppet) in puppets.into_iter().rev() {
+            puppet.release(self.held, stopped.contains(&tid))?;
+        }
+        Ok(root)
+    }
+
+    /// The object's descriptors in the restorer's own table.
+    fn own(&self, id: ObjectId) -> Option<BorrowedFd<'_>> {
+        self.made.get(&id).and_then(|made| made.first()).map(|file| file.as_fd())
+    }
+
+    /// The number of an object's descriptor in the restorer's own table, which every task inherits.
+    fn inherited_number(&self, id: ObjectId) -> Option<i32> {
+        self.own(id).map(|file| file.as_raw_fd())
+    }
+
+    /// Whether a mapping needs the object's descriptor.
+    fn backing_number(&self, backing: &Backing) -> Result<Option<(i32, u64)>> {
+        match backing {
+            Backing::File { object, offset } => {
+                self.inherited_number(*object).map(|number| Some((number, *offset))).ok_or_else(|| missing(*object))
+            }
+            Backing::Anonymous | Backing::Kernel => Ok(None),
+        }
+    }
+}
+
+fn missing(id: ObjectId) -> Refusal {
+    Refusal::new(Code::MALFORMED, Subject::Object(format!("object {id}")), "it is referred to and was not made")
+}
+
+/// Our own limit must hold every object besides the numbers of the tree.
+fn raise_descriptor_limit(tree: &Tree, highest: i32) {
+    const RLIMIT_NOFILE: u32 = 7;
+    let own = std::process::id() as i32;
+    let wanted = tree.objects.len() as u64 * 2 + highest.max(0) as u64 + 256;
+    if let Ok((soft, hard)) = godwit_linux::limits::get(own, RLIMIT_NOFILE) {
+        if soft < wanted {
+            // Where even the hard limit is too low, making the objects says so.
+            let _ = godwit_linux::limits::set(own, RLIMIT_NOFILE, wanted.min(hard), hard)
+                .or_else(|_| godwit_linux::limits::set(own, RLIMIT_NOFILE, wanted, wanted.max(hard)));
+        }
+    }
+}

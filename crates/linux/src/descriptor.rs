@@ -1,0 +1,40 @@
+//! This process's own descriptor numbers: having a file at an exact number for a while.
+#![allow(unsafe_code)]
+
+use crate::errno::{Result, check_int};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// A file placed at a number; dropping it puts back what was there.
+#[derive(Debug)]
+pub struct Placed {
+    number: i32,
+    before: Option<OwnedFd>,
+}
+
+impl Placed {
+    /// Places a copy of `file` at `number` (close-on-exec).
+    ///
+    /// # Errors
+    /// EMFILE, EBADF (number out of range).
+    pub fn at(file: BorrowedFd<'_>, number: i32) -> Result<Placed> {
+        // SAFETY: no pointers; whatever has the number is saved above all small numbers first.
+        unsafe {
+            let saved = libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 64);
+            let before = (saved >= 0).then(|| OwnedFd::from_raw_fd(saved));
+            check_int("dup3", libc::dup3(file.as_raw_fd(), number, libc::O_CLOEXEC))?;
+            Ok(Placed { number, before })
+        }
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        // SAFETY: the number holds our own copy; nobody else of this single-threaded process uses it.
+        unsafe {
+            match &self.before {
+                Some(before) => libc::dup3(before.as_raw_fd(), self.number, libc::O_CLOEXEC),
+                None => libc::close(self.number),
+            };
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Opening, duplicating and describing files by raw flags: open(2), fcntl(2), dup3(2), lseek(2).
+#![allow(unsafe_code)]
+
+use crate::errno::{Errno, Result, check, check_int};
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+fn path(bytes: &[u8]) -> Result<CString> {
+    CString::new(bytes).map_err(|_| Errno { number: libc::EINVAL, call: "open" })
+}
+
+/// Opens a path with exactly these flags (mode 0 for new files is never used: no O_CREAT here).
+///
+/// # Errors
+/// As open(2); EINVAL for a path with a NUL or for O_CREAT.
+pub fn open(name: &[u8], flags: u32) -> Result<OwnedFd> {
+    let name = path(name)?;
+    if flags & libc::O_CREAT as u32 != 0 {
+        return Err(Errno { number: libc::EINVAL, call: "open" });
+    }
+    // SAFETY: a NUL-terminated path.
+    let raw = check_int("open", unsafe { libc::open(name.as_ptr(), flags as i32) })?;
+    // SAFETY: fresh descriptor, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// F_GETFL: access mode and status flags.
+///
+/// # Errors
+/// None for an open descriptor.
+pub fn status_flags(file: BorrowedFd<'_>) -> Result<u32> {
+    // SAFETY: no pointers.
+    check_int("fcntl(F_GETFL)", unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) }).map(|flags| flags as u32)
+}
+
+/// F_SETFL: O_APPEND, O_ASYNC, O_DIRECT, O_NOATIME, O_NONBLOCK.
+///
+/// # Errors
+/// EPERM: clearing O_APPEND of an append-only file; EINVAL: O_DIRECT not supported.
+pub fn set_status_flags(file: BorrowedFd<'_>, flags: u32) -> Result<()> {
+    // SAFETY: no pointers.
+    check_int("fcntl(F_SETFL)", unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags as i32) }).map(drop)
+}
+
+/// Sets the position.
+///
+/// # Errors
+/// ESPIPE: not seekable.
+pub fn seek(file: BorrowedFd<'_>, position: u64) -> Result<()> {
+    // SAFETY: no pointers.
+    check("lseek", unsafe { libc::lseek(file.as_raw_fd(), position as i64, libc::SEEK_SET) }).map(drop)
+}
+
+/// The next data (`SEEK_DATA`) at or after a position, and the hole after it: one allocated extent, in bytes. `None`
+/// behind the last.
+///
+/// # Errors
+/// As lseek(2). Moves the position of the description.
+pub fn extent(file: BorrowedFd<'_>, position: u64) -> Result<Option<(u64, u64)>> {
+    // SAFETY: no pointers.
+    let start = match check("lseek", unsafe { libc::lseek(file.as_raw_fd(), position as i64, libc::SEEK_DATA) }) {
+        Ok(start) => start,
+        Err(error) if error.number == libc::ENXIO => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // SAFETY: no pointers.
+    let end = check("lseek", unsafe { libc::lseek(file.as_raw_fd(), start as i64, libc::SEEK_HOLE) })?;
+    Ok(Some((start, end)))
+}
+
+/// Duplicates onto the lowest free number at or above `minimum`, close-on-exec.
+///
+/// # Errors
+/// EMFILE.
+pub fn duplicate_above(file: BorrowedFd<'_>, minimum: i32) -> Result<OwnedFd> {
+    // SAFETY: no pointers.
+    let raw =
+        check_int("fcntl(F_DUPFD)", unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, minimum) })?;
+    // SAFETY: fresh descriptor, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
+/// Owner of SIGIO and the like: (F_GETSIG signal, F_GETOWN_EX type, id); type 0 thread, 1 process, 2 group.
+///
+/// # Errors
+/// None for an open descriptor.
+pub fn owner(file: BorrowedFd<'_>) -> Result<(i32, i32, i32)> {
+    let mut owner = [0_i32; 2];
+    // SAFETY: F_GETOWN_EX (16) writes two ints into the live array.
+    unsafe {
+        check_int("fcntl(F_GETOWN_EX)", libc::fcntl(file.as_raw_fd(), 16, owner.as_mut_ptr()))?;
+        let signal = check_int("fcntl(F_GETSIG)", libc::fcntl(file.as_raw_fd(), 11))?;
+        Ok((signal, owner[0], owner[1]))
+    }
+}
+
+/// Sets what [`owner`] reads.
+///
+/// # Errors
+/// ESRCH: no such process.
+pub fn set_owner(file: BorrowedFd<'_>, signal: i32, kind: i32, id: i32) -> Result<()> {
+    let owner = [kind, id];
+    // SAFETY: F_SETOWN_EX (15) reads two ints from the live array.
+    unsafe {
+        check_int("fcntl(F_SETOWN_EX)", libc::fcntl(file.as_raw_fd(), 15, owner.as_ptr()))?;
+        check_int("fcntl(F_SETSIG)", libc::fcntl(file.as_raw_fd(), 10, signal)).map(drop)
+    }
+}

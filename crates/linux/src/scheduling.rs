@@ -1,0 +1,112 @@
+//! Scheduling attributes of any thread: sched_getattr(2), sched_getaffinity(2), ioprio_get(2).
+#![allow(unsafe_code)]
+
+use crate::errno::{Result, check, check_int};
+
+/// struct sched_attr, version 1 (56 bytes).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    size: u32,
+    /// SCHED_*.
+    pub policy: u32,
+    /// SCHED_FLAG_*.
+    pub flags: u64,
+    /// Nice value.
+    pub nice: i32,
+    /// Real-time priority.
+    pub priority: u32,
+    /// ns.
+    pub runtime: u64,
+    /// ns.
+    pub deadline: u64,
+    /// ns.
+    pub period: u64,
+    /// Utilisation clamps.
+    pub utilisation: [u32; 2],
+}
+const _: () = assert!(size_of::<Attributes>() == 56);
+
+/// Reads the attributes.
+///
+/// # Errors
+/// ESRCH.
+pub fn get(tid: i32) -> Result<Attributes> {
+    let mut attributes = Attributes::default();
+    // SAFETY: the kernel writes at most 56 bytes into the live struct.
+    check("sched_getattr", unsafe { libc::syscall(libc::SYS_sched_getattr, tid, &raw mut attributes, 56, 0) })?;
+    Ok(attributes)
+}
+
+/// Sets the attributes.
+///
+/// # Errors
+/// EPERM, EINVAL, ESRCH.
+pub fn set(tid: i32, attributes: &Attributes) -> Result<()> {
+    let attributes = Attributes { size: 48, ..*attributes };
+    // SAFETY: the kernel reads 48 bytes from the live struct.
+    check("sched_setattr", unsafe { libc::syscall(libc::SYS_sched_setattr, tid, &raw const attributes, 0) }).map(drop)
+}
+
+/// The affinity mask as bytes, CPU 0 in the lowest bit of the first.
+///
+/// # Errors
+/// ESRCH.
+pub fn affinity(tid: i32) -> Result<Vec<u8>> {
+    let mut mask = vec![0_u8; 1024];
+    // SAFETY: the kernel writes at most 1024 bytes into the live buffer.
+    let bytes = check("sched_getaffinity", unsafe {
+        libc::syscall(libc::SYS_sched_getaffinity, tid, mask.len(), mask.as_mut_ptr())
+    })?;
+    mask.truncate(bytes as usize);
+    Ok(mask)
+}
+
+/// Sets the affinity mask; CPUs that do not exist are ignored by the kernel.
+///
+/// # Errors
+/// EINVAL: no CPU of the mask exists here; ESRCH; EPERM.
+pub fn set_affinity(tid: i32, mask: &[u8]) -> Result<()> {
+    // SAFETY: the kernel reads mask.len() bytes from the live buffer.
+    check("sched_setaffinity", unsafe {
+        libc::syscall(libc::SYS_sched_setaffinity, tid, mask.len(), mask.as_ptr())
+    })
+    .map(drop)
+}
+
+/// I/O priority (class << 13 | level).
+///
+/// # Errors
+/// ESRCH.
+pub fn io_priority(tid: i32) -> Result<i32> {
+    // SAFETY: no pointers. IOPRIO_WHO_PROCESS = 1.
+    check("ioprio_get", unsafe { libc::syscall(libc::SYS_ioprio_get, 1, tid) }).map(|value| value as i32)
+}
+
+/// Sets the I/O priority.
+///
+/// # Errors
+/// EPERM: the real-time class without the capability; ESRCH.
+pub fn set_io_priority(tid: i32, priority: i32) -> Result<()> {
+    // SAFETY: no pointers.
+    check("ioprio_set", unsafe { libc::syscall(libc::SYS_ioprio_set, 1, tid, priority) }).map(drop)
+}
+
+/// Address and length of a thread's robust futex list.
+///
+/// # Errors
+/// ESRCH, EPERM.
+pub fn robust_list(tid: i32) -> Result<(u64, u64)> {
+    let (mut head, mut length) = (0_u64, 0_usize);
+    // SAFETY: both out-pointers are live.
+    check("get_robust_list", unsafe {
+        libc::syscall(libc::SYS_get_robust_list, tid, &raw mut head, &raw mut length)
+    })?;
+    Ok((head, length as u64))
+}
+
+/// The CPUs of this host that are online, as sysconf tells.
+pub fn processors() -> usize {
+    // SAFETY: no pointers.
+    check_int("sysconf", unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) } as i32).unwrap_or(1).max(1) as usize
+}
