@@ -3,8 +3,9 @@
 //! Threads are attached with SEIZE and stopped with INTERRUPT, again and again, until a pass over the tree finds no new
 //! thread or child. When this process dies, the kernel lets them run on: that is the roll-back.
 use crate::failure::{About, Result, refusal};
+use crate::procfs;
 use godwit_image::{Code, Refusal, Subject};
-use godwit_linux::proc::{Error as ProcError, children, stat, task_list};
+use godwit_linux::proc::{Error as ProcError, stat};
 use godwit_linux::ptrace::{self, Event};
 use std::collections::BTreeMap;
 
@@ -53,7 +54,11 @@ impl Stopped {
                 }
                 Event::Ended(_) => {
                     self.held = false;
-                    return Err(Refusal::new(Code::PROCESS_VANISHED, self.subject(), "it ended while it was being stopped"));
+                    return Err(Refusal::new(
+                        Code::PROCESS_VANISHED,
+                        self.subject(),
+                        "it ended while it was being stopped",
+                    ));
                 }
                 event => return Ok(event),
             }
@@ -134,13 +139,13 @@ pub fn tree(root: i32) -> Result<Vec<i32>> {
     let mut next = 0;
     while let Some(&pid) = found.get(next) {
         next += 1;
-        let threads = match task_list::read(pid) {
+        let threads = match procfs::threads(pid) {
             Ok(threads) => threads,
             Err(ProcError::Gone) if pid != root => continue,
             Err(error) => return Err(Refusal::new(Code::NO_SUCH_PROCESS, Subject::Process(pid), error.to_string())),
         };
         for tid in threads {
-            match children::read(pid, tid) {
+            match procfs::children(pid, tid) {
                 Ok(children) => found.extend(children.into_iter().filter(|child| *child > 1)),
                 Err(ProcError::Gone) => {}
                 Err(error) => return Err(Refusal::new(Code::KERNEL_CALL, Subject::Process(pid), error.to_string())),
@@ -161,16 +166,16 @@ fn seize(pid: i32, tid: i32) -> Result<bool> {
         Ok(()) => {}
         Err(error) if error.is_gone() => return Ok(false),
         Err(error) => {
-            let state = stat::read_task(pid, tid).map(|stat| stat.state);
-            if matches!(state, Ok('Z' | 'X') | Err(ProcError::Gone)) {
+            let state = stat::read(pid, tid).map(|stat| stat.state);
+            if matches!(state, Ok(b'Z' | b'X') | Err(ProcError::Gone)) {
                 return Ok(false);
             }
-            let status = godwit_linux::proc::status::read(tid);
+            let status = godwit_linux::proc::status::read(tid, tid);
             return Err(match status {
-                Ok(status) if status.tracer_pid != 0 => Refusal::new(
+                Ok(status) if status.tracer != 0 => Refusal::new(
                     Code::ALREADY_TRACED,
                     Subject::Thread(pid, tid),
-                    format!("process {} traces it", status.tracer_pid),
+                    format!("process {} traces it", status.tracer),
                 ),
                 _ => refusal(error, Subject::Thread(pid, tid)),
             });
@@ -195,7 +200,7 @@ pub fn freeze(root: i32) -> Result<FrozenTree> {
         order = tree(root)?;
         let mut fresh: Vec<Stopped> = Vec::new();
         for &pid in &order {
-            let threads = match task_list::read(pid) {
+            let threads = match procfs::threads(pid) {
                 Ok(threads) => threads,
                 Err(ProcError::Gone) => continue,
                 Err(error) => return Err(Refusal::new(Code::KERNEL_CALL, Subject::Process(pid), error.to_string())),
@@ -219,7 +224,11 @@ pub fn freeze(root: i32) -> Result<FrozenTree> {
                     known.entry(thread.pid).or_default().insert(thread.tid, thread);
                 }
                 Ok(event) => {
-                    return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), format!("unexpected stop {event:?}")));
+                    return Err(Refusal::new(
+                        Code::KERNEL_CALL,
+                        thread.subject(),
+                        format!("unexpected stop {event:?}"),
+                    ));
                 }
                 Err(refusal) if refusal.code == Code::PROCESS_VANISHED => thread.forget(),
                 Err(refusal) => return Err(refusal),
@@ -229,7 +238,7 @@ pub fn freeze(root: i32) -> Result<FrozenTree> {
     let mut processes = Vec::new();
     for pid in order {
         let Some(held) = known.remove(&pid) else { continue };
-        let stat = match stat::read(pid) {
+        let stat = match stat::read_process_wide(pid) {
             Ok(stat) => stat,
             Err(ProcError::Gone) if pid != root => continue,
             Err(error) => return Err(Refusal::new(Code::NO_SUCH_PROCESS, Subject::Process(pid), error.to_string())),
@@ -263,7 +272,8 @@ impl FrozenTree {
     /// A thread is dead.
     pub fn hold(&mut self) -> Result<()> {
         for thread in self.processes.iter().flat_map(|process| &process.threads) {
-            godwit_linux::signal::send_to_thread(thread.pid, thread.tid, libc_signal::STOP).about(|| thread.subject())?;
+            godwit_linux::signal::send_to_thread(thread.pid, thread.tid, libc_signal::STOP)
+                .about(|| thread.subject())?;
         }
         Ok(())
     }

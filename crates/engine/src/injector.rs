@@ -79,7 +79,8 @@ fn healing(registers: &Registers, mask: u64) -> Healing {
 fn find_site(pid: i32, memory: &ForeignMemory) -> Result<u64> {
     let needed = stub::code().len() + CONTROL_BYTES + 32;
     let areas = maps::read(pid).map_err(|error| malformed(Subject::Process(pid), error))?;
-    let mut candidates: Vec<_> = areas.iter().filter(|area| area.execute && !area.shared && area.name != b"[vsyscall]").collect();
+    let mut candidates: Vec<_> =
+        areas.iter().filter(|area| area.execute && !area.shared && area.name != b"[vsyscall]").collect();
     candidates.sort_by_key(|area| area.name != b"[vdso]");
     for area in candidates {
         let length = 4096_u64.min(area.end - area.start);
@@ -96,7 +97,11 @@ fn find_site(pid: i32, memory: &ForeignMemory) -> Result<u64> {
             }
         }
     }
-    Err(Refusal::new(Code::NO_INJECTION_SITE, Subject::Process(pid), format!("no {needed} free bytes in executable memory")))
+    Err(Refusal::new(
+        Code::NO_INJECTION_SITE,
+        Subject::Process(pid),
+        format!("no {needed} free bytes in executable memory"),
+    ))
 }
 
 impl<'a> Injector<'a> {
@@ -214,7 +219,9 @@ impl<'a> Injector<'a> {
             if small.is_none() && programs.len() > 1 {
                 return Err(Refusal::new(Code::KERNEL_CALL, Subject::Process(self.process.pid), "program too large"));
             }
-            arena.lay(slot, program, *foreign, Ending::Heal, &self.saved[*index].healing).about(|| Subject::Process(self.process.pid))?;
+            arena
+                .lay(slot, program, *foreign, Ending::Heal, &self.saved[*index].healing)
+                .about(|| Subject::Process(self.process.pid))?;
             laid.push((*index, slot));
         }
         for (index, slot) in &laid {
@@ -252,7 +259,9 @@ impl<'a> Injector<'a> {
                 .about(|| thread.subject())?;
             let outcome = arena.outcome(*slot, program);
             let data = arena.data(*slot, program, 0, program.bytes().len());
-            ran.push(Ran { outcome, data });
+            let done = Ran { outcome, data };
+            done.check(program).about(|| thread.subject())?;
+            ran.push(done);
         }
         Ok(ran)
     }
@@ -301,7 +310,11 @@ fn wait_done(arena: &Arena, slot: Slot, thread: &mut Stopped, deadline: Instant)
                     ptrace::resume(thread.tid(), 0).about(|| thread.subject())?;
                 }
                 Some(Event::Ended(_)) => {
-                    return Err(Refusal::new(Code::PROCESS_VANISHED, thread.subject(), "it ended while it was stopped"));
+                    return Err(Refusal::new(
+                        Code::PROCESS_VANISHED,
+                        thread.subject(),
+                        "it ended while it was stopped",
+                    ));
                 }
             }
         }

@@ -7,5 +7,7 @@ pub mod failure;
 pub mod freeze;
 pub mod injector;
 pub mod look;
+pub mod pages;
+mod procfs;
 pub mod resource;
 pub mod restore;

@@ -40,7 +40,7 @@ pub struct Look {
     /// The same open description, in our own table (for mappings and directories: a fresh one of the same file).
     pub file: OwnedFd,
     /// Position, flags (O_*; without O_CLOEXEC) and the kind's own lines.
-    pub information: fdinfo::Fdinfo,
+    pub information: fdinfo::DescriptorInfo,
     /// st_dev.
     pub device: u64,
     /// st_ino.
@@ -58,7 +58,13 @@ pub struct Look {
 const O_CLOEXEC: u32 = 0o2_000_000;
 
 impl Look {
-    fn of(pid: i32, purpose: Purpose, link: Vec<u8>, file: OwnedFd, information: fdinfo::Fdinfo) -> Result<Look> {
+    fn of(
+        pid: i32,
+        purpose: Purpose,
+        link: Vec<u8>,
+        file: OwnedFd,
+        information: fdinfo::DescriptorInfo,
+    ) -> Result<Look> {
         let file = File::from(file);
         let metadata = file.metadata().about(|| Subject::Process(pid))?;
         Ok(Look {
@@ -110,13 +116,13 @@ impl Look {
         let subject = || Subject::Path(path.clone());
         let link = std::fs::read_link(&path).about(subject)?.as_os_str().as_bytes().to_vec();
         let file = godwit_linux::file::open(path.as_bytes(), flags | O_CLOEXEC).about(subject)?;
-        let information = fdinfo::Fdinfo { flags: u64::from(flags), ..fdinfo::Fdinfo::default() };
+        let information = fdinfo::DescriptorInfo { flags, ..fdinfo::DescriptorInfo::default() };
         Look::of(pid, purpose, link, file, information)
     }
 
     /// The open flags, O_CLOEXEC taken out (that belongs to the descriptor).
     pub fn flags(&self) -> u32 {
-        self.information.flags as u32 & !O_CLOEXEC
+        self.information.flags & !O_CLOEXEC
     }
 
     /// st_mode & S_IFMT.

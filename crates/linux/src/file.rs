@@ -74,8 +74,7 @@ pub fn extent(file: BorrowedFd<'_>, position: u64) -> Result<Option<(u64, u64)>>
 /// EMFILE.
 pub fn duplicate_above(file: BorrowedFd<'_>, minimum: i32) -> Result<OwnedFd> {
     // SAFETY: no pointers.
-    let raw =
-        check_int("fcntl(F_DUPFD)", unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, minimum) })?;
+    let raw = check_int("fcntl(F_DUPFD)", unsafe { libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, minimum) })?;
     // SAFETY: fresh descriptor, owned by nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }

@@ -101,7 +101,7 @@ impl Program {
     }
 
     /// Adds a clone3 whose child goes on with the program in another slot.
-    pub fn clone_into(&mut self, arguments: Argument, bytes: usize, child_slot: u64) -> Step {
+    pub fn clone_task(&mut self, arguments: Argument, bytes: usize, child_slot: u64) -> Step {
         let step = self.call("clone3", libc::SYS_clone3, [arguments, bytes.into()]);
         self.calls[step.0].child_slot = Some(child_slot);
         step

@@ -68,10 +68,8 @@ pub fn affinity(tid: i32) -> Result<Vec<u8>> {
 /// EINVAL: no CPU of the mask exists here; ESRCH; EPERM.
 pub fn set_affinity(tid: i32, mask: &[u8]) -> Result<()> {
     // SAFETY: the kernel reads mask.len() bytes from the live buffer.
-    check("sched_setaffinity", unsafe {
-        libc::syscall(libc::SYS_sched_setaffinity, tid, mask.len(), mask.as_ptr())
-    })
-    .map(drop)
+    check("sched_setaffinity", unsafe { libc::syscall(libc::SYS_sched_setaffinity, tid, mask.len(), mask.as_ptr()) })
+        .map(drop)
 }
 
 /// I/O priority (class << 13 | level).
@@ -99,9 +97,7 @@ pub fn set_io_priority(tid: i32, priority: i32) -> Result<()> {
 pub fn robust_list(tid: i32) -> Result<(u64, u64)> {
     let (mut head, mut length) = (0_u64, 0_usize);
     // SAFETY: both out-pointers are live.
-    check("get_robust_list", unsafe {
-        libc::syscall(libc::SYS_get_robust_list, tid, &raw mut head, &raw mut length)
-    })?;
+    check("get_robust_list", unsafe { libc::syscall(libc::SYS_get_robust_list, tid, &raw mut head, &raw mut length) })?;
     Ok((head, length as u64))
 }
 

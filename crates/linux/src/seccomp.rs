@@ -20,7 +20,9 @@ pub fn filter(tid: i32, index: u64) -> Result<Vec<u8>> {
     let mut program = vec![0_u8; count as usize * 8];
     // SAFETY: the kernel writes `count` instructions of 8 bytes into the live buffer; the tracee is stopped, so the count
     // cannot grow.
-    check("ptrace(SECCOMP_GET_FILTER)", unsafe { libc::ptrace(GET_FILTER, tid, index as usize, program.as_mut_ptr()) })?;
+    check("ptrace(SECCOMP_GET_FILTER)", unsafe {
+        libc::ptrace(GET_FILTER, tid, index as usize, program.as_mut_ptr())
+    })?;
     Ok(program)
 }
 

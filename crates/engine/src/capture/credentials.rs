@@ -11,7 +11,7 @@ const SECCOMP_MODE_FILTER: u8 = 2;
 /// Reads the credentials; `securebits` come from a program.
 pub(super) fn capture(tid: i32, status: &Status, securebits: u32) -> Result<Credentials> {
     let mut filters = Vec::new();
-    let mode = status.seccomp as u8;
+    let mode = status.seccomp.unwrap_or(0) as u8;
     if mode == SECCOMP_MODE_FILTER {
         for index in 0.. {
             match seccomp::filter(tid, index) {
@@ -29,11 +29,11 @@ pub(super) fn capture(tid: i32, status: &Status, securebits: u32) -> Result<Cred
         user: status.uid,
         group: status.gid,
         groups: status.groups.clone(),
-        inheritable: status.cap_inheritable,
-        permitted: status.cap_permitted,
-        effective: status.cap_effective,
-        bounding: status.cap_bounding,
-        ambient: status.cap_ambient,
+        inheritable: status.capabilities_inheritable,
+        permitted: status.capabilities_permitted,
+        effective: status.capabilities_effective,
+        bounding: status.capabilities_bounding,
+        ambient: status.capabilities_ambient,
         securebits,
         no_new_privileges: status.no_new_privileges,
         seccomp_mode: mode,

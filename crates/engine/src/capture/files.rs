@@ -8,11 +8,11 @@ use godwit_image::tree::Tree;
 use godwit_image::{ObjectId, Subject};
 use godwit_linux::kcmp::{self, Object};
 use godwit_linux::pidfd::PidFd;
-use godwit_linux::proc::{fd_list, status};
+use godwit_linux::proc::status;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-const O_CLOEXEC: u64 = 0o2_000_000;
+const O_CLOEXEC: u32 = 0o2_000_000;
 const O_PATH: u32 = 0o10_000_000;
 const O_DIRECTORY: u32 = 0o200_000;
 
@@ -80,7 +80,7 @@ pub(super) fn tables(frozen: &FrozenTree, capture: &mut Capture, tree: &mut Tree
 fn table(tid: i32, id: ObjectId, capture: &mut Capture, pending: &mut Vec<(ObjectId, Look)>) -> Result<FileTable> {
     let process = open(tid)?;
     let mut slots = Vec::new();
-    for descriptor in fd_list::read(tid).map_err(|error| malformed(Subject::Process(tid), error))? {
+    for descriptor in crate::procfs::descriptors(tid).map_err(|error| malformed(Subject::Process(tid), error))? {
         let Some(look) = Look::descriptor(&process, descriptor)? else { continue };
         let close_on_exec = look.information.flags & O_CLOEXEC != 0;
         let (object, new) = capture.reserve(&look, tid, descriptor)?;
@@ -99,10 +99,10 @@ fn open(tid: i32) -> Result<PidFd> {
 }
 
 fn context(tid: i32, id: ObjectId, capture: &mut Capture) -> Result<FilesystemContext> {
-    let status = status::read(tid).map_err(|error| malformed(Subject::Process(tid), error))?;
+    let status = status::read(tid, tid).map_err(|error| malformed(Subject::Process(tid), error))?;
     let directory = Look::link(tid, "cwd", Purpose::Directory, O_PATH | O_DIRECTORY)?;
     let working_directory = capture.file(&directory, false)?;
     let root = Look::link(tid, "root", Purpose::Directory, O_PATH | O_DIRECTORY)?;
     let root = if root.link == b"/" { None } else { Some(capture.file(&root, false)?) };
-    Ok(FilesystemContext { id, working_directory, root, umask: status.umask })
+    Ok(FilesystemContext { id, working_directory, root, umask: status.umask.unwrap_or(0o022) })
 }

@@ -206,7 +206,8 @@ impl Capture {
 
     /// Captures one description by the first kind that recognises it.
     fn describe(&mut self, object: ObjectId, look: &Look) -> Result<()> {
-        if let Some(choice) = look.number().filter(|_| look.pid == self.root).and_then(|fd| self.options.edges.get(&fd)) {
+        if let Some(choice) = look.number().filter(|_| look.pid == self.root).and_then(|fd| self.options.edges.get(&fd))
+        {
             let (kind, captured) = crate::resource::edge::chosen(look, choice)?;
             self.add(object, kind, captured);
             return Ok(());

@@ -16,10 +16,10 @@ const O_RDWR: u32 = 2;
 /// The kernel's VmFlags that have a bit in the image.
 const FLAGS: &[(smaps::Flags, u32)] = &[
     (smaps::Flags::LOCKED, AreaFlags::LOCKED),
-    (smaps::Flags::LOCKED_ON_FAULT, AreaFlags::LOCKED_ON_FAULT),
-    (smaps::Flags::DONT_COPY, AreaFlags::DONT_FORK),
+    (smaps::Flags::LOCK_ON_FAULT, AreaFlags::LOCKED_ON_FAULT),
+    (smaps::Flags::DO_NOT_COPY, AreaFlags::DONT_FORK),
     (smaps::Flags::WIPE_ON_FORK, AreaFlags::WIPE_ON_FORK),
-    (smaps::Flags::DONT_DUMP, AreaFlags::DONT_DUMP),
+    (smaps::Flags::DO_NOT_DUMP, AreaFlags::DONT_DUMP),
     (smaps::Flags::HUGE_PAGE, AreaFlags::HUGE_PAGE),
     (smaps::Flags::NO_HUGE_PAGE, AreaFlags::NO_HUGE_PAGE),
     (smaps::Flags::MERGEABLE, AreaFlags::MERGEABLE),
@@ -27,26 +27,32 @@ const FLAGS: &[(smaps::Flags, u32)] = &[
     (smaps::Flags::GROWS_DOWN, AreaFlags::GROWS_DOWN),
     (smaps::Flags::SEQUENTIAL, AreaFlags::SEQUENTIAL),
     (smaps::Flags::RANDOM, AreaFlags::RANDOM),
-    (smaps::Flags::HUGE_TLB, AreaFlags::HUGE_TLB),
+    (smaps::Flags::HUGETLB, AreaFlags::HUGE_TLB),
     (smaps::Flags::NO_RESERVE, AreaFlags::NO_RESERVE),
 ];
 
-/// Reads the areas of a process. `ours` is the range of our own arena inside it, which is left out.
-pub(super) fn areas(tid: i32, capture: &mut Capture, ours: std::ops::Range<u64>) -> Result<Vec<Area>> {
+/// Reads the areas of a process.
+pub(super) fn areas(tid: i32, capture: &mut Capture) -> Result<Vec<Area>> {
     let subject = || Subject::Process(tid);
-    let listed = smaps::read(tid).map_err(|error| malformed(subject(), error))?;
+    let listed = maps::read(tid).map_err(|error| malformed(subject(), error))?;
+    let details = smaps::read(tid).map_err(|error| malformed(subject(), error))?;
+    let mut details = details.iter().peekable();
     let mut areas = Vec::with_capacity(listed.len());
-    for entry in listed {
-        let (map, details) = (entry.area, entry.details);
-        if ours.contains(&map.start) || map.name == b"[vsyscall]" {
+    for map in listed {
+        if map.name == b"[vsyscall]" {
             continue;
         }
-        areas.push(area(tid, &map, &details, capture)?);
+        while details.peek().is_some_and(|details| details.start < map.start) {
+            details.next();
+        }
+        let of_this = details.peek().filter(|details| details.start == map.start);
+        let of_this = of_this.ok_or_else(|| malformed(subject(), "maps and smaps disagree"))?;
+        areas.push(area(tid, &map, of_this, capture)?);
     }
     Ok(areas)
 }
 
-fn area(tid: i32, map: &maps::Area, details: &smaps::Details, capture: &mut Capture) -> Result<Area> {
+fn area(tid: i32, map: &maps::Area, details: &smaps::AreaFlags, capture: &mut Capture) -> Result<Area> {
     let name = String::from_utf8_lossy(&map.name).into_owned();
     let subject = || Subject::Mapping(tid, map.start, name.clone());
     let mut flags = if map.shared { AreaFlags::SHARED } else { 0 };
@@ -58,8 +64,8 @@ fn area(tid: i32, map: &maps::Area, details: &smaps::Details, capture: &mut Capt
     for (flag, what) in [
         (smaps::Flags::USERFAULT_MISSING, "the program manages this memory itself with userfaultfd"),
         (smaps::Flags::USERFAULT_WRITE_PROTECT, "the program manages this memory itself with userfaultfd"),
-        (smaps::Flags::IO, "it is mapped from a device"),
-        (smaps::Flags::PFN_MAP, "it is mapped from a device"),
+        (smaps::Flags::DEVICE_MEMORY, "it is mapped from a device"),
+        (smaps::Flags::PAGE_FRAMES, "it is mapped from a device"),
         (smaps::Flags::SHADOW_STACK, "it is a shadow stack"),
     ] {
         let kernel_area = KERNEL_AREAS.contains(&map.name.as_slice());
@@ -67,7 +73,12 @@ fn area(tid: i32, map: &maps::Area, details: &smaps::Details, capture: &mut Capt
             return Err(Refusal::new(Code::NOT_MIGRATABLE, subject(), what));
         }
     }
-    if details.protection_key != 0 {
+    if let Some(code) = details.unknown.first() {
+        let cause = format!("it has the flag {}, which this build does not know", String::from_utf8_lossy(code));
+        return Err(Refusal::new(Code::UNSUPPORTED, subject(), cause));
+    }
+    let protection_key = details.protection_key.unwrap_or(0);
+    if protection_key != 0 {
         return Err(Refusal::new(Code::UNSUPPORTED, subject(), "it has a protection key"));
     }
     let backing = if KERNEL_AREAS.contains(&map.name.as_slice()) {
@@ -82,15 +93,7 @@ fn area(tid: i32, map: &maps::Area, details: &smaps::Details, capture: &mut Capt
         Backing::File { object: capture.file(&look, writable)?, offset: map.offset }
     };
     let protection = u32::from(map.read) | u32::from(map.write) << 1 | u32::from(map.execute) << 2;
-    Ok(Area {
-        start: map.start,
-        end: map.end,
-        protection,
-        flags,
-        protection_key: details.protection_key,
-        backing,
-        name,
-    })
+    Ok(Area { start: map.start, end: map.end, protection, flags, protection_key, backing, name })
 }
 
 /// Finds the pages of a space that only it has: they travel.

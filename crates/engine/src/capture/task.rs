@@ -5,6 +5,7 @@ use crate::failure::{About, Result, malformed};
 use crate::freeze::FrozenProcess;
 use crate::injector::{Injector, Ran, restart};
 use crate::look::{Look, Purpose};
+use crate::procfs;
 use crate::resource::KINDS;
 use godwit_image::memory::{AddressSpace, Layout};
 use godwit_image::signal::{Action, AlternateStack, Queued};
@@ -12,7 +13,7 @@ use godwit_image::task::{Scheduling, State, Task, Thread};
 use godwit_image::tree::Tree;
 use godwit_image::{Envelope, ObjectId, Pid, Subject};
 use godwit_linux::kcmp::{self, Object};
-use godwit_linux::proc::{auxv, comm, maps, oom_score_adj, personality, status};
+use godwit_linux::proc::status;
 use godwit_linux::program::{Argument, Program, Step};
 use godwit_linux::{limits, ptrace, scheduling};
 use std::cmp::Ordering;
@@ -51,7 +52,11 @@ impl Questions {
     fn new() -> Questions {
         let mut program = Program::new();
         let mut prctl = |option: u64, argument: Argument| {
-            program.try_call("prctl", number::PRCTL, [option.into(), argument, 0_u64.into(), 0_u64.into(), 0_u64.into()])
+            program.try_call(
+                "prctl",
+                number::PRCTL,
+                [option.into(), argument, 0_u64.into(), 0_u64.into(), 0_u64.into()],
+            )
         };
         let slack = prctl(number::PR_GET_TIMERSLACK, 0_u64.into());
         let securebits = prctl(number::PR_GET_SECUREBITS, 0_u64.into());
@@ -132,8 +137,8 @@ fn zombie(process: &FrozenProcess) -> Task {
     let leader = Thread { tid: Pid(process.pid), name: stat.comm.clone(), dead: true, ..empty_thread() };
     Task {
         pid: Pid(process.pid),
-        parent: Pid(stat.ppid),
-        group: Pid(stat.pgrp),
+        parent: Pid(stat.parent),
+        group: Pid(stat.process_group),
         session: Pid(stat.session),
         exit_signal: stat.exit_signal,
         state: State::Zombie(stat.exit_code),
@@ -193,7 +198,6 @@ pub(super) fn capture(
     let group_stop = process.group_stop();
     let leader_dead = process.leader_dead;
     let stat = process.stat.clone();
-    let before = maps::read(first).map_err(|error| malformed(subject(), error))?;
     let mut injector = Injector::install(process)?;
     let questions: Vec<Questions> = (0..injector.threads()).map(|_| Questions::new()).collect();
     let programs: Vec<(usize, Program)> =
@@ -232,7 +236,10 @@ pub(super) fn capture(
     let (dumpable, huge_pages) = (flag(whole.dumpable), flag(whole.huge_pages));
     let (write_execute, merge) = (flag(whole.write_execute), flag(whole.merge));
     injector.remove()?;
-    let mut layout = Layout { auxiliary_vector: auxv::read_raw(first).map_err(|error| malformed(subject(), error))?, ..Layout::default() };
+    let mut layout = Layout {
+        auxiliary_vector: procfs::auxiliary_vector(first).map_err(|error| malformed(subject(), error))?,
+        ..Layout::default()
+    };
     layout.addresses = [
         stat.start_code,
         stat.end_code,
@@ -251,8 +258,7 @@ pub(super) fn capture(
         Some(space) => space,
         None => {
             let id = capture.fresh();
-            let areas = space::areas(first, capture, 0..0)?;
-            let _ = &before;
+            let areas = space::areas(first, capture)?;
             let executable = Look::link(first, "exe", Purpose::Executable, 0)?;
             let executable = capture.file(&executable, false)?;
             spaces.push(space::pages(first, id, &areas)?);
@@ -269,11 +275,14 @@ pub(super) fn capture(
             id
         }
     };
-    let limits = (0..limits::COUNT).map(|resource| limits::get(pid, resource)).collect::<std::result::Result<Vec<_>, _>>().about(subject)?;
+    let limits = (0..limits::COUNT)
+        .map(|resource| limits::get(pid, resource))
+        .collect::<std::result::Result<Vec<_>, _>>()
+        .about(subject)?;
     Ok(Task {
         pid: Pid(pid),
-        parent: Pid(stat.ppid),
-        group: Pid(stat.pgrp),
+        parent: Pid(stat.parent),
+        group: Pid(stat.process_group),
         session: Pid(stat.session),
         exit_signal: stat.exit_signal,
         state: if group_stop != 0 { State::Stopped(group_stop) } else { State::Running },
@@ -281,7 +290,7 @@ pub(super) fn capture(
         actions,
         pending: pending(first, true)?,
         limits,
-        out_of_memory_adjustment: oom_score_adj::read(pid).map_err(|error| malformed(subject(), error))?,
+        out_of_memory_adjustment: procfs::oom_score_adj(pid).map_err(|error| malformed(subject(), error))?,
         child_subreaper,
         interval_timers,
         threads,
@@ -307,7 +316,7 @@ fn thread(injector: &Injector<'_>, index: usize, questions: &Questions, ran: &Ra
     let stopped = &injector.process().threads[index];
     let (pid, tid) = (stopped.pid(), stopped.tid());
     let subject = || Subject::Thread(pid, tid);
-    let status = status::read_task(pid, tid).map_err(|error| malformed(subject(), error))?;
+    let status = status::read(pid, tid).map_err(|error| malformed(subject(), error))?;
     let securebits = ran.result("prctl", questions.securebits).about(subject)? as u32;
     let rseq = ptrace::restartable_sequence(tid).about(subject)?;
     let attributes = scheduling::get(tid).about(subject)?;
@@ -319,7 +328,7 @@ fn thread(injector: &Injector<'_>, index: usize, questions: &Questions, ran: &Ra
     };
     Ok(Thread {
         tid: Pid(tid),
-        name: comm::read_task(pid, tid).map_err(|error| malformed(subject(), error))?,
+        name: procfs::comm(pid, tid).map_err(|error| malformed(subject(), error))?,
         registers: ptrace::words(&registers).to_vec(),
         extended_state: ptrace::extended_state(tid).about(subject)?,
         signal_mask: injector.mask(index),
@@ -337,7 +346,7 @@ fn thread(injector: &Injector<'_>, index: usize, questions: &Questions, ran: &Ra
         filesystem,
         parent_death_signal: ran.word(questions.death_signal) as i32,
         timer_slack_ns: ran.result("prctl", questions.slack).about(subject)?,
-        personality: personality::read(tid).map_err(|error| malformed(subject(), error))?,
+        personality: procfs::personality(tid).map_err(|error| malformed(subject(), error))?,
         scheduling: Scheduling {
             policy: attributes.policy,
             flags: attributes.flags,
@@ -367,9 +376,11 @@ fn resume_point(registers: &mut ptrace::Registers, status: &status::Status, mask
         return String::new();
     }
     let call = registers.orig_rax;
-    let deliverable = (status.sig_pending | status.shared_pending) & !mask & !status.sig_ignored != 0;
+    let deliverable = (status.pending | status.shared_pending) & !mask & !status.ignored != 0;
     let again = match registers.rax as i64 {
-        restart::ERESTARTSYS | restart::ERESTARTNOINTR | restart::ERESTARTNOHAND | restart::ERESTART_RESTARTBLOCK => true,
+        restart::ERESTARTSYS | restart::ERESTARTNOINTR | restart::ERESTARTNOHAND | restart::ERESTART_RESTARTBLOCK => {
+            true
+        }
         EINTR => !deliverable,
         _ => false,
     };

@@ -45,7 +45,9 @@ impl Kind for CharacterDevice {
     }
     fn make(&self, envelope: &Envelope, _: &mut Make) -> Result<Made> {
         let state: State = open(envelope)?;
-        Ok(vec![godwit_linux::file::open(state.path.as_bytes(), state.flags).about(|| Subject::Path(state.path.clone()))?])
+        Ok(vec![
+            godwit_linux::file::open(state.path.as_bytes(), state.flags).about(|| Subject::Path(state.path.clone()))?,
+        ])
     }
     fn bind(&self, _: &Envelope, _: &mut Bind) -> Result<()> {
         Ok(())
@@ -67,9 +69,6 @@ impl Description for CharacterDevice {
         Verdict::Carried
     }
     fn capture(&self, look: &Look, _: &mut Capture) -> Result<Captured> {
-        Captured::new(
-            Vec::new(),
-            &State { path: look.text(), device_number: look.device_number, flags: look.flags() },
-        )
+        Captured::new(Vec::new(), &State { path: look.text(), device_number: look.device_number, flags: look.flags() })
     }
 }

@@ -28,7 +28,11 @@ pub struct Directory;
 
 fn refuse(look: &Look) -> Option<Refusal> {
     if look.links == 0 || look.link.ends_with(b" (deleted)") {
-        let refusal = Refusal::new(Code::NOT_MIGRATABLE, look.subject(), "the directory was removed; it has no name to open it by");
+        let refusal = Refusal::new(
+            Code::NOT_MIGRATABLE,
+            look.subject(),
+            "the directory was removed; it has no name to open it by",
+        );
         return Some(refusal.choice("change to another directory in the program, or close the descriptor"));
     }
     if std::str::from_utf8(&look.link).is_err() {
@@ -85,7 +89,7 @@ impl Description for Directory {
         if let Some(refusal) = refuse(look) {
             return Err(refusal);
         }
-        let state = State { path: look.text(), flags: look.flags(), position: look.information.position };
+        let state = State { path: look.text(), flags: look.flags(), position: look.information.position.max(0) as u64 };
         Captured::new(Vec::new(), &state)
     }
 }

@@ -34,7 +34,11 @@ pub struct RegularFile;
 
 fn refuse(look: &Look) -> Option<Refusal> {
     if look.links == 0 || look.link.ends_with(b" (deleted)") {
-        return Some(Refusal::new(Code::UNSUPPORTED, look.subject(), "the file was removed and lives only as long as it is open"));
+        return Some(Refusal::new(
+            Code::UNSUPPORTED,
+            look.subject(),
+            "the file was removed and lives only as long as it is open",
+        ));
     }
     if std::str::from_utf8(&look.link).is_err() {
         return Some(Refusal::new(Code::UNSUPPORTED, look.subject(), "its path is not UTF-8"));
@@ -102,7 +106,7 @@ impl Description for RegularFile {
         let state = State {
             path: look.text(),
             flags: look.flags(),
-            position: look.information.position,
+            position: look.information.position.max(0) as u64,
             bytes: look.bytes,
             mapped: matches!(look.purpose, Purpose::Mapping { .. } | Purpose::Executable),
         };

@@ -63,7 +63,12 @@ pub(super) fn program(program: &mut Program, wanted: &Credentials, now: &Credent
     program.call("setresuid", SYS_SETRESUID, [real.into(), effective.into(), saved.into()]);
     program.call("setfsuid", SYS_SETFSUID, [filesystem.into()]);
     // Ambient capabilities need permitted and inheritable; raise inheritable first, while everything is permitted.
-    capset(program, now.permitted & (wanted.permitted | 1 << 8), now.permitted & (wanted.permitted | 1 << 8), wanted.inheritable);
+    capset(
+        program,
+        now.permitted & (wanted.permitted | 1 << 8),
+        now.permitted & (wanted.permitted | 1 << 8),
+        wanted.inheritable,
+    );
     for capability in (0..CAPABILITIES).filter(|capability| wanted.ambient >> capability & 1 != 0) {
         prctl(program, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability);
     }

@@ -62,7 +62,8 @@ impl Restorer {
     pub(super) fn place_descriptors(&mut self) -> Result<()> {
         let (tables, contexts) = self.first_users();
         for (id, tid) in contexts {
-            let context = self.tree.filesystems.iter().find(|context| context.id == id).cloned().ok_or_else(|| missing(id))?;
+            let context =
+                self.tree.filesystems.iter().find(|context| context.id == id).cloned().ok_or_else(|| missing(id))?;
             let mut program = Program::new();
             if let Some(root) = context.root {
                 let number = self.inherited_number(root).ok_or_else(|| missing(root))?;
@@ -70,7 +71,8 @@ impl Restorer {
                 let here = program.text(b".");
                 program.call("chroot", SYS_CHROOT, [here]);
             }
-            let number = self.inherited_number(context.working_directory).ok_or_else(|| missing(context.working_directory))?;
+            let number =
+                self.inherited_number(context.working_directory).ok_or_else(|| missing(context.working_directory))?;
             program.call("fchdir", SYS_FCHDIR, [number.into()]);
             program.call("umask", SYS_UMASK, [context.umask.into()]);
             self.run(tid, &program)?;

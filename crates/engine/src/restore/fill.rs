@@ -4,7 +4,7 @@ use godwit_image::{Pid, Subject};
 use godwit_linux::Errno;
 use godwit_linux::memory::{self, ForeignAddress, ForeignMemory};
 use std::fs::File;
-use std::os::fd::{BorrowedFd, AsFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
 /// Most ranges of one process_vm_writev(2) call.
@@ -54,7 +54,11 @@ impl Filler {
 }
 
 /// Writes ranges of a content.
-pub(super) fn write_content(sink: BorrowedFd<'_>, ranges: &[(u64, usize)], bytes: &[u8]) -> std::result::Result<(), Errno> {
+pub(super) fn write_content(
+    sink: BorrowedFd<'_>,
+    ranges: &[(u64, usize)],
+    bytes: &[u8],
+) -> std::result::Result<(), Errno> {
     let error = |error: std::io::Error| Errno { number: error.raw_os_error().unwrap_or(5), call: "pwrite" };
     let file = File::from(sink.as_fd().try_clone_to_owned().map_err(error)?);
     let mut offset = 0;

@@ -5,9 +5,8 @@ use crate::resource::{self, Stage};
 use crate::restore::Bind;
 use godwit_image::credentials::Credentials;
 use godwit_image::task::{Task, Thread};
-use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
+use godwit_image::{Code, ObjectId, Refusal, Subject};
 use godwit_linux::memory::{ForeignAddress, ForeignMemory};
-use godwit_linux::program::Program;
 use godwit_linux::{limits, ptrace, scheduling};
 
 const SYS_MUNMAP: u64 = 11;
@@ -73,9 +72,9 @@ impl Restorer {
             for id in &task.objects {
                 let envelope = self.tree.object(*id).cloned().ok_or_else(|| missing(*id))?;
                 let kind = resource::kind_of(&envelope)?;
-                let state = kind.task_state().ok_or_else(|| {
-                    malformed(Subject::Object(format!("object {id}")), "it is not a task's state")
-                })?;
+                let state = kind
+                    .task_state()
+                    .ok_or_else(|| malformed(Subject::Object(format!("object {id}")), "it is not a task's state"))?;
                 state.restore(&envelope, task.pid, &mut Bind { restorer: self, object: *id })?;
             }
         }
@@ -95,7 +94,7 @@ impl Restorer {
                 })?;
             }
         }
-        let now = godwit_linux::proc::oom_score_adj::read(pid).map_err(|error| malformed(Subject::Process(pid), error))?;
+        let now = crate::procfs::oom_score_adj(pid).map_err(|error| malformed(Subject::Process(pid), error))?;
         if now != task.out_of_memory_adjustment {
             let path = format!("/proc/{pid}/oom_score_adj");
             std::fs::write(&path, task.out_of_memory_adjustment.to_string()).about(|| Subject::Path(path))?;
@@ -141,7 +140,11 @@ impl Restorer {
                 start += length as u64;
             }
         }
-        Err(Refusal::new(Code::RESTORE_FAILED, Subject::Process(pid), "its memory holds no system-call instruction to end with"))
+        Err(Refusal::new(
+            Code::RESTORE_FAILED,
+            Subject::Process(pid),
+            "its memory holds no system-call instruction to end with",
+        ))
     }
 
     fn set_processor_state(&self, task: &Task, thread: &Thread) -> Result<()> {
@@ -150,13 +153,14 @@ impl Restorer {
         if !self.puppets.contains_key(&thread.tid) {
             return Err(Refusal::new(Code::RESTORE_FAILED, subject(), "it was not created"));
         }
-        let words: [u64; ptrace::REGISTER_WORDS] = thread
-            .registers
-            .as_slice()
-            .try_into()
-            .map_err(|_| malformed(subject(), "it has not 27 registers"))?;
+        let words: [u64; ptrace::REGISTER_WORDS] =
+            thread.registers.as_slice().try_into().map_err(|_| malformed(subject(), "it has not 27 registers"))?;
         ptrace::set_extended_state(tid, &thread.extended_state).map_err(|error| {
-            Refusal::new(Code::DESTINATION_LACKS, subject(), format!("this processor cannot hold its extended state: {error}"))
+            Refusal::new(
+                Code::DESTINATION_LACKS,
+                subject(),
+                format!("this processor cannot hold its extended state: {error}"),
+            )
         })?;
         ptrace::set_registers(tid, &ptrace::from_words(&words)).about(subject)?;
         ptrace::set_signal_mask(tid, thread.signal_mask).about(subject)
@@ -199,16 +203,16 @@ fn first_thread(task: &Task) -> Result<&Thread> {
 /// What every skeleton starts with.
 fn own_credentials() -> Result<Credentials> {
     let own = std::process::id() as i32;
-    let status = godwit_linux::proc::status::read(own).map_err(|error| malformed(Subject::Host, error))?;
+    let status = godwit_linux::proc::status::read(own, own).map_err(|error| malformed(Subject::Host, error))?;
     Ok(Credentials {
         user: status.uid,
         group: status.gid,
         groups: status.groups,
-        inheritable: status.cap_inheritable,
-        permitted: status.cap_permitted,
-        effective: status.cap_effective,
-        bounding: status.cap_bounding,
-        ambient: status.cap_ambient,
+        inheritable: status.capabilities_inheritable,
+        permitted: status.capabilities_permitted,
+        effective: status.capabilities_effective,
+        bounding: status.capabilities_bounding,
+        ambient: status.capabilities_ambient,
         ..Credentials::default()
     })
 }

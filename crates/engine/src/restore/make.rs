@@ -55,7 +55,11 @@ impl<'a> Make<'a> {
         let own = godwit_linux::pidfd::PidFd::open(std::process::id() as i32)
             .and_then(|own| own.duplicate(godwit_linux::pidfd::ForeignDescriptor(number)));
         own.map_err(|error| {
-            Refusal::new(Code::EDGE, Subject::Object(format!("descriptor {number}")), format!("cannot be inherited: {error}"))
+            Refusal::new(
+                Code::EDGE,
+                Subject::Object(format!("descriptor {number}")),
+                format!("cannot be inherited: {error}"),
+            )
         })
     }
 
@@ -91,7 +95,11 @@ pub(super) fn order(tree: &Tree) -> Result<Vec<ObjectId>> {
         while let Some((id, next)) = stack.pop() {
             if next == 0 && (done.contains(&id) || !open.insert(id)) {
                 if open.contains(&id) && !done.contains(&id) {
-                    return Err(Refusal::new(Code::MALFORMED, Subject::Object(format!("object {id}")), "it refers to itself"));
+                    return Err(Refusal::new(
+                        Code::MALFORMED,
+                        Subject::Object(format!("object {id}")),
+                        "it refers to itself",
+                    ));
                 }
                 continue;
             }
@@ -150,7 +158,10 @@ impl Bind<'_> {
         let tree = &self.restorer.tree;
         let mut holders = Vec::new();
         for table in &tree.tables {
-            let Some(thread) = tree.tasks.iter().flat_map(|task| &task.threads).find(|t| t.files == Some(table.id)) else { continue };
+            let Some(thread) = tree.tasks.iter().flat_map(|task| &task.threads).find(|t| t.files == Some(table.id))
+            else {
+                continue;
+            };
             let of_table = table.slots.iter().filter(|slot| slot.description == self.object);
             holders.extend(of_table.map(|slot| (thread.tid, slot.descriptor)));
         }

@@ -50,9 +50,11 @@ fn hole(tree: &Tree, length: u64, after: u64) -> Option<u64> {
     const MARGIN: u64 = 16 << 20;
     let mut start = after;
     while start + length + MARGIN < ADDRESS_MAX {
-        let taken = tree.spaces.iter().flat_map(|space| &space.areas).any(|area| {
-            area.start < start + length + MARGIN && start < area.end.saturating_add(MARGIN)
-        });
+        let taken = tree
+            .spaces
+            .iter()
+            .flat_map(|space| &space.areas)
+            .any(|area| area.start < start + length + MARGIN && start < area.end.saturating_add(MARGIN));
         if !taken {
             return Some(start);
         }
@@ -108,7 +110,11 @@ impl Restorer {
                 _ => after = address + (1 << 30),
             }
         }
-        Err(Refusal::new(Code::RESTORE_FAILED, Subject::Host, format!("no {length} free bytes common to all address spaces")))
+        Err(Refusal::new(
+            Code::RESTORE_FAILED,
+            Subject::Host,
+            format!("no {length} free bytes common to all address spaces"),
+        ))
     }
 
     /// The image.
@@ -125,10 +131,15 @@ impl Restorer {
         let total: usize = ranges.iter().map(|(_, length)| *length).sum();
         let aligned = ranges.iter().all(|(start, length)| start % PAGE_BYTES == 0 && *length as u64 % PAGE_BYTES == 0);
         if total != bytes.len() || !aligned {
-            return Err(Refusal::new(Code::MALFORMED, Subject::Object(format!("object {owner}")), "page ranges do not fit"));
+            return Err(Refusal::new(
+                Code::MALFORMED,
+                Subject::Object(format!("object {owner}")),
+                "page ranges do not fit",
+            ));
         }
         if let Some(sink) = self.sinks.get(&owner) {
-            return fill::write_content(sink.as_fd(), ranges, bytes).about(|| Subject::Object(format!("object {owner}")));
+            return fill::write_content(sink.as_fd(), ranges, bytes)
+                .about(|| Subject::Object(format!("object {owner}")));
         }
         if self.tree.space(owner).is_none() {
             return Err(Refusal::new(Code::MALFORMED, Subject::Object(format!("object {owner}")), "it owns no pages"));

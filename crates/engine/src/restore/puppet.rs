@@ -25,7 +25,9 @@ impl Puppet {
     pub(super) fn attach(pid: Pid, tid: Pid) -> Result<Puppet> {
         let subject = || Subject::Thread(pid.0, tid.0);
         let wanted = options::SYSGOOD | options::EXIT_KILL | options::SUSPEND_SECCOMP;
-        ptrace::seize(tid.0, wanted).or_else(|_| ptrace::seize(tid.0, options::SYSGOOD | options::EXIT_KILL)).about(subject)?;
+        ptrace::seize(tid.0, wanted)
+            .or_else(|_| ptrace::seize(tid.0, options::SYSGOOD | options::EXIT_KILL))
+            .about(subject)?;
         ptrace::interrupt(tid.0).about(subject)?;
         let mut stopped = Stopped::new(pid.0, tid.0, 0);
         stopped.wait_stop(false)?;
@@ -36,10 +38,6 @@ impl Puppet {
 
     pub(super) fn subject(&self) -> Subject {
         Subject::Thread(self.pid, self.tid)
-    }
-
-    pub(super) fn tid(&self) -> i32 {
-        self.tid
     }
 
     pub(super) fn is_dead(&self) -> bool {

@@ -28,7 +28,9 @@ impl Restorer {
     }
 
     pub(super) fn puppet(&self, thread: Pid) -> Result<&Puppet> {
-        self.puppets.get(&thread).ok_or_else(|| Refusal::new(Code::MALFORMED, Subject::Process(thread.0), "it does not exist yet"))
+        self.puppets
+            .get(&thread)
+            .ok_or_else(|| Refusal::new(Code::MALFORMED, Subject::Process(thread.0), "it does not exist yet"))
     }
 
     /// Runs one program in one thread, in its own slot or, when it is large, in the common one.
@@ -80,7 +82,7 @@ impl Restorer {
         let arguments =
             Arguments { exit_signal: task.exit_signal.max(0) as u64, set_tid_size: 1, ..Arguments::default() };
         let place = clone_arguments(&mut program, &arguments, numbers);
-        program.clone_into(place, clone::ARGUMENTS_BYTES, self.arena.base() + slot.offset as u64);
+        program.clone_task(place, clone::ARGUMENTS_BYTES, self.arena.base() + slot.offset as u64);
         self.run(task.parent, &program).map_err(|refusal| creation_refusal(task.pid, refusal))?;
         self.puppets.insert(task.pid, Puppet::attach(task.pid, task.pid)?);
         Ok(())
@@ -88,7 +90,7 @@ impl Restorer {
 
     /// Sessions: a leader makes its own; everybody else must have inherited the right one.
     fn enter_session(&mut self, task: &Task) -> Result<()> {
-        let now = godwit_linux::proc::stat::read(task.pid.0)
+        let now = godwit_linux::proc::stat::read_process_wide(task.pid.0)
             .map_err(|error| crate::failure::malformed(Subject::Process(task.pid.0), error))?;
         if now.session != task.session.0 {
             if task.session != task.pid {
@@ -107,9 +109,9 @@ impl Restorer {
         let tasks: Vec<(Pid, Pid)> = self.tree.tasks.iter().map(|task| (task.pid, task.group)).collect();
         for leaders in [true, false] {
             for (pid, group) in tasks.iter().filter(|(pid, group)| (pid == group) == leaders) {
-                let now = godwit_linux::proc::stat::read(pid.0)
+                let now = godwit_linux::proc::stat::read_process_wide(pid.0)
                     .map_err(|error| crate::failure::malformed(Subject::Process(pid.0), error))?;
-                if now.pgrp == group.0 {
+                if now.process_group == group.0 {
                     continue;
                 }
                 let mut program = Program::new();

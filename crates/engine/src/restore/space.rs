@@ -103,7 +103,11 @@ impl Restorer {
         if let Argument::Data(offset) = map {
             program.point(offset + pointer, auxiliary);
         }
-        program.call("prctl(PR_SET_MM_MAP)", SYS_PRCTL, [PR_SET_MM.into(), PR_SET_MM_MAP.into(), map, length.into(), 0_u64.into()]);
+        program.call(
+            "prctl(PR_SET_MM_MAP)",
+            SYS_PRCTL,
+            [PR_SET_MM.into(), PR_SET_MM_MAP.into(), map, length.into(), 0_u64.into()],
+        );
         self.run(pid, &program).map(drop)
     }
 
@@ -165,9 +169,9 @@ impl Restorer {
         let maps = godwit_linux::proc::maps::read(pid.0)
             .map_err(|error| crate::failure::malformed(Subject::Process(pid.0), error))?;
         for area in wanted {
-            let found = maps.iter().any(|map| {
-                map.start == area.start && map.end == area.end && map.name == area.name.as_bytes()
-            });
+            let found = maps
+                .iter()
+                .any(|map| map.start == area.start && map.end == area.end && map.name == area.name.as_bytes());
             if !found {
                 return Err(Refusal::new(
                     Code::DESTINATION_LACKS,

@@ -59,7 +59,7 @@ impl Restorer {
             let numbers = program.data(&tid.0.to_le_bytes());
             let arguments = Arguments { flags: THREAD_FLAGS, set_tid_size: 1, ..Arguments::default() };
             let place = clone_arguments(&mut program, &arguments, numbers);
-            program.clone_into(place, clone::ARGUMENTS_BYTES, self.arena.base() + slot.offset as u64);
+            program.clone_task(place, clone::ARGUMENTS_BYTES, self.arena.base() + slot.offset as u64);
         }
         self.run(task.pid, &program)?;
         for tid in others {
@@ -127,7 +127,7 @@ impl Restorer {
     pub(super) fn thread_program(&self, task: &Task, thread: &Thread, now: &Credentials) -> Program {
         let mut program = Program::new();
         let zero: u64 = 0;
-        let mut prctl = |program: &mut Program, option: u64, value: godwit_linux::program::Argument| {
+        let prctl = |program: &mut Program, option: u64, value: godwit_linux::program::Argument| {
             program.call("prctl", SYS_PRCTL, [option.into(), value, zero.into(), zero.into(), zero.into()]);
         };
         let mut name = thread.name.clone();

@@ -18,6 +18,16 @@ impl<'a> Lines<'a> {
         }
     }
 
+    /// As [`Lines::new`] for a text whose first `number` lines have been seen before.
+    pub(super) fn continued(file: &'static str, text: &'a [u8], number: usize) -> Result<Lines<'a>, Malformed> {
+        Ok(Lines { number, ..Lines::new(file, text)? })
+    }
+
+    /// How many lines were handed out.
+    pub(super) fn number(&self) -> usize {
+        self.number
+    }
+
     /// Error about the line that was handed out last.
     pub(super) fn malformed(&self, why: &'static str) -> Malformed {
         Malformed { file: self.file, line: self.number, why }

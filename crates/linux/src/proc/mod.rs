@@ -5,6 +5,7 @@
 pub mod fdinfo;
 pub mod locks;
 pub mod maps;
+pub mod smaps;
 pub mod stat;
 pub mod status;
 
@@ -113,8 +114,12 @@ impl Subject {
         }
     }
 
+    fn open(self, path: &str) -> Result<File, Error> {
+        File::open(path).map_err(|error| self.error(path, error))
+    }
+
     /// The error for a failed call on `path`.
-    fn error(self, path: String, error: io::Error) -> Error {
+    fn error(self, path: &str, error: io::Error) -> Error {
         let gone = match (self, error.raw_os_error()) {
             (Subject::Host, _) => false,
             (_, Some(libc::ESRCH)) => true,
@@ -124,7 +129,11 @@ impl Subject {
             }
             _ => false,
         };
-        if gone { Error::Gone } else { Error::Io(io::Error::new(error.kind(), AtPath { path, error })) }
+        if gone {
+            Error::Gone
+        } else {
+            Error::Io(io::Error::new(error.kind(), AtPath { path: path.to_owned(), error }))
+        }
     }
 }
 
@@ -160,14 +169,11 @@ fn read_file<T>(
     parse: impl FnOnce(&[u8]) -> Result<T, Malformed>,
 ) -> Result<T, Error> {
     let path = subject.path(name);
-    let mut file = match File::open(&path) {
-        Ok(file) => file,
-        Err(error) => return Err(subject.error(path, error)),
-    };
+    let mut file = subject.open(&path)?;
     let mut buffer = BUFFER.take();
     let result = match fill(&mut file, &mut buffer) {
         Ok(length) => parse(&buffer[..length]).map_err(Error::Malformed),
-        Err(error) => Err(subject.error(path, error)),
+        Err(error) => Err(subject.error(&path, error)),
     };
     if buffer.len() <= KEPT {
         BUFFER.set(buffer);

@@ -1,0 +1,53 @@
+//! Moves a process through this process's memory and back to life: `bounce PID`, for trying the engine out.
+use godwit_engine::{capture, freeze, pages, restore};
+use std::time::Instant;
+
+fn main() {
+    let pid: i32 = std::env::args().nth(1).and_then(|text| text.parse().ok()).expect("usage: bounce PID");
+    let t0 = Instant::now();
+    let mut frozen = freeze::freeze(pid).unwrap_or_else(|e| panic!("{e}"));
+    let t1 = Instant::now();
+    let captives = capture::capture(&mut frozen, capture::Options::default(), Default::default())
+        .unwrap_or_else(|e| panic!("{e}"));
+    let t2 = Instant::now();
+    let mut saved = Vec::new();
+    pages::read(&captives, |owner, ranges, bytes| {
+        saved.push((owner, ranges.to_vec(), bytes.to_vec()));
+        Ok(())
+    })
+    .unwrap_or_else(|e| panic!("{e}"));
+    let t3 = Instant::now();
+    if std::env::args().nth(2).as_deref() == Some("thaw") {
+        frozen.release();
+        return;
+    }
+    frozen.kill();
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let t4 = Instant::now();
+    godwit_linux::signal::set_own_mask(!(1 << 4));
+    let mut restorer = restore::Restorer::begin(captives.tree).unwrap_or_else(|e| panic!("{e}"));
+    let t5 = Instant::now();
+    for (owner, ranges, bytes) in &saved {
+        restorer.write(*owner, ranges, bytes).unwrap_or_else(|e| panic!("{e}"));
+    }
+    let t6 = Instant::now();
+    restorer.complete().unwrap_or_else(|e| panic!("{e}"));
+    let t7 = Instant::now();
+    if std::env::args().nth(2).as_deref() == Some("hold") {
+        restorer.hold().unwrap_or_else(|e| panic!("{e}"));
+    }
+    restorer.resume().unwrap_or_else(|e| panic!("{e}"));
+    let t8 = Instant::now();
+    godwit_linux::signal::set_own_mask(0);
+    eprintln!(
+        "freeze {:?} capture {:?} read {:?} | begin {:?} pages {:?} complete {:?} resume {:?}",
+        t1 - t0,
+        t2 - t1,
+        t3 - t2,
+        t5 - t4,
+        t6 - t5,
+        t7 - t6,
+        t8 - t7
+    );
+    std::thread::sleep(std::time::Duration::from_secs(2));
+}

@@ -1,0 +1,109 @@
+//! Reading the bulk bytes of a frozen tree in bounded pieces.
+use crate::capture::{Captives, Content, SpacePages};
+use crate::failure::{About, Result};
+use godwit_image::page_set::Run;
+use godwit_image::{ObjectId, Subject};
+use godwit_linux::memory::{self, ForeignAddress, ForeignMemory};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+/// Bytes of one piece: large enough for full speed, small enough to stay in the cache.
+pub const PIECE_BYTES: usize = 1 << 20;
+/// Ranges of one piece.
+pub const PIECE_RANGES: usize = 512;
+
+/// Cuts runs into pieces of at most [`PIECE_BYTES`] and [`PIECE_RANGES`].
+fn pieces(runs: &[Run], mut piece: impl FnMut(&[(u64, usize)], usize) -> Result<()>) -> Result<()> {
+    let mut ranges: Vec<(u64, usize)> = Vec::with_capacity(PIECE_RANGES);
+    let mut total = 0;
+    for run in runs {
+        let mut start = run.start;
+        while start < run.end {
+            let length = usize::try_from(run.end - start).unwrap_or(usize::MAX).min(PIECE_BYTES - total);
+            ranges.push((start, length));
+            total += length;
+            start += length as u64;
+            if total == PIECE_BYTES || ranges.len() == PIECE_RANGES {
+                piece(&ranges, total)?;
+                ranges.clear();
+                total = 0;
+            }
+        }
+    }
+    if total > 0 { piece(&ranges, total) } else { Ok(()) }
+}
+
+/// Reads everything of a captured tree, spaces in the image's order, then contents; `sink` gets owner, ranges
+/// (start, length in bytes) and their bytes one after another.
+///
+/// # Errors
+/// A process died; those of `sink`.
+pub fn read(captives: &Captives, mut sink: impl FnMut(ObjectId, &[(u64, usize)], &[u8]) -> Result<()>) -> Result<()> {
+    let mut buffer = vec![0_u8; PIECE_BYTES];
+    memory::prefer_huge_pages(&mut buffer);
+    for space in &captives.spaces {
+        read_space(space, &mut buffer, &mut sink)?;
+    }
+    for content in &captives.contents {
+        read_content(content, &mut buffer, &mut sink)?;
+    }
+    Ok(())
+}
+
+/// Bytes that [`read`] will deliver.
+pub fn bytes(captives: &Captives) -> u64 {
+    let spaces = captives.spaces.iter().map(|space| space.pages.bytes()).sum::<u64>();
+    spaces + captives.contents.iter().map(|content| content.pages.bytes()).sum::<u64>()
+}
+
+fn read_space(
+    space: &SpacePages,
+    buffer: &mut [u8],
+    sink: &mut impl FnMut(ObjectId, &[(u64, usize)], &[u8]) -> Result<()>,
+) -> Result<()> {
+    let subject = || Subject::Process(space.pid);
+    let memory = ForeignMemory::open(space.pid).about(subject)?;
+    pieces(space.pages.runs(), |ranges, total| {
+        let part = &mut buffer[..total];
+        let read = match memory::gather(space.pid, ranges, part) {
+            Ok(read) => read,
+            Err(error) if error.number == 14 => 0,
+            Err(error) => return Err(error).about(subject),
+        };
+        if read < total {
+            // An area that the process itself may not read: whole piece again, past its protection.
+            let mut offset = 0;
+            for (start, length) in ranges {
+                memory.read(ForeignAddress(*start), &mut part[offset..offset + length]).about(subject)?;
+                offset += length;
+            }
+        }
+        sink(space.space, ranges, part)
+    })
+}
+
+fn read_content(
+    content: &Content,
+    buffer: &mut [u8],
+    sink: &mut impl FnMut(ObjectId, &[(u64, usize)], &[u8]) -> Result<()>,
+) -> Result<()> {
+    let subject = || Subject::Object(format!("object {}", content.object));
+    let file = File::from(content.file.try_clone().about(subject)?);
+    pieces(content.pages.runs(), |ranges, total| {
+        let mut offset = 0;
+        for (start, length) in ranges {
+            let part = &mut buffer[offset..offset + length];
+            let mut done = 0;
+            while done < part.len() {
+                match file.read_at(&mut part[done..], start + done as u64).about(subject)? {
+                    // Behind the end of the file: the rest of the last page is zero.
+                    0 => break,
+                    count => done += count,
+                }
+            }
+            part[done..].fill(0);
+            offset += length;
+        }
+        sink(content.object, ranges, &buffer[..total])
+    })
+}

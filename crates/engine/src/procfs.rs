@@ -1,0 +1,55 @@
+//! Small /proc files that the engine reads whole: lists of threads, children, descriptors, and single values.
+use godwit_linux::proc::Error;
+use std::os::unix::ffi::OsStrExt;
+
+fn io(error: std::io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(2 | 3) => Error::Gone,
+        _ => Error::Io(error),
+    }
+}
+
+fn numbers(path: &str) -> Result<Vec<i32>, Error> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        if let Ok(number) = String::from_utf8_lossy(entry.file_name().as_bytes()).parse() {
+            found.push(number);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+pub(crate) fn threads(pid: i32) -> Result<Vec<i32>, Error> {
+    numbers(&format!("/proc/{pid}/task"))
+}
+
+pub(crate) fn descriptors(tid: i32) -> Result<Vec<i32>, Error> {
+    numbers(&format!("/proc/{tid}/fd"))
+}
+
+pub(crate) fn children(pid: i32, tid: i32) -> Result<Vec<i32>, Error> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/children")).map_err(io)?;
+    Ok(text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect())
+}
+
+pub(crate) fn comm(pid: i32, tid: i32) -> Result<Vec<u8>, Error> {
+    let mut text = std::fs::read(format!("/proc/{pid}/task/{tid}/comm")).map_err(io)?;
+    text.pop();
+    Ok(text)
+}
+
+pub(crate) fn auxiliary_vector(tid: i32) -> Result<Vec<u8>, Error> {
+    std::fs::read(format!("/proc/{tid}/auxv")).map_err(io)
+}
+
+pub(crate) fn oom_score_adj(pid: i32) -> Result<i32, Error> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).map_err(io)?;
+    Ok(text.trim().parse().unwrap_or(0))
+}
+
+pub(crate) fn personality(tid: i32) -> Result<u32, Error> {
+    let text = std::fs::read_to_string(format!("/proc/{tid}/personality")).map_err(io)?;
+    Ok(u32::from_str_radix(text.trim(), 16).unwrap_or(0))
+}

@@ -1,0 +1,329 @@
+//! /proc/PID/smaps: the flags of each area of an address space, which maps does not show.
+
+use std::fmt;
+use std::io::{self, Read};
+
+use super::cursor::Lines;
+use super::{BUFFER, Error, FIRST_PIECE, KEPT, Malformed, Subject, maps};
+
+/// What smaps says of one area beyond maps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AreaFlags {
+    /// First address: the key into [`maps`].
+    pub start: u64,
+    /// First address behind it.
+    pub end: u64,
+    /// `VmFlags`
+    pub flags: Flags,
+    /// Codes in `VmFlags` that are not known here: an area with one cannot be said to be carried whole.
+    pub unknown: Vec<[u8; 2]>,
+    /// `ProtectionKey`; absent on processors without them.
+    pub protection_key: Option<u32>,
+    /// `THPeligible`: whether the area may get transparent huge pages now.
+    pub thp_eligible: bool,
+    /// `KernelPageSize`, bytes: 4096 but for hugetlb.
+    pub kernel_page_size: u64,
+}
+
+/// A set of VmFlags codes.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flags(u64);
+
+macro_rules! codes {
+    ($($index:literal $code:literal $name:ident $doc:literal;)*) => {
+        impl Flags {
+            $(#[doc = concat!("`", $code, "`: ", $doc)] pub const $name: Flags = Flags(1 << $index);)*
+        }
+
+        /// Every code that is known, with its flag.
+        const CODES: &[(&str, Flags)] = &[$(($code, Flags::$name)),*];
+
+        fn flag_of(code: &[u8]) -> Option<Flags> {
+            let code = <[u8; 2]>::try_from(code).ok()?;
+            $(if code == *$code.as_bytes() { return Some(Flags::$name); })*
+            None
+        }
+    };
+}
+
+// show_smap_vma_flags in fs/proc/task_mmu.c, of Linux 6.18; `gu` is of 6.19, `mt`, `bt` and `ar` are of arm64.
+codes! {
+    0 "rd" READ "readable";
+    1 "wr" WRITE "writable";
+    2 "ex" EXECUTE "executable";
+    3 "sh" SHARED "shared";
+    4 "mr" MAY_READ "mprotect may add PROT_READ";
+    5 "mw" MAY_WRITE "mprotect may add PROT_WRITE";
+    6 "me" MAY_EXECUTE "mprotect may add PROT_EXEC";
+    7 "ms" MAY_SHARE "may be shared";
+    8 "gd" GROWS_DOWN "grows down (MAP_GROWSDOWN, stack)";
+    9 "pf" PAGE_FRAMES "page frames without struct page (vvar, devices)";
+    10 "lo" LOCKED "mlock";
+    11 "io" DEVICE_MEMORY "memory of a device";
+    12 "sr" SEQUENTIAL "MADV_SEQUENTIAL";
+    13 "rr" RANDOM "MADV_RANDOM";
+    14 "dc" DO_NOT_COPY "MADV_DONTFORK";
+    15 "de" DO_NOT_EXPAND "mremap may not expand it";
+    16 "lf" LOCK_ON_FAULT "MLOCK_ONFAULT";
+    17 "ac" ACCOUNTED "counts against the commit limit";
+    18 "nr" NO_RESERVE "MAP_NORESERVE";
+    19 "ht" HUGETLB "hugetlb pages";
+    20 "sf" SYNCHRONOUS_FAULT "MAP_SYNC";
+    21 "ar" ARCHITECTURE "of the architecture";
+    22 "wf" WIPE_ON_FORK "MADV_WIPEONFORK";
+    23 "dd" DO_NOT_DUMP "MADV_DONTDUMP";
+    24 "sd" SOFT_DIRTY "soft-dirty since clear_refs";
+    25 "mm" MIXED "page frames and pages";
+    26 "hg" HUGE_PAGE "MADV_HUGEPAGE";
+    27 "nh" NO_HUGE_PAGE "MADV_NOHUGEPAGE";
+    28 "mg" MERGEABLE "MADV_MERGEABLE (KSM)";
+    29 "um" USERFAULT_MISSING "registered with a userfaultfd: missing";
+    30 "uw" USERFAULT_WRITE_PROTECT "registered with a userfaultfd: write-protect";
+    31 "ui" USERFAULT_MINOR "registered with a userfaultfd: minor";
+    32 "ss" SHADOW_STACK "shadow stack";
+    33 "sl" SEALED "mseal";
+    34 "dp" DROPPABLE "MAP_DROPPABLE";
+    35 "gu" MAYBE_GUARD "has or had guard pages";
+    36 "mt" MEMORY_TAGS "PROT_MTE";
+    37 "bt" BRANCH_TARGETS "PROT_BTI";
+}
+
+impl Flags {
+    /// Whether all of `other` are in this set.
+    pub fn contains(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// The codes of the set, as the kernel prints them.
+    pub fn codes(self) -> impl Iterator<Item = &'static str> {
+        CODES.iter().filter(move |(_, flag)| self.contains(*flag)).map(|(code, _)| *code)
+    }
+}
+
+impl std::ops::BitOr for Flags {
+    type Output = Flags;
+
+    fn bitor(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.codes()).finish()
+    }
+}
+
+const FILE: &str = "smaps";
+
+/// An area whose lines are not all read.
+struct Partial {
+    start: u64,
+    end: u64,
+    flags: Option<Flags>,
+    unknown: Vec<[u8; 2]>,
+    protection_key: Option<u32>,
+    thp_eligible: bool,
+    kernel_page_size: Option<u64>,
+}
+
+/// Takes the text in pieces, because smaps has about 1 KB per area: 60 MB for as many as a process may have.
+#[derive(Default)]
+struct Parser {
+    areas: Vec<AreaFlags>,
+    current: Option<Partial>,
+    lines: usize,
+}
+
+impl Parser {
+    /// Takes some whole lines.
+    fn feed(&mut self, text: &[u8]) -> Result<(), Malformed> {
+        let mut lines = Lines::continued(FILE, text, self.lines)?;
+        while let Some(mut line) = lines.next() {
+            // Addresses are printed in lower case, every key begins in upper case.
+            if let [b'0'..=b'9' | b'a'..=b'f', ..] = line.rest() {
+                self.close(|why| line.malformed(why))?;
+                let area = maps::parse_line(&mut line)?;
+                if self.areas.last().is_some_and(|previous| area.start < previous.end) {
+                    return Err(line.malformed("areas overlap or go backwards"));
+                }
+                self.current = Some(Partial {
+                    start: area.start,
+                    end: area.end,
+                    flags: None,
+                    unknown: Vec::new(),
+                    protection_key: None,
+                    thp_eligible: false,
+                    kernel_page_size: None,
+                });
+                continue;
+            }
+            let Some(current) = &mut self.current else { return Err(line.malformed("no area before this line")) };
+            match line.before(b':') {
+                Some(b"VmFlags") => {
+                    if current.flags.is_some() {
+                        return Err(line.malformed("the line is there twice"));
+                    }
+                    let mut flags = Flags::default();
+                    while !line.at_end() {
+                        let code = line.word();
+                        match (flag_of(code), <[u8; 2]>::try_from(code)) {
+                            (Some(flag), _) => flags = flags | flag,
+                            (None, Ok(code)) => current.unknown.push(code),
+                            (None, Err(_)) => return Err(line.malformed("a code has not two letters")),
+                        }
+                    }
+                    current.flags = Some(flags);
+                }
+                Some(b"ProtectionKey") => current.protection_key = Some(line.decimal_word("protection key")?),
+                Some(b"THPeligible") => current.thp_eligible = line.decimal_word::<u64>("0 or 1")? != 0,
+                Some(b"KernelPageSize") => {
+                    let size = line.kibibytes()?;
+                    if !size.is_power_of_two() {
+                        return Err(line.malformed("the page size is no power of two"));
+                    }
+                    current.kernel_page_size = Some(size);
+                }
+                Some(_) => {}
+                None => return Err(line.malformed("no : behind the name")),
+            }
+        }
+        self.lines = lines.number();
+        Ok(())
+    }
+
+    fn close(&mut self, malformed: impl Fn(&'static str) -> Malformed) -> Result<(), Malformed> {
+        let Some(Partial { start, end, flags, unknown, protection_key, thp_eligible, kernel_page_size }) =
+            self.current.take()
+        else {
+            return Ok(());
+        };
+        let flags = flags.ok_or_else(|| malformed("an area without VmFlags"))?;
+        let kernel_page_size = kernel_page_size.ok_or_else(|| malformed("an area without KernelPageSize"))?;
+        self.areas.push(AreaFlags { start, end, flags, unknown, protection_key, thp_eligible, kernel_page_size });
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Vec<AreaFlags>, Malformed> {
+        let line = self.lines;
+        self.close(|why| Malformed { file: FILE, line, why })?;
+        Ok(self.areas)
+    }
+}
+
+/// Parses the text of smaps; areas come in ascending order of `start`.
+pub fn parse(text: &[u8]) -> Result<Vec<AreaFlags>, Malformed> {
+    let mut parser = Parser::default();
+    parser.feed(text)?;
+    parser.finish()
+}
+
+/// The area that begins at `start`.
+pub fn find(areas: &[AreaFlags], start: u64) -> Option<&AreaFlags> {
+    areas.binary_search_by_key(&start, |area| area.start).ok().and_then(|index| areas.get(index))
+}
+
+/// The areas of process `pid`: about ten times the cost of [`maps::read`].
+pub fn read(pid: i32) -> Result<Vec<AreaFlags>, Error> {
+    let subject = Subject::Process(pid);
+    let path = subject.path(FILE);
+    let mut file = subject.open(&path)?;
+    let mut buffer = BUFFER.take();
+    let result = read_pieces(&mut file, &mut buffer, |error| subject.error(&path, error));
+    if buffer.len() <= KEPT {
+        BUFFER.set(buffer);
+    }
+    result
+}
+
+fn read_pieces(
+    file: &mut impl Read,
+    buffer: &mut Vec<u8>,
+    explain: impl Fn(io::Error) -> Error,
+) -> Result<Vec<AreaFlags>, Error> {
+    let mut parser = Parser::default();
+    // The length of the unfinished line at the front of the buffer.
+    let mut kept = 0;
+    loop {
+        if kept == buffer.len() {
+            buffer.resize((buffer.len() * 2).max(FIRST_PIECE), 0);
+        }
+        let filled = match file.read(&mut buffer[kept..]) {
+            Ok(0) => break,
+            Ok(count) => kept + count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(explain(error)),
+        };
+        let whole = buffer[..filled].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        parser.feed(&buffer[..whole])?;
+        buffer.copy_within(whole..filled, 0);
+        kept = filled - whole;
+    }
+    // A line without an end is refused here.
+    parser.feed(&buffer[..kept])?;
+    Ok(parser.finish()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proc::mutation;
+
+    const GOLDEN: &[u8] = include_bytes!("golden/smaps");
+
+    #[test]
+    fn flags_of_a_process() {
+        let areas = parse(GOLDEN).unwrap();
+        EXPECTED
+    }
+
+    #[test]
+    fn any_cut_into_pieces_gives_the_same() {
+        let whole = parse(GOLDEN).unwrap();
+        for size in [1, 7, 100, 1023, 4096] {
+            let mut pieces = Pieces { rest: GOLDEN, size };
+            assert_eq!(read_pieces(&mut pieces, &mut Vec::new(), Error::Io).unwrap(), whole);
+        }
+        let mut cut = Pieces { rest: &GOLDEN[..GOLDEN.len() - 1], size: 100 };
+        assert!(matches!(read_pieces(&mut cut, &mut Vec::new(), Error::Io), Err(Error::Malformed(_))));
+    }
+
+    struct Pieces<'a> {
+        rest: &'a [u8],
+        size: usize,
+    }
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = self.size.min(buffer.len());
+            self.rest.read(&mut buffer[..count])
+        }
+    }
+
+    #[test]
+    fn an_unknown_code_is_kept() {
+        let text = b"1000-2000 r--p 00000000 00:00 0 \nKernelPageSize:        4 kB\nVmFlags: rd zz ?? \n";
+        let areas = parse(text).unwrap();
+        assert_eq!((areas[0].flags, areas[0].unknown.as_slice()), (Flags::READ, &[*b"zz", *b"??"][..]));
+        parse(b"1000-2000 r--p 00000000 00:00 0 \nKernelPageSize:        4 kB\n").unwrap_err();
+        parse(b"VmFlags: rd \n").unwrap_err();
+    }
+
+    #[test]
+    fn no_mutation_panics() {
+        mutation::try_all(GOLDEN, |text| parse(text).is_ok());
+    }
+
+    #[test]
+    fn own_areas_are_read() {
+        let pid = std::process::id() as i32;
+        let here = Box::new(0u8);
+        let here = &raw const *here as u64;
+        let areas = read(pid).unwrap();
+        let area = areas.iter().find(|area| area.start <= here && here < area.end).unwrap();
+        assert!(area.flags.contains(Flags::READ | Flags::WRITE) && area.unknown.is_empty());
+        assert_eq!(find(&areas, area.start), Some(area));
+        assert!(areas.iter().all(|area| area.unknown.is_empty()), "{areas:?}");
+        assert!(matches!(read(i32::MAX), Err(Error::Gone)));
+    }
+}
