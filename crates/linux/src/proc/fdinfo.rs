@@ -144,7 +144,7 @@ pub fn parse(text: &[u8]) -> Result<DescriptorInfo, Malformed> {
     let mut info = DescriptorInfo::default();
     let mut seen = [false; 3];
     let mut lines = Lines::new(FILE, text)?;
-    while let Some(mut line) = lines.next() {
+    for mut line in lines.by_ref() {
         let whole = line.rest();
         // The kinds whose key ends with a space.
         if line.take(b"inotify ") {

@@ -57,7 +57,7 @@ pub(super) fn parse_line(line: &mut Line<'_>) -> Result<Area, Malformed> {
     line.expect(b"-", "no - behind the start address")?;
     let end: u64 = line.hexadecimal("end address")?;
     line.expect(b" ", "no space behind the addresses")?;
-    if start >= end || start % PAGE != 0 || end % PAGE != 0 {
+    if start >= end || !start.is_multiple_of(PAGE) || !end.is_multiple_of(PAGE) {
         return Err(line.malformed("addresses are not a range of pages"));
     }
     let read = permission(line, b'r')?;

@@ -2,12 +2,33 @@
 //! never panics, whatever it is given, and a thin `read`. Paths start at this mount namespace's own /proc, so PIDs are
 //! those of the PID namespace that /proc was mounted in.
 
+pub mod auxv;
+pub mod cgroup;
+pub mod children;
+pub mod cmdline;
+pub mod comm;
+pub mod cpuinfo;
+pub mod directory;
+pub mod environ;
 pub mod fdinfo;
+pub mod id_map;
+pub mod link;
 pub mod locks;
 pub mod maps;
+pub mod meminfo;
+pub mod mountinfo;
+pub mod oom_score_adj;
+pub mod personality;
 pub mod smaps;
 pub mod stat;
 pub mod status;
+pub mod sys;
+pub mod syscall;
+pub mod sysvipc;
+pub mod timens_offsets;
+pub mod timers;
+pub mod timerslack;
+pub mod uptime;
 
 mod cursor;
 #[cfg(test)]

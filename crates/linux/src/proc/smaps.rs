@@ -46,7 +46,7 @@ macro_rules! codes {
     };
 }
 
-// show_smap_vma_flags in fs/proc/task_mmu.c, of Linux 6.18; `gu` is of 6.19, `mt`, `bt` and `ar` are of arm64.
+// show_smap_vma_flags in fs/proc/task_mmu.c, of Linux 6.18.44; `mt`, `bt` and `ar` are of arm64.
 codes! {
     0 "rd" READ "readable";
     1 "wr" WRITE "writable";
@@ -139,7 +139,7 @@ impl Parser {
     /// Takes some whole lines.
     fn feed(&mut self, text: &[u8]) -> Result<(), Malformed> {
         let mut lines = Lines::continued(FILE, text, self.lines)?;
-        while let Some(mut line) = lines.next() {
+        for mut line in lines.by_ref() {
             // Addresses are printed in lower case, every key begins in upper case.
             if let [b'0'..=b'9' | b'a'..=b'f', ..] = line.rest() {
                 self.close(|why| line.malformed(why))?;
@@ -262,4 +262,114 @@ fn read_pieces(
     // A line without an end is refused here.
     parser.feed(&buffer[..kept])?;
     Ok(parser.finish()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proc::mutation;
+
+    const GOLDEN: &[u8] = include_bytes!("golden/smaps");
+
+    #[test]
+    fn flags_of_a_process() {
+        let areas = parse(GOLDEN).unwrap();
+        assert_eq!(areas.len(), 30);
+        assert!(areas.iter().all(|area| area.unknown.is_empty() && area.kernel_page_size == 4096));
+        // Each area of the program that made the sample has one thing of its own (tests of mmap and madvise in order).
+        let private = Flags::READ | Flags::WRITE | Flags::MAY_READ | Flags::MAY_WRITE | Flags::MAY_EXECUTE;
+        let accounted = private | Flags::ACCOUNTED;
+        let expected = [
+            (1, accounted | Flags::DO_NOT_COPY),
+            (2, accounted | Flags::WIPE_ON_FORK),
+            (3, accounted | Flags::DO_NOT_DUMP),
+            (4, accounted | Flags::HUGE_PAGE),
+            (5, accounted | Flags::NO_HUGE_PAGE),
+            (6, accounted | Flags::MERGEABLE),
+            (7, accounted | Flags::SEQUENTIAL),
+            (8, accounted | Flags::RANDOM),
+            (9, accounted | Flags::LOCKED),
+            (10, accounted | Flags::LOCKED | Flags::LOCK_ON_FAULT),
+            (11, accounted | Flags::GROWS_DOWN),
+            (12, private | Flags::NO_RESERVE),
+            (14, private | Flags::NO_RESERVE | Flags::WIPE_ON_FORK | Flags::DO_NOT_DUMP | Flags::DROPPABLE),
+            (15, accounted | Flags::USERFAULT_MISSING | Flags::USERFAULT_WRITE_PROTECT),
+            (18, private | Flags::SHARED | Flags::MAY_SHARE),
+            (19, accounted | Flags::MAYBE_GUARD),
+        ];
+        for (index, flags) in expected {
+            let area = find(&areas, 0x1000_0000_0000 + index * 0x100_0000).unwrap();
+            assert_eq!(area.flags, flags, "area {index}");
+        }
+        let sealed = find(&areas, 0x1000_0d00_0000).unwrap();
+        assert_eq!(sealed.flags.codes().collect::<Vec<_>>(), ["rd", "mr", "mw", "me", "sl"]);
+        let vvar = find(&areas, 0x7f6c_d511_5000).unwrap();
+        assert!(vvar.flags.contains(Flags::PAGE_FRAMES | Flags::DEVICE_MEMORY | Flags::DO_NOT_EXPAND));
+    }
+
+    #[test]
+    fn hugetlb_and_protection_keys() {
+        // Written after show_smap and arch_show_smap: the machine of the sample has neither.
+        let text =
+            b"7f0000000000-7f0000200000 rw-s 00000000 00:0f 45                         /anon_hugepage (deleted)\n\
+            Size:               2048 kB\nKernelPageSize:     2048 kB\nMMUPageSize:        2048 kB\n\
+            THPeligible:           1\nProtectionKey:         3\nVmFlags: rd wr sh mr mw me ms de ht \n";
+        let areas = parse(text).unwrap();
+        assert_eq!(
+            (areas[0].kernel_page_size, areas[0].protection_key, areas[0].thp_eligible),
+            (2 << 20, Some(3), true)
+        );
+        assert!(areas[0].flags.contains(Flags::HUGETLB | Flags::SHARED));
+        assert_eq!(find(&areas, 0x7f00_0000_1000), None);
+    }
+
+    #[test]
+    fn any_cut_into_pieces_gives_the_same() {
+        let whole = parse(GOLDEN).unwrap();
+        for size in [1, 7, 100, 1023, 4096] {
+            let mut pieces = Pieces { rest: GOLDEN, size };
+            assert_eq!(read_pieces(&mut pieces, &mut Vec::new(), Error::Io).unwrap(), whole);
+        }
+        let mut cut = Pieces { rest: &GOLDEN[..GOLDEN.len() - 1], size: 100 };
+        assert!(matches!(read_pieces(&mut cut, &mut Vec::new(), Error::Io), Err(Error::Malformed(_))));
+    }
+
+    struct Pieces<'a> {
+        rest: &'a [u8],
+        size: usize,
+    }
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let count = self.size.min(buffer.len());
+            self.rest.read(&mut buffer[..count])
+        }
+    }
+
+    #[test]
+    fn an_unknown_code_is_kept() {
+        let text = b"1000-2000 r--p 00000000 00:00 0 \nKernelPageSize:        4 kB\nVmFlags: rd zz ?? \n";
+        let areas = parse(text).unwrap();
+        assert_eq!((areas[0].flags, areas[0].unknown.as_slice()), (Flags::READ, &[*b"zz", *b"??"][..]));
+        parse(b"1000-2000 r--p 00000000 00:00 0 \nKernelPageSize:        4 kB\n").unwrap_err();
+        parse(b"VmFlags: rd \n").unwrap_err();
+    }
+
+    #[test]
+    fn no_mutation_panics() {
+        mutation::try_all(GOLDEN, |text| parse(text).is_ok());
+    }
+
+    #[test]
+    fn own_areas_are_read() {
+        let pid = std::process::id() as i32;
+        let here = Box::new(0u8);
+        let here = &raw const *here as u64;
+        let areas = read(pid).unwrap();
+        let area = areas.iter().find(|area| area.start <= here && here < area.end).unwrap();
+        assert!(area.flags.contains(Flags::READ | Flags::WRITE) && area.unknown.is_empty());
+        assert_eq!(find(&areas, area.start), Some(area));
+        assert!(areas.iter().all(|area| area.unknown.is_empty()), "{areas:?}");
+        assert!(matches!(read(i32::MAX), Err(Error::Gone)));
+    }
 }

@@ -158,7 +158,7 @@ pub fn parse(text: &[u8]) -> Result<Status, Malformed> {
     let mut status = Status::default();
     let mut seen: u32 = 0;
     let mut lines = Lines::new(FILE, text)?;
-    while let Some(mut line) = lines.next() {
+    for mut line in lines.by_ref() {
         let Some(key) = line.before(b':') else { return Err(line.malformed("no : behind the name")) };
         line.blanks();
         parse_value(&mut status, key, &mut line)?;
