@@ -107,9 +107,18 @@ impl Action {
         }
     }
 
-    /// True for the actions that end an unfinished one and therefore must not wait for it.
+    /// True for the actions that end unfinished ones and therefore must not wait for them.
     pub fn interrupts(&self) -> bool {
         matches!(self, Action::StopSending | Action::Discard | Action::Thaw)
+    }
+
+    /// True for the actions that are ended by those.
+    pub fn is_interruptible(&self) -> bool {
+        match self {
+            Action::Freeze | Action::Capture | Action::Send { .. } | Action::Finish => true,
+            Action::Receive | Action::Build(_) => true,
+            _ => false,
+        }
     }
 }
 

@@ -152,8 +152,10 @@ impl Destination {
                 destination.outcome = Some(Outcome::Moved);
             }
             Some(Stage::Aborted) => {
-                destination.state = State::Aborted;
-                destination.outcome = Some(Outcome::RolledBack { by: Side::Destination, reason: Reason::EngineDied });
+                // The record does not say whether everything could be removed: once more does no harm.
+                let (by, reason) = (Side::Destination, Reason::EngineDied);
+                destination.state = State::Undoing { remaining: alloc::vec![Deed::Discard], by, reason, late: false };
+                destination.undo_next(now);
             }
             _ => destination.outcome = Some(Outcome::Unknown),
         }
@@ -280,6 +282,10 @@ impl Destination {
     /// Nothing happens here any more unless somebody asks.
     fn is_resting(&self) -> bool {
         matches!(self.state, State::Aborted | State::Lost | State::Stranger | State::Ended)
+    }
+
+    fn has_failed(&self, deed: Deed) -> bool {
+        self.troubles.iter().any(|trouble| trouble.deed == deed)
     }
 
     fn say(&mut self, now: Instant, message: Message) {
@@ -413,10 +419,16 @@ impl Destination {
 
     fn goodbye(&mut self, now: Instant) {
         match self.state {
-            State::Forward(step) if !step.row().no_return => self.abort(now, Reason::OutOfTurn(step)),
+            State::Forward(step) if !step.row().no_return => {
+                self.dismissed = true;
+                self.abort(now, Reason::OutOfTurn(step));
+            }
             State::Forward(Step::Release) | State::Aborted | State::Lost if !self.dismissed => {
                 self.dismissed = true;
-                self.perform(Deed::Journal(Stage::Done));
+                // What could not be removed must be found again: then the journal keeps its entry.
+                if !self.has_failed(Deed::Discard) {
+                    self.perform(Deed::Journal(Stage::Done));
+                }
             }
             State::Undoing { .. } => self.dismissed = true,
             _ => mark::DESTINATION_IGNORED.hit(),
@@ -534,8 +546,13 @@ impl Destination {
         self.actions.clear();
         self.deadline = None;
         let rows = TABLE.iter().take(reached as usize + 1);
-        let remaining: Vec<Deed> =
+        let mut remaining: Vec<Deed> =
             if self.noted { rows.filter_map(|row| row.undo_destination).collect() } else { Vec::new() };
+        if late {
+            // The decision is turned round in the journal first: a crash after that means "aborted", before it "committed" with tasks
+            // that still can be resumed. The other way round there would be a decision for tasks that are gone.
+            remaining.reverse();
+        }
         self.state = State::Undoing { remaining, by, reason, late };
         self.undo_next(now);
     }
@@ -546,7 +563,7 @@ impl Destination {
             return self.perform(deed);
         }
         let (by, reason, late) = (*by, reason.clone(), *late);
-        if late && self.troubles.iter().any(|trouble| trouble.deed == Deed::Discard) {
+        if late && self.has_failed(Deed::Discard) && self.has_failed(Deed::Journal(Stage::Aborted)) {
             // Tasks that are still there could be woken by a record that is still there: then nobody may go on elsewhere.
             return self.lose(now);
         }
@@ -560,7 +577,7 @@ impl Destination {
         }
         self.state = State::Aborted;
         self.deadline = self.link.is_up().then(|| now + self.config.patience.linger);
-        if self.dismissed {
+        if self.dismissed && !self.has_failed(Deed::Discard) {
             self.perform(Deed::Journal(Stage::Done));
         }
     }

@@ -91,10 +91,10 @@ const HEADER: usize = 44;
 pub const RECORD_LENGTH: usize = HEADER + 8;
 
 impl Record {
-    /// True if this record must be on the disk (flushed, with its directory entry) before it may be reported as written. The others
-    /// need only outlive the engine: if the host itself dies, so do the tasks that they speak of.
+    /// True if this record must be on the disk (flushed, with its directory entry) before it may be reported as written: the decision
+    /// must outlive the destination host. The others need only outlive the engine: if the source host dies, so do its tasks.
     pub fn outlives_host(&self) -> bool {
-        self.side == Side::Destination && matches!(self.stage, Stage::Accepted | Stage::Committed)
+        self.side == Side::Destination && self.stage != Stage::Done
     }
 
     /// Appends the bytes of this record.

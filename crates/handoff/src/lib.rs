@@ -11,8 +11,9 @@
 //! 2. Feed one [`Event`] to `handle`. The answers of all `poll_*` and of `outcome` may change with every call of `handle`, and only then.
 //! 3. Drain `poll_message` (send in order) and `poll_action` (perform in order, one after the other; each is reported by one
 //!    event). An action that takes long may be performed elsewhere while messages go on, but the next action must wait for it, with
-//!    one exception: [`Action::StopSending`], [`Action::Discard`] and [`Action::Thaw`] put an end to an unfinished
-//!    [`Action::Send`], [`Action::Capture`], [`Action::Receive`], [`Action::Build`] or [`Action::Freeze`].
+//!    one exception: [`Action::StopSending`], [`Action::Discard`] and [`Action::Thaw`] put an end to every unfinished (or not yet
+//!    begun) [`Action::Send`], [`Action::Capture`], [`Action::Finish`], [`Action::Receive`], [`Action::Build`] and
+//!    [`Action::Freeze`]. Whether those are still reported does not matter.
 //! 4. Call `handle` with [`Event::Timeout`] when `poll_timeout` has passed, received messages first.
 //!
 //! Every action must bear to be performed twice, and every undo to be performed for an action that never began: after a crash nobody

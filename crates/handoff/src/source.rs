@@ -578,12 +578,18 @@ impl Source {
         }
     }
 
+    /// The destination has given an answer that it will not change.
+    fn needs_person(&self) -> bool {
+        matches!(self.outcome, Some(Outcome::InDoubt(Doubt::Unknown | Doubt::Lost)))
+    }
+
     fn report_doubt(&mut self, doubt: Doubt) {
         mark::DOUBT_REPORTED.hit();
         self.outcome = Some(Outcome::InDoubt(doubt));
         if doubt != Doubt::NoAnswer {
-            // Asking the same journal again would give the same answer: a person must decide.
+            // Asking the same journal again would give the same answer: a person must decide. The link is not needed for that.
             self.deadline = None;
+            self.link.lose();
         }
     }
 
@@ -604,8 +610,10 @@ impl Source {
     fn link_lost(&mut self, now: Instant) {
         self.link.lose();
         self.messages.clear();
+        let needs_person = self.needs_person();
         match &mut self.state {
             State::Forward(_) => self.roll_back(now, Reason::LinkLost),
+            State::Doubt(_) if needs_person => self.deadline = None,
             State::Doubt(asking) => {
                 let pause = backoff(&self.config.patience, asking.tries);
                 asking.tries = asking.tries.saturating_add(1);

@@ -1,0 +1,145 @@
+//! What can go wrong at an event, and who chooses.
+
+use godwit_deterministic::exhaustive::Replay;
+use godwit_deterministic::{Exhaustive, Random};
+use godwit_handoff::Side;
+
+/// How something of one side dies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Death {
+    /// The engine; the kernel and its tasks live on.
+    Engine,
+    /// The engine, and with it the directory of its journals.
+    EngineAndJournal,
+    /// The host, and what need not outlive it in the journal.
+    Host,
+}
+
+/// What goes wrong at one event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fault {
+    /// Message: it never arrives. Action: it fails and has done nothing.
+    Lose,
+    /// Message: it arrives and breaks the link. Action: it fails, but has done its work.
+    FailAfter,
+    /// Message: it arrives twice. Action: it is performed and reported twice.
+    Double,
+    /// Message: it arrives, and once more much later, from a dead link as well.
+    Ghost,
+    /// Message and action: it takes very long.
+    Delay,
+    /// The link breaks before, and both notice.
+    Cut,
+    /// The link goes dead for long, and nobody notices.
+    Partition,
+    /// Something of this side dies before the event takes effect.
+    DieBefore(Side, Death),
+    /// Something of this side dies after the event took effect, before anything follows from it.
+    DieAfter(Side, Death),
+    /// The user of this side cancels just before.
+    Cancel(Side),
+}
+
+use Death::*;
+use Fault::*;
+use Side::*;
+
+/// At a message; the first column of sides is the receiver's.
+pub(crate) const AT_MESSAGE: [Fault; 19] = [
+    Lose,
+    FailAfter,
+    Double,
+    Ghost,
+    Delay,
+    Cut,
+    Partition,
+    DieBefore(Source, Engine),
+    DieBefore(Destination, Engine),
+    DieBefore(Source, Host),
+    DieBefore(Destination, Host),
+    DieBefore(Destination, EngineAndJournal),
+    DieAfter(Source, Engine),
+    DieAfter(Destination, Engine),
+    DieAfter(Source, Host),
+    DieAfter(Destination, Host),
+    DieAfter(Destination, EngineAndJournal),
+    Cancel(Source),
+    Cancel(Destination),
+];
+
+/// At an action.
+pub(crate) const AT_ACTION: [Fault; 18] = [
+    Lose,
+    FailAfter,
+    Double,
+    Delay,
+    Cut,
+    Partition,
+    DieBefore(Source, Engine),
+    DieBefore(Destination, Engine),
+    DieBefore(Source, Host),
+    DieBefore(Destination, Host),
+    DieBefore(Destination, EngineAndJournal),
+    DieAfter(Source, Engine),
+    DieAfter(Destination, Engine),
+    DieAfter(Source, Host),
+    DieAfter(Destination, Host),
+    DieAfter(Destination, EngineAndJournal),
+    Cancel(Source),
+    Cancel(Destination),
+];
+
+/// Who chooses the faults of a run.
+pub(crate) enum Chooser<'a> {
+    /// Nothing goes wrong.
+    Never,
+    /// Every combination of at most so many faults.
+    All(&'a mut Exhaustive, usize),
+    /// One of those again.
+    Again(Replay, usize),
+    /// At random, each event with one chance in so many.
+    Dice(Random, u64),
+    /// Exactly one: at the n-th occasion (counted down) this one.
+    One(usize, Fault),
+}
+
+impl Chooser<'_> {
+    /// The fault at this event, if any. Heartbeats are too many to enumerate, so there only the dice fall.
+    pub(crate) fn choose(&mut self, faults: &[Fault], is_heartbeat: bool) -> Option<Fault> {
+        let index = match self {
+            Chooser::Never => 0,
+            Chooser::Dice(random, rarity) => {
+                if !random.chance(1, *rarity) {
+                    return None;
+                }
+                random.below(faults.len() as u64) as usize + 1
+            }
+            _ if is_heartbeat => 0,
+            Chooser::All(_, 0) | Chooser::Again(_, 0) => 0,
+            Chooser::All(generator, budget) => {
+                let index = generator.below(faults.len() + 1);
+                *budget -= usize::from(index > 0);
+                index
+            }
+            Chooser::Again(replay, budget) => {
+                let index = replay.below(faults.len() + 1);
+                *budget -= usize::from(index > 0);
+                index
+            }
+            Chooser::One(countdown, fault) => {
+                let hit = *countdown == 0;
+                *countdown = countdown.wrapping_sub(1);
+                return (hit && faults.contains(fault)).then_some(*fault);
+            }
+        };
+        index.checked_sub(1).map(|index| faults[index])
+    }
+
+    /// A span of time between the two, in milliseconds: where nothing is random, the first.
+    pub(crate) fn milliseconds(&mut self, usual: u64, most: u64) -> u64 {
+        match self {
+            Chooser::Dice(random, _) => usual + random.below(most - usual),
+            _ => usual,
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The referee: knows what is true on both hosts and asserts what must hold, after every event.
+//!
+//! It shares no code with the machines; what it remembers (that a commit left, that an answer was heard) it saw on the link.
+
+use godwit_handoff::{Action, Message, Record, Side, Stage, Verdict};
+
+use crate::harness::world::{DestinationTasks, Host, SourceTasks, World};
+
+/// What it has seen. Nothing here is forgotten when an engine dies.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Referee {
+    accept_heard: bool,
+    pub(crate) commit_left: bool,
+    /// The destination has said (to the link) that it will never resume.
+    abort_said: bool,
+    /// The source has heard what became of its commit.
+    verdict_heard: bool,
+    pub(crate) settled: bool,
+    pub(crate) resumed: bool,
+    /// The source's tasks were killed by us.
+    killed: bool,
+    pub(crate) source_host_died: bool,
+    pub(crate) destination_host_died: bool,
+    /// The destination host died between its decision and the note that it had resumed: nobody can say whether it ran.
+    pub(crate) lost_when_committed: bool,
+    /// The destination's journal was taken away.
+    pub(crate) forgotten: bool,
+}
+
+/// What was broken.
+pub(crate) type Violation = String;
+
+fn demand(holds: bool, rule: &str) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(rule.to_owned()) }
+}
+
+impl Referee {
+    /// Before an action takes effect.
+    pub(crate) fn action(
+        &mut self,
+        side: Side,
+        action: &Action,
+        world: &World,
+        journal: Option<&Record>,
+    ) -> Result<(), Violation> {
+        let stage = journal.map(|record| record.stage);
+        match (side, action) {
+            (_, Action::Freeze) => demand(self.accept_heard, "frozen before the destination had accepted"),
+            (_, Action::Capture) => demand(!world.source.run(), "captured a running process"),
+            (Side::Source, Action::HoldStopped) => demand(world.source.traced, "held tasks that were not stopped"),
+            (_, Action::KillSource) => {
+                self.killed = true;
+                demand(self.resumed || self.settled, "the source killed what had never been resumed elsewhere")
+            }
+            (_, Action::ReleaseHold | Action::Thaw) => demand(
+                !self.commit_left || self.verdict_heard || self.settled,
+                "the source let its tasks go while it was in doubt",
+            ),
+            (_, Action::Resume) => {
+                self.resumed = true;
+                demand(stage == Some(Stage::Committed), "resumed without \"committed\" in the journal")?;
+                demand(!self.abort_said, "resumed after it had said that it never would")?;
+                demand(self.commit_left, "resumed without a commit")
+            }
+            (_, Action::Discard) => {
+                demand(world.destination != DestinationTasks::Running, "discarded a process that runs")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// When a machine gives a message to the link.
+    pub(crate) fn said(
+        &mut self,
+        side: Side,
+        message: &Message,
+        world: &World,
+        journal: Option<&Record>,
+    ) -> Result<(), Violation> {
+        let stage = journal.map(|record| record.stage);
+        match (side, message) {
+            (Side::Source, Message::Commit) => {
+                self.commit_left = true;
+                demand(stage == Some(Stage::CommitSent), "a commit left before the journal had it")?;
+                demand(world.source.held || !world.source.alive, "a commit left before the stop outlived the tracer")?;
+                let ready = matches!(world.destination, DestinationTasks::Skeleton { complete: true, held: true });
+                // It may have died since it said so.
+                demand(
+                    ready || world.destination == DestinationTasks::None,
+                    "a commit left before the destination was ready",
+                )
+            }
+            (Side::Destination, Message::Ready) => {
+                let ready = matches!(world.destination, DestinationTasks::Skeleton { complete: true, held: true });
+                demand(ready, "the destination said Ready without tasks that are complete and held")
+            }
+            (Side::Destination, Message::Abort(_) | Message::Answer(Verdict::Aborted)) => {
+                self.abort_said = true;
+                demand(
+                    !self.resumed || world.destination != DestinationTasks::Running,
+                    "it said \"aborted\" of what runs there",
+                )
+            }
+            (Side::Destination, Message::Resumed | Message::Answer(Verdict::Committed)) => {
+                demand(self.resumed, "the destination claims what was never resumed")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// When a machine takes a message in.
+    pub(crate) fn heard(&mut self, side: Side, message: &Message) {
+        match (side, message) {
+            (Side::Source, Message::Accept) => self.accept_heard = true,
+            (
+                Side::Source,
+                Message::Resumed | Message::Abort(_) | Message::Answer(Verdict::Committed | Verdict::Aborted),
+            ) => self.verdict_heard |= self.commit_left,
+            _ => {}
+        }
+    }
+
+    /// After every event.
+    pub(crate) fn check(
+        &self,
+        world: &World,
+        source: &Host,
+        destination: &Host,
+        engines: [bool; 2],
+    ) -> Result<(), Violation> {
+        let SourceTasks { alive, traced, held } = world.source;
+        let runs_at_destination = world.destination == DestinationTasks::Running;
+        let complete = matches!(world.destination, DestinationTasks::Skeleton { complete: true, held: true });
+        demand(!(world.source.run() && runs_at_destination), "the process runs in two places")?;
+
+        // Until the destination has everything it needs, the source can always resume.
+        demand(
+            alive || self.source_host_died || self.killed && self.resumed || self.settled,
+            "the source's tasks are gone too early",
+        )?;
+        let record = source.record().map(|record| record.stage);
+        let recoverable = record.is_some_and(|stage| stage != Stage::Done);
+        demand(!(alive && held) || engines[0] || recoverable, "stopped tasks at the source that no journal knows of")?;
+        demand(engines[0] || !traced, "traced without a tracer")?;
+
+        // A party in doubt keeps it stopped.
+        let in_doubt = self.commit_left && !self.verdict_heard && !self.settled;
+        demand(!in_doubt || !alive || held, "the source is in doubt and has not kept its tasks stopped")?;
+        demand(!in_doubt || !alive || record == Some(Stage::CommitSent), "in doubt, and the journal does not know")?;
+
+        // After commit exactly one side owns it.
+        let decided = destination.record().map(|record| record.stage);
+        let committed = matches!(decided, Some(Stage::Committed | Stage::Resumed));
+        demand(!(committed && complete && world.source.run()), "the source runs what the destination may resume")?;
+        demand(
+            !runs_at_destination || committed || decided == Some(Stage::Done) || self.forgotten,
+            "it runs at the destination, whose journal does not own it",
+        )?;
+        demand(
+            !self.commit_left || !world.source.run() || self.abort_said || self.settled,
+            "the source runs after its commit, though nobody aborted",
+        )?;
+        let skeleton = matches!(world.destination, DestinationTasks::Skeleton { .. });
+        let known = decided.is_some_and(|stage| stage != Stage::Done);
+        demand(!skeleton || engines[1] || known || self.forgotten, "tasks at the destination that no journal knows of")
+    }
+}
