@@ -36,10 +36,17 @@ impl fmt::Display for Ending {
     }
 }
 
+/// Where commands are looked for: also the folders of the administrator, which a plain user's path leaves out.
+pub(super) fn path() -> String {
+    let own = std::env::var("PATH").unwrap_or_default();
+    let folders = own.split(':').filter(|one| !one.is_empty());
+    folders.chain(["/usr/local/sbin", "/usr/sbin", "/sbin"]).collect::<Vec<_>>().join(":")
+}
+
 /// A cargo command at `root`, with nothing on its standard input.
 pub(super) fn cargo(root: &Path, arguments: &[&str], format: Format) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(arguments).current_dir(root).stdin(Stdio::null());
+    command.args(arguments).current_dir(root).env("PATH", path()).stdin(Stdio::null());
     if format == Format::Ci {
         command.env("CARGO_TERM_COLOR", "never").env("CARGO_TERM_PROGRESS_WHEN", "never");
     }

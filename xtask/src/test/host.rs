@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
+use super::child;
 use super::report::Report;
 
 /// Tries the system calls in a namespace of its own; prints `NAME\tok` or `NAME\tERROR` for each.
@@ -78,7 +79,7 @@ pub(super) fn check_link(report: &mut Report) {
 
 /// Runs `command` to its end and returns its output, or in one line why not.
 fn attempt(mut command: Command) -> Result<String, String> {
-    let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    let output = command.env("PATH", child::path()).stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }

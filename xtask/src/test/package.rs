@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::child;
 use super::report::Report;
 
 /// Something that the tests call or read.
@@ -52,7 +53,7 @@ const NEEDS: [Need; 18] = [
 /// Installs what is missing. What cannot be installed is a failure of this part; the others still run.
 pub(super) fn install(report: &mut Report, has_matrix: bool) {
     let wanted = NEEDS.iter().filter(|need| has_matrix || !need.is_for_matrix);
-    let folders = search_path(&std::env::var("PATH").unwrap_or_default());
+    let folders = search_path(&child::path());
     let mut packages: Vec<_> = wanted.filter(|need| !is_there(need.what, &folders)).map(|need| need.package).collect();
     packages.dedup();
     if packages.is_empty() {
@@ -78,6 +79,7 @@ fn apt(arguments: &[&str]) -> Result<(), String> {
     let status = Command::new("apt-get")
         .args(["-q", "-o", "DPkg::Lock::Timeout=300"])
         .args(arguments)
+        .env("PATH", child::path())
         .env("DEBIAN_FRONTEND", "noninteractive")
         .env("NEEDRESTART_SUSPEND", "1")
         .stdin(Stdio::null())
@@ -86,13 +88,8 @@ fn apt(arguments: &[&str]) -> Result<(), String> {
     if status.success() { Ok(()) } else { Err(format!("apt-get {}: {status}", arguments[0])) }
 }
 
-/// The folders of `path`, and those of the administrator, which a plain user's path leaves out.
 fn search_path(path: &str) -> Vec<PathBuf> {
-    path.split(':')
-        .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"])
-        .filter(|one| !one.is_empty())
-        .map(PathBuf::from)
-        .collect()
+    path.split(':').filter(|one| !one.is_empty()).map(PathBuf::from).collect()
 }
 
 /// Is the command in one of `folders`, or the file where it says?
@@ -205,6 +202,6 @@ mod tests {
         let folders = search_path("/bin::/usr/bin");
         assert!(is_there("sh", &folders) && is_there("/etc/passwd", &folders));
         assert!(!is_there("no-such-command", &folders) && !is_there("/no/such/file", &folders));
-        assert!(folders.contains(&PathBuf::from("/usr/sbin")));
+        assert!(search_path(&child::path()).contains(&PathBuf::from("/usr/sbin")));
     }
 }
