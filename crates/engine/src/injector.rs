@@ -302,7 +302,7 @@ fn wait_done(arena: &Arena, slot: Slot, thread: &mut Stopped, deadline: Instant)
             continue;
         }
         std::thread::yield_now();
-        if spins % 16 == 0 {
+        if spins.is_multiple_of(16) {
             match ptrace::poll(thread.tid()).about(|| thread.subject())? {
                 None => {}
                 // A thread in a group stop reports it once more at its first resume, before it runs.

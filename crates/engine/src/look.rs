@@ -158,6 +158,9 @@ impl Look {
     }
 }
 
+/// Who holds what: (pid, descriptor) by the text of the descriptor's link.
+type Holders = BTreeMap<Vec<u8>, Vec<(i32, i32)>>;
+
 /// What the rest of the machine has to do with a tree: who else holds a pipe, a socket, a terminal of it.
 #[derive(Debug)]
 pub struct Survey {
@@ -165,7 +168,7 @@ pub struct Survey {
     pub pids: BTreeSet<i32>,
     /// Every descriptor of the tree: (pid, descriptor) by the link's text, for `pipe:[N]` and `socket:[N]`.
     pub inside: BTreeMap<Vec<u8>, Vec<(i32, i32)>>,
-    outside: OnceCell<BTreeMap<Vec<u8>, Vec<(i32, i32)>>>,
+    outside: OnceCell<Holders>,
 }
 
 impl Survey {

@@ -114,11 +114,15 @@ impl Action {
 
     /// True for the actions that are ended by those.
     pub fn is_interruptible(&self) -> bool {
-        match self {
-            Action::Freeze | Action::Capture | Action::Send { .. } | Action::Finish => true,
-            Action::Receive | Action::Build(_) => true,
-            _ => false,
-        }
+        matches!(
+            self,
+            Action::Freeze
+                | Action::Capture
+                | Action::Send { .. }
+                | Action::Finish
+                | Action::Receive
+                | Action::Build(_)
+        )
     }
 }
 

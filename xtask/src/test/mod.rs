@@ -43,7 +43,7 @@ pub(crate) fn run(root: &Path, format: Format) -> ExitCode {
     package::install(&mut report, has_matrix);
     host::check_link(&mut report);
     tool(&mut report, root, "formatting", &["fmt", "--version"], &["fmt", "--all", "--check"]);
-    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    let clippy = ["clippy", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"];
     tool(&mut report, root, "clippy", &["clippy", "--version"], &clippy);
     tidy(&mut report, root);
     let deny = ["deny", "check", "licenses", "bans", "sources"];

@@ -129,7 +129,8 @@ impl Restorer {
     /// The owner is unknown, a range is not part of it, or the kernel refuses.
     pub fn write(&mut self, owner: ObjectId, ranges: &[(u64, usize)], bytes: &[u8]) -> Result<()> {
         let total: usize = ranges.iter().map(|(_, length)| *length).sum();
-        let aligned = ranges.iter().all(|(start, length)| start % PAGE_BYTES == 0 && *length as u64 % PAGE_BYTES == 0);
+        let aligned =
+            ranges.iter().all(|(start, length)| start % PAGE_BYTES == 0 && (*length as u64).is_multiple_of(PAGE_BYTES));
         if total != bytes.len() || !aligned {
             return Err(Refusal::new(
                 Code::MALFORMED,
@@ -228,11 +229,11 @@ fn raise_descriptor_limit(tree: &Tree, highest: i32) {
     const RLIMIT_NOFILE: u32 = 7;
     let own = std::process::id() as i32;
     let wanted = tree.objects.len() as u64 * 2 + highest.max(0) as u64 + 256;
-    if let Ok((soft, hard)) = godwit_linux::limits::get(own, RLIMIT_NOFILE) {
-        if soft < wanted {
-            // Where even the hard limit is too low, making the objects says so.
-            let _ = godwit_linux::limits::set(own, RLIMIT_NOFILE, wanted.min(hard), hard)
-                .or_else(|_| godwit_linux::limits::set(own, RLIMIT_NOFILE, wanted, wanted.max(hard)));
-        }
+    if let Ok((soft, hard)) = godwit_linux::limits::get(own, RLIMIT_NOFILE)
+        && soft < wanted
+    {
+        // Where even the hard limit is too low, making the objects says so.
+        let _ = godwit_linux::limits::set(own, RLIMIT_NOFILE, wanted.min(hard), hard)
+            .or_else(|_| godwit_linux::limits::set(own, RLIMIT_NOFILE, wanted, wanted.max(hard)));
     }
 }
