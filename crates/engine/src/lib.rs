@@ -3,8 +3,10 @@
 //! a peer, a strategy, a command line, or where pages go.
 
 pub mod capture;
+pub mod check;
 pub mod failure;
 pub mod freeze;
+pub mod host;
 pub mod injector;
 pub mod look;
 pub mod pages;

@@ -12,8 +12,11 @@ pub const PIECE_BYTES: usize = 1 << 20;
 /// Ranges of one piece.
 pub const PIECE_RANGES: usize = 512;
 
-/// Cuts runs into pieces of at most [`PIECE_BYTES`] and [`PIECE_RANGES`].
-fn pieces(runs: &[Run], mut piece: impl FnMut(&[(u64, usize)], usize) -> Result<()>) -> Result<()> {
+/// Cuts runs into pieces of at most [`PIECE_BYTES`] and [`PIECE_RANGES`]; `piece` gets the ranges and their total length.
+///
+/// # Errors
+/// Those of `piece`.
+pub fn pieces(runs: &[Run], mut piece: impl FnMut(&[(u64, usize)], usize) -> Result<()>) -> Result<()> {
     let mut ranges: Vec<(u64, usize)> = Vec::with_capacity(PIECE_RANGES);
     let mut total = 0;
     for run in runs {

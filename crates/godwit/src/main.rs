@@ -1,8 +1,29 @@
-//! The command line: parse, call, render.
+//! The command line: parse, call, render. No logic that a library user would miss.
+mod arguments;
+mod command;
+mod output;
 
+use arguments::{Arguments, Command, ImageCommand};
+use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    eprintln!("godwit: there is no command yet");
-    ExitCode::from(2)
+    // Hosts made of namespaces enter themselves through this same binary.
+    godwit_testbed::entry();
+    let arguments = Arguments::parse();
+    let output = output::Output::new(arguments.json, arguments.quiet);
+    let result = match arguments.command {
+        Command::Check(check) => command::check::run(&check, &output),
+        Command::Checkpoint(checkpoint) => command::checkpoint::run(&checkpoint, &output),
+        Command::Restore(restore) => command::restore::run(&restore, &output),
+        Command::Image { command: ImageCommand::Show { directory, map } } => {
+            command::image::show(&directory, map, &output)
+        }
+        Command::Image { command: ImageCommand::Verify { directory } } => command::image::verify(&directory, &output),
+        Command::Explain { code } => command::explain::run(code.as_deref(), &output),
+    };
+    match result {
+        Ok(code) => code,
+        Err(refusals) => output.refusals(&refusals),
+    }
 }

@@ -13,6 +13,7 @@ pub mod descriptor;
 pub mod envelope;
 pub mod host;
 pub mod id;
+pub mod layout;
 pub mod memory;
 pub mod page_set;
 pub mod refusal;

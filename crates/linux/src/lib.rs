@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 pub mod arena;
+pub mod clock;
 pub mod clone;
 pub mod descriptor;
 pub mod errno;

@@ -117,12 +117,15 @@ pub fn from_words(words: &[u64; REGISTER_WORDS]) -> Registers {
     unsafe { std::mem::transmute_copy(words) }
 }
 
+/// Largest extended state that any x86-64 kernel has, in bytes (AMX included).
+pub const EXTENDED_STATE_BYTES_MAX: usize = 16384;
+
 /// Reads the extended state (FPU, SSE, AVX, …) as the raw regset.
 ///
 /// # Errors
 /// ESRCH: dead or not stopped.
 pub fn extended_state(tid: i32) -> Result<Vec<u8>> {
-    let mut buffer = vec![0_u8; 16384];
+    let mut buffer = vec![0_u8; EXTENDED_STATE_BYTES_MAX];
     let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     request("ptrace(GETREGSET)", libc::PTRACE_GETREGSET, tid, NT_X86_XSTATE, (&raw mut vector) as usize)?;
     buffer.truncate(vector.iov_len);

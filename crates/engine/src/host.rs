@@ -1,0 +1,33 @@
+//! Facts about this host that travel with an image.
+use godwit_image::host::HostFacts;
+
+fn text(path: &str) -> String {
+    std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+/// Reads the facts; what cannot be read stays empty.
+pub fn facts() -> HostFacts {
+    let cpuinfo = text("/proc/cpuinfo");
+    let mut flags: Vec<&str> = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("flags"))
+        .and_then(|line| line.split_once(':'))
+        .map(|(_, flags)| flags.split_ascii_whitespace().collect())
+        .unwrap_or_default();
+    flags.sort_unstable();
+    let (monotonic_ns, boottime_ns, realtime_ns) = godwit_linux::clock::now();
+    HostFacts {
+        name: text("/proc/sys/kernel/hostname"),
+        kernel: text("/proc/sys/kernel/osrelease"),
+        boot_id: text("/proc/sys/kernel/random/boot_id"),
+        machine: std::env::consts::ARCH.to_owned(),
+        processor_flags: flags.join(" "),
+        extended_state_mask: godwit_linux::clock::extended_state_mask(),
+        extended_state_bytes: godwit_linux::clock::extended_state_bytes(),
+        monotonic_ns,
+        boottime_ns,
+        realtime_ns,
+        vdso: (0, 0),
+        vdso_checksum: 0,
+    }
+}

@@ -1,0 +1,108 @@
+//! What can be said on the command line, and the help for it.
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Exit codes, as every command's help tells them.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done (check: a migration would go through)
+  1  refused; nothing was changed, or everything was rolled back: the process runs on where it was
+  2  the command line does not make sense
+  3  in doubt, or something must be recovered: see `godwit recover`
+  restore without --detach exits with the program's own status (128 + signal when a signal ended it)";
+
+/// Moves running, unmodified process trees between machines.
+#[derive(Debug, Parser)]
+#[command(name = "godwit", version, about, after_help = EXIT_CODES, max_term_width = 110)]
+pub(crate) struct Arguments {
+    /// One machine-readable JSON object on standard output; progress and messages go to standard error.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// No progress.
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Tell what a move would do to every object of a running tree; freezes and changes nothing.
+    Check(Check),
+    /// Write a running tree to a directory.
+    Checkpoint(Checkpoint),
+    /// Bring a checkpoint back to life.
+    Restore(Restore),
+    /// Look into a checkpoint.
+    Image {
+        #[command(subcommand)]
+        command: ImageCommand,
+    },
+    /// Tell more about an error code, or list them all.
+    Explain {
+        /// A code such as GW1102.
+        code: Option<String>,
+    },
+}
+
+/// Decisions about descriptors whose other side is outside the tree.
+#[derive(Debug, Args)]
+pub(crate) struct Edges {
+    /// What to do with a descriptor of the root process whose other side is outside the tree:
+    /// FD=file:/PATH (open this at the destination), FD=null, FD=inherit (the restorer's own), FD=close.
+    #[arg(long = "edge", value_name = "FD=CHOICE")]
+    pub(crate) edges: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Check {
+    /// Root of the tree.
+    pub(crate) pid: i32,
+    /// Show what is carried, too, not only what needs attention.
+    #[arg(long, short)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) edges: Edges,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Checkpoint {
+    /// Root of the tree.
+    pub(crate) pid: i32,
+    /// Directory for the checkpoint; made if it is not there.
+    pub(crate) directory: PathBuf,
+    /// The tree goes on after the checkpoint instead of ending.
+    #[arg(long)]
+    pub(crate) leave_running: bool,
+    #[command(flatten)]
+    pub(crate) edges: Edges,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Restore {
+    /// Directory of the checkpoint.
+    pub(crate) directory: PathBuf,
+    /// Print the root's number alone and leave the tree to init, instead of waiting for its end.
+    #[arg(long, short)]
+    pub(crate) detach: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImageCommand {
+    /// Print what is inside: tree, memory, descriptors, sizes.
+    Show {
+        /// Directory of the checkpoint.
+        directory: PathBuf,
+        /// Print every mapping, too.
+        #[arg(long)]
+        map: bool,
+    },
+    /// Check every checksum.
+    Verify {
+        /// Directory of the checkpoint.
+        directory: PathBuf,
+    },
+}

@@ -1,0 +1,73 @@
+//! `godwit check`: the verdict about every object of a running tree.
+use crate::arguments::Check;
+use crate::output::{CommandResult, Output, bytes, refusal_value};
+use godwit_engine::check::{self, Finding};
+use godwit_image::Verdict;
+use serde_json::{Value, json};
+use std::process::ExitCode;
+
+fn word(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Carried => "carried",
+        Verdict::Recreated(_) => "re-created",
+        Verdict::Degraded(_) => "degraded",
+        Verdict::Blocks(_) => "blocks",
+    }
+}
+
+fn value(finding: &Finding) -> Value {
+    let mut value = json!({
+        "subject": finding.subject.to_string(),
+        "kind": finding.kind,
+        "verdict": word(&finding.verdict),
+    });
+    match &finding.verdict {
+        Verdict::Carried => {}
+        Verdict::Recreated(reason) | Verdict::Degraded(reason) => value["reason"] = json!(reason),
+        Verdict::Blocks(refusal) => value["refusal"] = refusal_value(refusal),
+    }
+    value
+}
+
+pub(crate) fn run(arguments: &Check, output: &Output) -> CommandResult {
+    let options = super::options(&arguments.edges)?;
+    let examination = check::examine(arguments.pid, &options).map_err(|refusal| vec![refusal])?;
+    let blocked = examination.findings.iter().filter(|finding| finding.blocks()).count();
+    output.object(&json!({
+        "pid": arguments.pid,
+        "processes": examination.pids,
+        "memory_bytes": examination.memory_bytes,
+        "findings": examination.findings.iter().map(value).collect::<Vec<_>>(),
+        "blocked": blocked,
+        "outcome": if blocked == 0 { "would go through" } else { "would be refused" },
+    }));
+    for finding in &examination.findings {
+        match &finding.verdict {
+            Verdict::Carried if !arguments.all => {}
+            Verdict::Carried => output.line(&format!("carried     {} [{}]", finding.subject, finding.kind)),
+            Verdict::Recreated(reason) => {
+                output.line(&format!("re-created  {} [{}]: {reason}", finding.subject, finding.kind))
+            }
+            Verdict::Degraded(reason) => {
+                output.line(&format!("degraded    {} [{}]: {reason}", finding.subject, finding.kind))
+            }
+            Verdict::Blocks(refusal) => {
+                output.line(&format!(
+                    "blocks      {} [{}]: {} ({})",
+                    finding.subject, finding.kind, refusal.cause, refusal.code
+                ));
+                for choice in &refusal.choices {
+                    output.line(&format!("            you can: {choice}"));
+                }
+            }
+        }
+    }
+    output.line(&format!(
+        "{} processes, {} objects, at most {} of memory to move: a migration would {}",
+        examination.pids.len(),
+        examination.findings.len(),
+        bytes(examination.memory_bytes),
+        if blocked == 0 { "go through".to_owned() } else { format!("be refused, {blocked} objects block it") },
+    ));
+    Ok(if blocked == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}

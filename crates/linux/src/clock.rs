@@ -1,0 +1,34 @@
+//! The three clocks that a moved process can see, and what the processor's extended state consists of.
+#![allow(unsafe_code)]
+
+fn read(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: time is live; the clocks exist on every kernel that this crate runs on.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_REALTIME in ns.
+pub fn now() -> (u64, u64, u64) {
+    (read(libc::CLOCK_MONOTONIC), read(libc::CLOCK_BOOTTIME), read(libc::CLOCK_REALTIME))
+}
+
+/// XCR0: the components of the extended state that the kernel has enabled; 1 when the processor has no XSAVE.
+pub fn extended_state_mask() -> u64 {
+    #[target_feature(enable = "xsave")]
+    fn xcr0() -> u64 {
+        // SAFETY: register 0 always exists where XSAVE does.
+        unsafe { std::arch::x86_64::_xgetbv(0) }
+    }
+    if std::arch::is_x86_feature_detected!("xsave") {
+        // SAFETY: the feature was detected.
+        unsafe { xcr0() }
+    } else {
+        1
+    }
+}
+
+/// Bytes of the extended state with the components of XCR0, uncompacted: the length of the ptrace regset.
+pub fn extended_state_bytes() -> u32 {
+    std::arch::x86_64::__cpuid_count(0xd, 0).ebx
+}
