@@ -156,8 +156,7 @@ fn section<T: Serialize>(out: &mut Vec<u8>, kind: SectionKind, value: &T) -> Res
 /// # Errors
 /// Only when a state cannot be represented; no type of this workspace can.
 pub fn encode(checkpoint: &Checkpoint) -> Result<Vec<u8>, Invalid> {
-    let mut out = Vec::new();
-    out.resize(HEADER_BYTES, 0);
+    let mut out = alloc::vec![0; HEADER_BYTES];
     let tree = &checkpoint.tree;
     let mut sections = 1;
     section(&mut out, SectionKind::Host, &tree.host)?;
