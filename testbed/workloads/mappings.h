@@ -37,6 +37,9 @@ static void read_areas(struct area_list *list, unsigned long from, unsigned long
         if (sscanf(line, "%lx-%lx %4s %lx %*s %lu %199[^\n]", &next.start, &next.end, next.protection, &next.offset,
                    &next.inode, next.name) >= 5) {
             area = next;
+            /* The inode number of a file without a name is the kernel's choice. */
+            if (strstr(area.name, " (deleted)"))
+                area.inode = 1;
         } else if (strncmp(line, "VmFlags:", 8) == 0 && area.start < to && area.end > from) {
             snprintf(area.flags, sizeof area.flags, "%.110s", line + 8);
             area.flags[strcspn(area.flags, "\n")] = 0;

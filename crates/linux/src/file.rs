@@ -68,6 +68,16 @@ pub fn extent(file: BorrowedFd<'_>, position: u64) -> Result<Option<(u64, u64)>>
     Ok(Some((start, end)))
 }
 
+/// Sets access and modification time (seconds, nanoseconds).
+///
+/// # Errors
+/// EPERM: not the owner.
+pub fn set_times(file: BorrowedFd<'_>, times: [(i64, i64); 2]) -> Result<()> {
+    let times = times.map(|(seconds, nanoseconds)| libc::timespec { tv_sec: seconds, tv_nsec: nanoseconds });
+    // SAFETY: an array of two live timespecs.
+    check_int("futimens", unsafe { libc::futimens(file.as_raw_fd(), times.as_ptr()) }).map(drop)
+}
+
 /// Duplicates onto the lowest free number at or above `minimum`, close-on-exec.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ pub mod file;
 pub mod kcmp;
 pub mod limits;
 pub mod memory;
+pub mod memory_file;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;

@@ -14,11 +14,18 @@ use std::os::fd::OwnedFd;
 pub mod character_device;
 pub mod directory;
 pub mod edge;
+pub mod memory_file;
 pub mod regular_file;
 
 /// Every kind of this build. One line each; the order decides who recognises a description first.
-pub const KINDS: &[&dyn Kind] =
-    &[&edge::Edge, &character_device::CharacterDevice, &directory::Directory, &regular_file::RegularFile];
+pub const KINDS: &[&dyn Kind] = &[
+    &edge::Edge,
+    &character_device::CharacterDevice,
+    &directory::Directory,
+    &memory_file::MemoryFileContent,
+    &memory_file::MemoryFile,
+    &regular_file::RegularFile,
+];
 
 /// When an object can be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -158,4 +165,15 @@ pub fn kind_of(envelope: &Envelope) -> Result<&'static dyn Kind> {
 /// GW1004 when the payload is not such a state.
 pub fn open<T: serde::de::DeserializeOwned>(envelope: &Envelope) -> Result<T> {
     envelope.open().map_err(|error| malformed(Subject::Object(format!("object {}", envelope.id)), error))
+}
+
+/// Asserts that a state comes back from its payload as it went in.
+#[cfg(test)]
+fn assert_round_trip<T: Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(state: &T) {
+    let captured = Captured::new(Vec::new(), state).unwrap();
+    let envelope =
+        Envelope { id: ObjectId(1), kind: KindId(4), version: 1, refs: Vec::new(), payload: captured.payload };
+    assert_eq!(&open::<T>(&envelope).unwrap(), state);
+    let cut = Envelope { payload: envelope.payload[..envelope.payload.len() - 1].to_vec(), ..envelope };
+    assert!(open::<T>(&cut).is_err(), "a cut payload was taken for a whole one");
 }

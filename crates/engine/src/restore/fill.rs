@@ -53,7 +53,7 @@ impl Filler {
     }
 }
 
-/// Writes ranges of a content.
+/// Writes ranges of a content; what the last page has behind the end of the file is not written.
 pub(super) fn write_content(
     sink: BorrowedFd<'_>,
     ranges: &[(u64, usize)],
@@ -61,9 +61,11 @@ pub(super) fn write_content(
 ) -> std::result::Result<(), Errno> {
     let error = |error: std::io::Error| Errno { number: error.raw_os_error().unwrap_or(5), call: "pwrite" };
     let file = File::from(sink.as_fd().try_clone_to_owned().map_err(error)?);
+    let end = file.metadata().map_err(error)?.len();
     let mut offset = 0;
     for (start, length) in ranges {
-        file.write_all_at(&bytes[offset..offset + length], *start).map_err(error)?;
+        let inside = (*length as u64).min(end.saturating_sub(*start)) as usize;
+        file.write_all_at(&bytes[offset..offset + inside], *start).map_err(error)?;
         offset += length;
     }
     Ok(())
