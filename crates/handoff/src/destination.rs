@@ -81,6 +81,8 @@ pub struct Destination {
     /// A record may be in the journal.
     noted: bool,
     receiving: bool,
+    /// The host was started anew since: the tasks are gone.
+    tasks_gone: bool,
     /// Made from a journal: what an earlier engine did after its last record is not known.
     recovered: bool,
     /// The source will not ask again.
@@ -114,6 +116,7 @@ impl Destination {
             totals: Totals::default(),
             noted: false,
             receiving: false,
+            tasks_gone: false,
             recovered: false,
             dismissed: false,
             moved: (0, 0),
@@ -142,10 +145,11 @@ impl Destination {
             patience,
         });
         destination.recovered = true;
+        destination.tasks_gone = destination.config.boot != boot;
         destination.noted = record.is_some();
         match record.map(|record| record.stage) {
             Some(Stage::Accepted) => destination.undo(now, Step::Hold, Side::Destination, Reason::EngineDied, false),
-            Some(Stage::Committed) if destination.config.boot == boot => destination.enter(now, Step::Resume),
+            Some(Stage::Committed) if !destination.tasks_gone => destination.enter(now, Step::Resume),
             Some(Stage::Committed) => destination.lose(now),
             Some(Stage::Resumed) => {
                 destination.state = State::Forward(Step::Release);
@@ -560,7 +564,8 @@ impl Destination {
     fn undo_next(&mut self, now: Instant) {
         let State::Undoing { remaining, by, reason, late } = &self.state else { return };
         if let Some(&deed) = remaining.last() {
-            return self.perform(deed);
+            // What could be removed died with its boot; what has the same names now is somebody else's.
+            return if deed == Deed::Discard && self.tasks_gone { self.done(now, deed) } else { self.perform(deed) };
         }
         let (by, reason, late) = (*by, reason.clone(), *late);
         if late && self.has_failed(Deed::Discard) && self.has_failed(Deed::Journal(Stage::Aborted)) {

@@ -506,7 +506,7 @@ impl Source {
     fn undo_next(&mut self, now: Instant) {
         let State::Undoing { remaining, end } = &mut self.state else { return };
         // What could not be undone must be found again: then the journal keeps its entry.
-        if !self.troubles.is_empty() && remaining.last() == Some(&Deed::Journal(Stage::Done)) {
+        if leaves_work(&self.troubles) && remaining.last() == Some(&Deed::Journal(Stage::Done)) {
             remaining.pop();
         }
         match remaining.last().copied() {
@@ -532,7 +532,7 @@ impl Source {
         loop {
             match deeds.get(*position).copied() {
                 Some(Deed::Kill) if self.tasks_gone => *position += 1,
-                Some(Deed::Journal(Stage::Done)) if !self.troubles.is_empty() => *position += 1,
+                Some(Deed::Journal(Stage::Done)) if leaves_work(&self.troubles) => *position += 1,
                 Some(deed) => return self.perform(deed),
                 None => break,
             }
@@ -542,8 +542,9 @@ impl Source {
     }
 
     fn end(&mut self, now: Instant, outcome: Outcome) {
-        // With trouble left, a later recovery may want to ask once more.
-        if self.troubles.is_empty() {
+        // With an entry left in the journal, a later recovery may want to ask once more.
+        let open = self.troubles.iter().any(|trouble| trouble.deed == Deed::Journal(Stage::Done));
+        if !open && !leaves_work(&self.troubles) {
             self.say(now, Message::Goodbye);
         }
         self.deadline = None;
@@ -657,6 +658,11 @@ impl Source {
             _ => {}
         }
     }
+}
+
+/// Something was not done that a later recovery must do. A stage that could not be noted does not count: the last one tells all.
+fn leaves_work(troubles: &[Trouble]) -> bool {
+    troubles.iter().any(|trouble| !matches!(trouble.deed, Deed::Journal(_)))
 }
 
 /// The pause before the next attempt to reconnect, after `tries` of them.

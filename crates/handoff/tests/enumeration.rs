@@ -64,3 +64,14 @@ fn every_combination_of_two_faults() {
 fn many_faults_at_random() {
     random(0..20_000);
 }
+
+#[test]
+#[ignore]
+fn deep() {
+    println!("{} runs with three faults", enumerate(3));
+}
+#[test]
+#[ignore]
+fn wide() {
+    random(1_000_000..1_010_000);
+}

@@ -26,6 +26,8 @@ pub(crate) enum Fault {
     Double,
     /// Message: it arrives, and once more much later, from a dead link as well.
     Ghost,
+    /// Message: it is lost, and turns up after the sender's patience for an answer has ended, from a dead link as well.
+    Late,
     /// Message and action: it takes very long.
     Delay,
     /// The link breaks before, and both notice.
@@ -45,11 +47,12 @@ use Fault::*;
 use Side::*;
 
 /// At a message; the first column of sides is the receiver's.
-pub(crate) const AT_MESSAGE: [Fault; 19] = [
+pub(crate) const AT_MESSAGE: [Fault; 20] = [
     Lose,
     FailAfter,
     Double,
     Ghost,
+    Late,
     Delay,
     Cut,
     Partition,

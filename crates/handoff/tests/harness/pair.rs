@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use godwit_deterministic::{Duration, Instant};
 use godwit_handoff::frame::Frame;
 use godwit_handoff::{
-    Action, Capabilities, Destination, DestinationConfig, Event, Message, MigrationId, Outcome, Packet, Patience, Side,
-    Source, SourceConfig, Stage, Verdict, Versions,
+    Action, Capabilities, Deed, Destination, DestinationConfig, Event, Message, MigrationId, Outcome, Packet, Patience,
+    Side, Source, SourceConfig, Stage, Verdict, Versions,
 };
 
 use crate::harness::fault::{AT_ACTION, AT_MESSAGE, Chooser, Death, Fault};
@@ -17,6 +17,7 @@ use crate::harness::world::{DestinationTasks, Host, World};
 pub(crate) const MIGRATION: MigrationId = MigrationId([7; 16]);
 const LATENCY: Duration = Duration::from_microseconds(100);
 const WORK: Duration = Duration::from_microseconds(50);
+const LATE: Duration = Duration::from_seconds(7);
 const LONG: Duration = Duration::from_seconds(45);
 
 #[derive(Clone, Debug)]
@@ -164,6 +165,10 @@ impl<'a> Pair<'a> {
         loop {
             self.drain()?;
             let engines = [self.source.is_some(), self.destination.is_some()];
+            let believes_in_doubt = self.source.as_ref().is_some_and(Source::is_in_doubt);
+            if believes_in_doubt && self.world.source.run() && !self.referee.rollback_not_noted {
+                return Err("the source believes that it is in doubt, and its tasks run".to_owned());
+            }
             self.referee.check(&self.world, &self.hosts[0], &self.hosts[1], engines)?;
             if !self.step()? {
                 return Ok(());
@@ -328,6 +333,10 @@ impl<'a> Pair<'a> {
                 let at = self.now + LONG;
                 self.schedule(at, Happening::Arrives { side, packet: packet.clone(), link, ghost: true });
             }
+            Some(Fault::Late) => {
+                self.schedule(self.now + LATE, Happening::Arrives { side, packet, link, ghost: true });
+                return Ok(());
+            }
             Some(Fault::DieBefore(victim, death)) => self.die(victim, death)?,
             Some(Fault::Cancel(victim)) => self.feed(victim, Event::Cancel),
             _ => {}
@@ -396,6 +405,10 @@ impl<'a> Pair<'a> {
                 }
             }
             Some(Fault::Lose | Fault::FailAfter) => {
+                let committed = self.host(side).record().is_some_and(|record| record.stage == Stage::Committed);
+                self.referee.turn_not_noted |= committed && deed == Deed::Journal(Stage::Aborted);
+                self.referee.verdict_not_noted |= side == Side::Source && deed == Deed::Journal(Stage::Committed);
+                self.referee.rollback_not_noted |= deed == Deed::Journal(Stage::RolledBack);
                 let refusal = "injected".into();
                 reports = vec![match &action {
                     Action::Reconnect => Event::LinkLost,
@@ -415,8 +428,7 @@ impl<'a> Pair<'a> {
     }
 
     fn perform(&mut self, side: Side, action: &Action) -> Result<Event, Violation> {
-        let record = self.hosts[index(side)].record();
-        self.referee.action(side, action, &self.world, record.as_ref())?;
+        self.referee.action(side, action, &self.world, &self.hosts[index(side)])?;
         Ok(match action {
             Action::WriteJournal(record) => {
                 self.hosts[index(side)].write(record);
@@ -548,7 +560,10 @@ impl<'a> Pair<'a> {
             return broken("the source has no outcome");
         }
         if doubt {
-            let justified = referee.forgotten || referee.lost_when_committed;
+            if !self.world.source.alive && !referee.source_host_died && !referee.verdict_not_noted {
+                return broken("in doubt about tasks that it has killed");
+            }
+            let justified = referee.forgotten || referee.lost_when_committed || referee.turn_not_noted;
             return if justified { Ok(()) } else { broken("in doubt without need") };
         }
         if runs_there && self.world.source.alive {
@@ -563,6 +578,11 @@ impl<'a> Pair<'a> {
             if !justified {
                 return broken("it runs nowhere");
             }
+        }
+        // A clean end leaves nothing to recover.
+        let clean = self.source.as_ref().is_some_and(|machine| machine.troubles().is_empty());
+        if clean && self.host(Side::Source).record().is_some_and(|record| record.stage != Stage::Done) {
+            return broken("the source's journal is still open");
         }
         let agrees = match source {
             Some(Outcome::Moved) => referee.resumed,

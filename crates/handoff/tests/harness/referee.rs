@@ -23,6 +23,12 @@ pub(crate) struct Referee {
     pub(crate) destination_host_died: bool,
     /// The destination host died between its decision and the note that it had resumed: nobody can say whether it ran.
     pub(crate) lost_when_committed: bool,
+    /// The source could not note that it rolled back: what is recovered from its journal may be in doubt without need.
+    pub(crate) rollback_not_noted: bool,
+    /// The destination could not note that it took its decision back.
+    pub(crate) turn_not_noted: bool,
+    /// The source could not note that it was to kill: what is recovered from its journal may be in doubt about nothing.
+    pub(crate) verdict_not_noted: bool,
     /// The destination's journal was taken away.
     pub(crate) forgotten: bool,
 }
@@ -36,15 +42,17 @@ fn demand(holds: bool, rule: &str) -> Result<(), Violation> {
 
 impl Referee {
     /// Before an action takes effect.
-    pub(crate) fn action(
-        &mut self,
-        side: Side,
-        action: &Action,
-        world: &World,
-        journal: Option<&Record>,
-    ) -> Result<(), Violation> {
-        let stage = journal.map(|record| record.stage);
+    pub(crate) fn action(&mut self, side: Side, action: &Action, world: &World, host: &Host) -> Result<(), Violation> {
+        let record = host.record();
+        let stage = record.as_ref().map(|record| record.stage);
+        let touches_tasks = !matches!(action, Action::WriteJournal(_) | Action::Reconnect);
+        let same_boot = record.is_none_or(|record| record.boot == host.boot);
+        demand(same_boot || !touches_tasks, "an action on tasks of an earlier boot")?;
         match (side, action) {
+            (Side::Destination, Action::WriteJournal(Record { stage: Stage::Committed, .. })) => {
+                let ready = matches!(world.destination, DestinationTasks::Skeleton { complete: true, held: true });
+                demand(ready, "the destination decided to own tasks that it does not have")
+            }
             (_, Action::Freeze) => demand(self.accept_heard, "frozen before the destination had accepted"),
             (_, Action::Capture) => demand(!world.source.run(), "captured a running process"),
             (Side::Source, Action::HoldStopped) => demand(world.source.traced, "held tasks that were not stopped"),
@@ -59,7 +67,9 @@ impl Referee {
             (_, Action::Resume) => {
                 self.resumed = true;
                 demand(stage == Some(Stage::Committed), "resumed without \"committed\" in the journal")?;
-                demand(!self.abort_said, "resumed after it had said that it never would")?;
+                // Where nothing is left (a record of the turn could not be written), nothing can be resumed.
+                let nothing_left = world.destination == DestinationTasks::None;
+                demand(!self.abort_said || nothing_left, "resumed after it had said that it never would")?;
                 demand(self.commit_left, "resumed without a commit")
             }
             (_, Action::Discard) => {
