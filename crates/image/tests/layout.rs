@@ -37,6 +37,31 @@ fn thread(tid: i32) -> Thread {
     }
 }
 
+fn space() -> AddressSpace {
+    let area = |start: u64, backing: Backing, name: &str| Area {
+        start,
+        end: start + 0x2000,
+        protection: 3,
+        flags: AreaFlags::DONT_FORK,
+        protection_key: 0,
+        backing,
+        name: name.to_owned(),
+    };
+    AddressSpace {
+        id: ObjectId(3),
+        layout: Layout { addresses: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], auxiliary_vector: vec![0; 32] },
+        executable: ObjectId(4),
+        areas: vec![
+            area(0x40_0000, Backing::File { object: ObjectId(4), offset: 4096 }, "/bin/worker"),
+            area(0x50_0000, Backing::Anonymous, "[heap]"),
+        ],
+        dumpable: 1,
+        huge_pages_disabled: false,
+        deny_write_execute: 0,
+        memory_merge: false,
+    }
+}
+
 fn sample() -> Checkpoint {
     let task = Task {
         pid: Pid(14),
@@ -55,15 +80,6 @@ fn sample() -> Checkpoint {
         threads: vec![thread(14), thread(15)],
         objects: Vec::new(),
     };
-    let area = |start: u64, backing: Backing, name: &str| Area {
-        start,
-        end: start + 0x2000,
-        protection: 3,
-        flags: AreaFlags::DONT_FORK,
-        protection_key: 0,
-        backing,
-        name: name.to_owned(),
-    };
     let object = |id: u32, text: &str| Envelope {
         id: ObjectId(id),
         kind: KindId(4),
@@ -71,24 +87,11 @@ fn sample() -> Checkpoint {
         refs: Vec::new(),
         payload: codec::encode(&text).expect("text is encodable"),
     };
-    let space = AddressSpace {
-        id: ObjectId(3),
-        layout: Layout { addresses: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], auxiliary_vector: vec![0; 32] },
-        executable: ObjectId(4),
-        areas: vec![
-            area(0x40_0000, Backing::File { object: ObjectId(4), offset: 4096 }, "/bin/worker"),
-            area(0x50_0000, Backing::Anonymous, "[heap]"),
-        ],
-        dumpable: 1,
-        huge_pages_disabled: false,
-        deny_write_execute: 0,
-        memory_merge: false,
-    };
     Checkpoint {
         tree: Tree {
             host: HostFacts { name: "one".to_owned(), kernel: "6.18".to_owned(), ..HostFacts::default() },
             tasks: vec![task],
-            spaces: vec![space],
+            spaces: vec![space()],
             tables: vec![FileTable {
                 id: ObjectId(1),
                 slots: vec![Slot { descriptor: 0, close_on_exec: true, description: ObjectId(5) }],
