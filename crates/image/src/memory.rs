@@ -1,5 +1,6 @@
 //! Address spaces and their areas (kernel: mm_struct, vm_area_struct).
 use crate::id::ObjectId;
+use crate::page_set::PageSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,10 @@ pub struct AddressSpace {
     pub executable: ObjectId,
     /// Ascending by start, disjoint.
     pub areas: Vec<Area>,
+    /// The parent process's space, when pages are still shared with it since the fork.
+    pub parent: Option<ObjectId>,
+    /// Pages that are the parent's very pages at the same addresses (copy-on-write): they do not travel again.
+    pub inherited: PageSet,
     /// Dumpable attribute (PR_GET_DUMPABLE).
     pub dumpable: u8,
     /// PR_GET_THP_DISABLE.

@@ -65,6 +65,52 @@ impl PageSet {
         self.runs.splice(first..last, [merged]);
     }
 
+    /// What is in both.
+    #[must_use]
+    pub fn intersection(&self, other: &PageSet) -> PageSet {
+        let mut both = PageSet::new();
+        let (mut a, mut b) = (0, 0);
+        while let (Some(x), Some(y)) = (self.runs.get(a), other.runs.get(b)) {
+            both.insert(Run { start: x.start.max(y.start), end: x.end.min(y.end) });
+            if x.end <= y.end { a += 1 } else { b += 1 }
+        }
+        both
+    }
+
+    /// What is in this set and not in the other.
+    #[must_use]
+    pub fn difference(&self, other: &PageSet) -> PageSet {
+        let mut rest = PageSet::new();
+        for run in &self.runs {
+            let mut start = run.start;
+            let first = other.runs.partition_point(|cut| cut.end <= run.start);
+            for cut in other.runs[first..].iter().take_while(|cut| cut.start < run.end) {
+                rest.insert(Run { start, end: cut.start });
+                start = start.max(cut.end);
+            }
+            rest.insert(Run { start, end: run.end });
+        }
+        rest
+    }
+
+    /// Everything of another set, too.
+    pub fn extend(&mut self, other: &PageSet) {
+        for run in &other.runs {
+            self.insert(*run);
+        }
+    }
+
+    /// Whether a set from outside keeps the promise of its type: ascending, disjoint, never adjacent, page-aligned.
+    pub fn is_sound(&self) -> bool {
+        self.runs.windows(2).all(|pair| pair[0].end < pair[1].start)
+            && self.runs.iter().all(|run| run.start < run.end && (run.start | run.end) % 4096 == 0)
+    }
+
+    /// Whether it is empty.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
     /// Whether the byte at `address` is in the set.
     pub fn contains(&self, address: u64) -> bool {
         let index = self.runs.partition_point(|run| run.end <= address);
@@ -101,6 +147,14 @@ mod tests {
             }
             for (index, bit) in bits.iter().enumerate() {
                 assert_eq!(set.contains(index as u64), *bit);
+            }
+            let other: PageSet = [Run { start: 3, end: 17 }, Run { start: 20, end: 21 }, Run { start: 40, end: 64 }]
+                .into_iter()
+                .collect();
+            let (both, rest) = (set.intersection(&other), set.difference(&other));
+            for (index, bit) in bits.iter().enumerate() {
+                assert_eq!(both.contains(index as u64), *bit && other.contains(index as u64));
+                assert_eq!(rest.contains(index as u64), *bit && !other.contains(index as u64));
             }
             assert_eq!(set.bytes(), bits.iter().filter(|bit| **bit).count() as u64);
             assert!(set.runs().windows(2).all(|pair| pair[0].end < pair[1].start));

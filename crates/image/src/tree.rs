@@ -101,6 +101,16 @@ impl Tree {
         known: &impl Fn(&ObjectId) -> Result<(), String>,
     ) -> Result<(), String> {
         known(&space.executable)?;
+        let before = |parent: ObjectId| {
+            self.spaces.iter().take_while(|other| other.id != space.id).any(|other| other.id == parent)
+        };
+        if space.parent.is_some_and(|parent| !before(parent)) || (space.parent.is_none() && !space.inherited.is_empty())
+        {
+            return Err(format!("space {} inherits from none before it", space.id));
+        }
+        if !space.inherited.is_sound() {
+            return Err(format!("inherited pages of space {} are out of order", space.id));
+        }
         let mut previous = 0;
         for area in &space.areas {
             if area.start < previous

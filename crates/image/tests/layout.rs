@@ -55,6 +55,8 @@ fn space() -> AddressSpace {
             area(0x40_0000, Backing::File { object: ObjectId(4), offset: 4096 }, "/bin/worker"),
             area(0x50_0000, Backing::Anonymous, "[heap]"),
         ],
+        parent: None,
+        inherited: godwit_image::page_set::PageSet::new(),
         dumpable: 1,
         huge_pages_disabled: false,
         deny_write_execute: 0,

@@ -8,6 +8,7 @@ use crate::look::{Look, Purpose};
 use crate::procfs;
 use crate::resource::KINDS;
 use godwit_image::memory::{AddressSpace, Layout};
+use godwit_image::page_set::PageSet;
 use godwit_image::signal::{Action, AlternateStack, Queued};
 use godwit_image::task::{Scheduling, State, Task, Thread};
 use godwit_image::tree::Tree;
@@ -261,12 +262,22 @@ pub(super) fn capture(
             let areas = space::areas(first, capture)?;
             let executable = Look::link(first, "exe", Purpose::Executable, 0)?;
             let executable = capture.file(&executable, false)?;
-            spaces.push(space::pages(first, id, &areas)?);
+            let mut pages = space::pages(first, id, &areas)?;
+            let parent = parent_space(&stat, tree);
+            let inherited = match parent
+                .and_then(|parent| Some((spaces.iter().find(|s| s.space == parent)?, tree.space(parent)?)))
+            {
+                Some((of_parent, space)) => space::inherited(&mut pages, of_parent, &space.inherited)?,
+                None => PageSet::new(),
+            };
+            spaces.push(pages);
             tree.spaces.push(AddressSpace {
                 id,
                 layout,
                 executable,
                 areas,
+                parent: if inherited.is_empty() { None } else { parent },
+                inherited,
                 dumpable: dumpable as u8,
                 huge_pages_disabled: huge_pages != 0,
                 deny_write_execute: write_execute as u32,
@@ -296,6 +307,11 @@ pub(super) fn capture(
         threads,
         objects,
     })
+}
+
+/// The address space of the parent process, if the parent is in the tree.
+fn parent_space(stat: &godwit_linux::proc::stat::Stat, tree: &Tree) -> Option<ObjectId> {
+    tree.tasks.iter().find(|task| task.pid == Pid(stat.parent)).and_then(|task| task.space)
 }
 
 fn shared_space(tid: i32, spaces: &[SpacePages]) -> Result<Option<ObjectId>> {

@@ -4,6 +4,7 @@
 use crate::failure::{About, Result};
 use crate::resource::{self, Made, Stage};
 use godwit_image::memory::{Backing, PAGE_BYTES};
+use godwit_image::page_set::{PageSet, Run};
 use godwit_image::task::State;
 use godwit_image::tree::Tree;
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
@@ -37,6 +38,8 @@ pub struct Restorer {
     puppets: BTreeMap<Pid, Puppet>,
     fillers: BTreeMap<ObjectId, fill::Filler>,
     built: BTreeSet<ObjectId>,
+    /// What was written into each space, for the children that inherit from it.
+    filled: BTreeMap<ObjectId, PageSet>,
     cleaned: BTreeSet<ObjectId>,
     held: bool,
 }
@@ -96,6 +99,7 @@ impl Restorer {
             puppets: BTreeMap::new(),
             fillers: BTreeMap::new(),
             built: BTreeSet::new(),
+            filled: BTreeMap::new(),
             cleaned: BTreeSet::new(),
             held: false,
         })
@@ -146,6 +150,10 @@ impl Restorer {
             return Err(Refusal::new(Code::MALFORMED, Subject::Object(format!("object {owner}")), "it owns no pages"));
         }
         self.build_space(owner)?;
+        let filled = self.filled.entry(owner).or_default();
+        for (start, length) in ranges {
+            filled.insert(Run { start: *start, end: start.saturating_add(*length as u64) });
+        }
         match self.fillers.get_mut(&owner) {
             Some(filler) => filler.write(ranges, bytes),
             None => Err(missing(owner)),

@@ -3,11 +3,13 @@ use super::fill::Filler;
 use super::{ADDRESS_MAX, Restorer, missing};
 use crate::failure::{About, Result};
 use godwit_image::memory::{AddressSpace, Area, AreaFlags, Backing};
+use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::program::{Argument, Program};
 use godwit_linux::ptrace;
 
 const SYS_MMAP: i64 = 9;
+const SYS_MPROTECT: i64 = 10;
 const SYS_MUNMAP: i64 = 11;
 const SYS_MADVISE: i64 = 28;
 const SYS_PRCTL: i64 = 157;
@@ -21,6 +23,7 @@ const PR_SET_MM_MAP: u64 = 14;
 const ARCH_MAP_VDSO_64: u64 = 0x2003;
 const RSEQ_FLAG_UNREGISTER: u64 = 1;
 const MLOCK_ONFAULT: u64 = 1;
+const MADV_DONTNEED: u64 = 4;
 
 /// MAP_* bits.
 mod map {
@@ -46,6 +49,27 @@ const ADVICE: [(u32, u64); 8] = [
     (AreaFlags::SEQUENTIAL, 2),
     (AreaFlags::RANDOM, 1),
 ];
+
+/// A range that a fork keeps from its parent.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    range: Run,
+    /// PROT_* bits in the parent.
+    protection: u32,
+}
+
+/// Whether a fork's mapping of the parent's area is the child's area: private, of the same object at the same place.
+fn alike(child: &Area, parent: &Area) -> bool {
+    let same_backing = match (&child.backing, &parent.backing) {
+        (Backing::Anonymous, Backing::Anonymous) => true,
+        (Backing::File { object: a, offset: x }, Backing::File { object: b, offset: y }) => {
+            a == b && x.wrapping_sub(child.start) == y.wrapping_sub(parent.start)
+        }
+        _ => false,
+    };
+    let kind = AreaFlags::SHARED | AreaFlags::GROWS_DOWN | AreaFlags::HUGE_TLB | AreaFlags::NO_RESERVE;
+    same_backing && child.flags & kind == parent.flags & kind
+}
 
 impl Restorer {
     /// The first living task of a space.
@@ -75,20 +99,59 @@ impl Restorer {
         let pid = self.owner_of(id)?;
         self.create(pid)?;
         let space = self.tree.space(id).cloned().ok_or_else(|| missing(id))?;
-        self.clear(pid, &space)?;
-        self.map(pid, &space)?;
+        let kept = self.kept(pid, &space);
+        self.clear(pid, &space, &kept)?;
+        self.map(pid, &space, &kept)?;
+        self.forget_foreign_pages(pid, &space, &kept)?;
         self.built.insert(id);
         self.fillers.insert(id, Filler::open(pid)?);
         Ok(())
     }
 
-    /// Unmaps all but the arena and sets the layout.
-    fn clear(&mut self, pid: Pid, space: &AddressSpace) -> Result<()> {
-        let (start, end) = (self.arena.base(), self.arena.base() + self.arena.length() as u64);
+    /// Ranges of the parent's space that a fork inherits and keeps, because pages in them are shared copy-on-write. They
+    /// carry their area in the child, and the protection that they have now.
+    fn kept(&self, pid: Pid, space: &AddressSpace) -> Vec<Kept> {
+        let parent_task = self.tree.tasks.iter().find(|task| task.pid == pid).map(|task| task.parent);
+        let of_parent_task =
+            self.tree.tasks.iter().find(|task| Some(task.pid) == parent_task).and_then(|task| task.space);
+        let parent = space.parent.filter(|parent| of_parent_task == Some(*parent) && self.built.contains(parent));
+        let Some(parent) = parent.and_then(|parent| self.tree.space(parent)) else { return Vec::new() };
+        // After an execve nothing is shared; an equal program file is what lets PR_SET_MM_MAP leave it alone.
+        if parent.executable != space.executable {
+            return Vec::new();
+        }
+        let mut kept = Vec::new();
+        let mut first = 0;
+        for area in space.areas.iter().filter(|area| area.backing != Backing::Kernel && !area.has(AreaFlags::SHARED)) {
+            while parent.areas.get(first).is_some_and(|other| other.end <= area.start) {
+                first += 1;
+            }
+            for other in parent.areas[first..].iter().take_while(|other| other.start < area.end) {
+                let range = Run { start: area.start.max(other.start), end: area.end.min(other.end) };
+                let shares = !space.inherited.intersection(&[range].into_iter().collect()).is_empty();
+                if shares && alike(area, other) {
+                    kept.push(Kept { range, protection: other.protection });
+                }
+            }
+        }
+        kept
+    }
+
+    /// Unmaps all but the arena and what is kept, and sets the layout.
+    fn clear(&mut self, pid: Pid, space: &AddressSpace, kept: &[Kept]) -> Result<()> {
+        let mut stay: PageSet = kept.iter().map(|kept| kept.range).collect();
+        stay.insert(Run { start: self.arena.base(), end: self.arena.base() + self.arena.length() as u64 });
+        let everything: PageSet = [Run { start: 0x1_0000, end: ADDRESS_MAX }].into_iter().collect();
         let mut program = Program::new();
-        program.call("munmap", SYS_MUNMAP, [0x1_0000_u64.into(), (start - 0x1_0000).into()]);
-        program.call("munmap", SYS_MUNMAP, [end.into(), (ADDRESS_MAX - end).into()]);
+        for gap in everything.difference(&stay).runs() {
+            program.call("munmap", SYS_MUNMAP, [gap.start.into(), gap.bytes().into()]);
+            if program.calls().len() >= CALLS_MAX {
+                self.run(pid, &std::mem::take(&mut program))?;
+            }
+        }
         let executable = self.inherited_number(space.executable).ok_or_else(|| missing(space.executable))?;
+        // The program file cannot be changed while it is mapped (EBUSY): a fork that keeps areas has it already.
+        let executable = if kept.is_empty() { executable } else { -1 };
         let auxiliary = program.data(&space.layout.auxiliary_vector);
         let mut map = Vec::with_capacity(104);
         for address in space.layout.addresses {
@@ -111,8 +174,9 @@ impl Restorer {
         self.run(pid, &program).map(drop)
     }
 
-    /// Maps every area.
-    fn map(&mut self, pid: Pid, space: &AddressSpace) -> Result<()> {
+    /// Maps every area, or the parts of it that are not kept from the parent.
+    fn map(&mut self, pid: Pid, space: &AddressSpace, kept: &[Kept]) -> Result<()> {
+        let stay: PageSet = kept.iter().map(|kept| kept.range).collect();
         let mut program = Program::new();
         let mut kernel_start = None;
         for area in &space.areas {
@@ -120,7 +184,24 @@ impl Restorer {
                 kernel_start.get_or_insert(area.start);
                 continue;
             }
-            self.map_area(&mut program, area)?;
+            let whole: PageSet = [Run { start: area.start, end: area.end }].into_iter().collect();
+            for part in whole.difference(&stay).runs() {
+                self.map_area(&mut program, area, *part)?;
+            }
+            if program.calls().len() >= CALLS_MAX {
+                self.run(pid, &std::mem::take(&mut program))?;
+            }
+        }
+        for kept in kept {
+            let area = space.areas.iter().find(|area| area.start <= kept.range.start && kept.range.end <= area.end);
+            if let Some(area) = area.filter(|area| area.protection != kept.protection) {
+                let range = kept.range;
+                program.call(
+                    "mprotect",
+                    SYS_MPROTECT,
+                    [range.start.into(), range.bytes().into(), area.protection.into()],
+                );
+            }
             if program.calls().len() >= CALLS_MAX {
                 self.run(pid, &std::mem::take(&mut program))?;
             }
@@ -132,7 +213,25 @@ impl Restorer {
         self.check_kernel_areas(pid, space)
     }
 
-    fn map_area(&self, program: &mut Program, area: &Area) -> Result<()> {
+    /// Drops pages of the parent that the fork brought along and the child never had, or has its own version of.
+    fn forget_foreign_pages(&mut self, pid: Pid, space: &AddressSpace, kept: &[Kept]) -> Result<()> {
+        let Some(parent) = space.parent.filter(|_| !kept.is_empty()) else { return Ok(()) };
+        let mut brought = self.filled.get(&parent).cloned().unwrap_or_default();
+        if let Some(of_parent) = self.tree.space(parent) {
+            brought.extend(&of_parent.inherited);
+        }
+        let ranges: PageSet = kept.iter().map(|kept| kept.range).collect();
+        let mut program = Program::new();
+        for run in brought.intersection(&ranges).difference(&space.inherited).runs() {
+            program.call("madvise", SYS_MADVISE, [run.start.into(), run.bytes().into(), MADV_DONTNEED.into()]);
+            if program.calls().len() >= CALLS_MAX {
+                self.run(pid, &std::mem::take(&mut program))?;
+            }
+        }
+        self.run(pid, &program).map(drop)
+    }
+
+    fn map_area(&self, program: &mut Program, area: &Area, part: Run) -> Result<()> {
         let mut flags = map::FIXED_NOREPLACE;
         flags |= if area.has(AreaFlags::SHARED) { map::SHARED } else { map::PRIVATE };
         if area.has(AreaFlags::GROWS_DOWN) {
@@ -142,7 +241,7 @@ impl Restorer {
             flags |= map::NORESERVE;
         }
         let (descriptor, offset) = match self.backing_number(&area.backing)? {
-            Some((number, offset)) => (number, offset),
+            Some((number, offset)) => (number, offset + (part.start - area.start)),
             None => {
                 flags |= map::ANONYMOUS;
                 (-1, 0)
@@ -152,8 +251,8 @@ impl Restorer {
             "mmap",
             SYS_MMAP,
             [
-                area.start.into(),
-                area.bytes().into(),
+                part.start.into(),
+                part.bytes().into(),
                 area.protection.into(),
                 flags.into(),
                 descriptor.into(),
