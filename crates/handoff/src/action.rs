@@ -76,7 +76,7 @@ pub enum Action {
     },
     /// See [`Deed::Receive`]. Report [`Event::Done`] once it is under way; meanwhile [`Event::Moved`].
     Receive,
-    /// See [`Deed::Build`]. What was received must equal these totals.
+    /// See [`Deed::Build`]. The lanes may still be delivering; what they have delivered in the end must equal these totals.
     Build(Totals),
     /// See [`Deed::Resume`]. Report [`Event::Done`], or [`Event::ResumeFailed`].
     Resume,

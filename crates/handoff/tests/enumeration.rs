@@ -1,77 +1,79 @@
 //! Every message and every action with everything that can go wrong at it, to a depth; at random beyond it.
+//!
+//! Deeper: `HANDOFF_FAULTS=3 HANDOFF_DEATHS=5 HANDOFF_SEEDS=1000000 cargo test -p godwit-handoff --test enumeration -- --nocapture`
 
 mod harness;
 
 use godwit_deterministic::{Exhaustive, Random};
+use godwit_handoff::mark;
 
-use harness::fault::Chooser;
+use harness::fault::{Chooser, Menu};
 use harness::pair::Pair;
 
-/// Runs of one enumeration; panics with the story of the first violation.
-fn enumerate(depth: usize) -> u64 {
+/// A number that the environment may raise.
+fn setting(name: &str, usual: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().expect("the setting is a number"),
+        Err(_) => usual,
+    }
+}
+
+/// Runs every combination of up to `depth` faults; panics with the story of the first violation.
+fn enumerate(menu: Menu, depth: usize) -> u64 {
     let mut generator = Exhaustive::new();
     let mut runs = 0;
     while generator.more() {
-        let mut pair = Pair::new(Chooser::All(&mut generator, depth), |_, _| {});
-        let result = pair.run();
-        drop(pair);
+        let result = Pair::new(Chooser::All(&mut generator, menu, depth), |_, _| {}).run();
         runs += 1;
         if let Err(violation) = result {
             let choices = generator.choices();
-            let mut again = Pair::new(Chooser::Again(Exhaustive::replay(&choices), depth), |_, _| {});
+            let mut again = Pair::new(Chooser::Again(Exhaustive::replay(&choices), menu, depth), |_, _| {});
             again.trace = Some(String::new());
-            let _ = again.run();
+            let repeated = again.run();
+            assert_eq!(repeated, Err(violation.clone()), "a run must be repeatable");
             panic!("{violation}\nchoices {choices:?}\n{}", again.trace.unwrap_or_default());
         }
     }
     runs
 }
 
-fn random(seeds: std::ops::Range<u64>) {
-    for seed in seeds {
-        let run = |trace: bool| {
-            let mut random = Random::new(seed);
-            let rarity = 3 + random.below(60);
-            let mut pair = Pair::new(Chooser::Dice(random, rarity), |_, _| {});
-            pair.trace = trace.then(String::new);
-            let result = pair.run();
-            (result, pair.trace)
-        };
-        if let (Err(violation), _) = run(false) {
-            panic!("{violation}\nseed {seed}\n{}", run(true).1.unwrap_or_default());
-        }
+/// One run with faults at random.
+fn dice(seed: u64, trace: bool) -> (Result<(), String>, String) {
+    let mut random = Random::new(seed);
+    let rarity = 3 + random.below(60);
+    let mut pair = Pair::new(Chooser::Dice(random, rarity), |_, _| {});
+    pair.trace = trace.then(String::new);
+    let result = pair.run();
+    (result, pair.trace.unwrap_or_default())
+}
+
+/// One test, because the marks at its end count what the whole program has reached.
+#[test]
+fn no_combination_of_faults_breaks_an_invariant_and_every_rare_branch_is_reached() {
+    assert_eq!(enumerate(Menu::Everything, 0), 1);
+    let depth = setting("HANDOFF_FAULTS", 2) as usize;
+    let runs = enumerate(Menu::Everything, depth);
+    println!("{runs} runs with up to {depth} faults");
+    assert!(runs > 50_000, "the enumeration has shrunk to {runs} runs");
+    for mark in mark::ALL {
+        println!("{:>10} times: {}", mark.hits(), mark.name());
+        assert!(mark.hits() > 0, "not reached: {}", mark.name());
     }
 }
 
 #[test]
-fn nothing_goes_wrong() {
-    let mut pair = Pair::new(Chooser::Never, |_, _| {});
-    pair.trace = Some(String::new());
-    let result = pair.run();
-    assert_eq!(result, Ok(()), "{}", pair.trace.unwrap_or_default());
-    println!("{}", pair.trace.unwrap_or_default());
+fn no_combination_of_more_deaths_and_cuts_breaks_an_invariant() {
+    let depth = setting("HANDOFF_DEATHS", 3) as usize;
+    println!("{} runs with up to {depth} deaths and cuts", enumerate(Menu::Deaths, depth));
 }
 
 #[test]
-fn every_combination_of_two_faults() {
-    let runs = enumerate(1);
-    println!("{runs} runs with one fault");
-    let runs = enumerate(2);
-    println!("{runs} runs with two faults");
-}
-
-#[test]
-fn many_faults_at_random() {
-    random(0..20_000);
-}
-
-#[test]
-#[ignore]
-fn deep() {
-    println!("{} runs with three faults", enumerate(3));
-}
-#[test]
-#[ignore]
-fn wide() {
-    random(1_000_000..1_010_000);
+fn many_faults_at_random_break_no_invariant() {
+    let seeds = setting("HANDOFF_SEEDS", 50_000);
+    for seed in 0..seeds {
+        if let (Err(violation), _) = dice(seed, false) {
+            panic!("{violation}\nseed {seed}\n{}", dice(seed, true).1);
+        }
+    }
+    println!("{seeds} seeds");
 }

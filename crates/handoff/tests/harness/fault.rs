@@ -28,6 +28,8 @@ pub(crate) enum Fault {
     Ghost,
     /// Message: it is lost, and turns up after the sender's patience for an answer has ended, from a dead link as well.
     Late,
+    /// Message: before it the same arrives, but about another migration.
+    Stray,
     /// Message and action: it takes very long.
     Delay,
     /// The link breaks before, and both notice.
@@ -47,12 +49,13 @@ use Fault::*;
 use Side::*;
 
 /// At a message; the first column of sides is the receiver's.
-pub(crate) const AT_MESSAGE: [Fault; 20] = [
+pub(crate) const AT_MESSAGE: [Fault; 21] = [
     Lose,
     FailAfter,
     Double,
     Ghost,
     Late,
+    Stray,
     Delay,
     Cut,
     Partition,
@@ -92,23 +95,49 @@ pub(crate) const AT_ACTION: [Fault; 18] = [
     Cancel(Destination),
 ];
 
+/// Which faults are enumerated.
+#[derive(Clone, Copy)]
+pub(crate) enum Menu {
+    /// All that are possible at the event.
+    Everything,
+    /// Dying engines and breaking links: few, so that more of them can be combined.
+    Deaths,
+}
+
+impl Menu {
+    fn allows(self, fault: Fault) -> bool {
+        match self {
+            Menu::Everything => true,
+            Menu::Deaths => matches!(fault, Cut | DieBefore(_, Engine) | DieAfter(_, Engine)),
+        }
+    }
+}
+
 /// Who chooses the faults of a run.
 pub(crate) enum Chooser<'a> {
     /// Nothing goes wrong.
     Never,
     /// Every combination of at most so many faults.
-    All(&'a mut Exhaustive, usize),
+    All(&'a mut Exhaustive, Menu, usize),
     /// One of those again.
-    Again(Replay, usize),
+    Again(Replay, Menu, usize),
     /// At random, each event with one chance in so many.
     Dice(Random, u64),
-    /// Exactly one: at the n-th occasion (counted down) this one.
-    One(usize, Fault),
+    /// This one wherever it is possible.
+    Each(Fault),
 }
 
 impl Chooser<'_> {
     /// The fault at this event, if any. Heartbeats are too many to enumerate, so there only the dice fall.
     pub(crate) fn choose(&mut self, faults: &[Fault], is_heartbeat: bool) -> Option<Fault> {
+        let allowed: Vec<Fault>;
+        let faults = match self {
+            Chooser::All(_, menu, _) | Chooser::Again(_, menu, _) => {
+                allowed = faults.iter().copied().filter(|fault| menu.allows(*fault)).collect();
+                &allowed
+            }
+            _ => faults,
+        };
         let index = match self {
             Chooser::Never => 0,
             Chooser::Dice(random, rarity) => {
@@ -118,22 +147,18 @@ impl Chooser<'_> {
                 random.below(faults.len() as u64) as usize + 1
             }
             _ if is_heartbeat => 0,
-            Chooser::All(_, 0) | Chooser::Again(_, 0) => 0,
-            Chooser::All(generator, budget) => {
+            Chooser::All(_, _, 0) | Chooser::Again(_, _, 0) => 0,
+            Chooser::All(generator, _, budget) => {
                 let index = generator.below(faults.len() + 1);
                 *budget -= usize::from(index > 0);
                 index
             }
-            Chooser::Again(replay, budget) => {
+            Chooser::Again(replay, _, budget) => {
                 let index = replay.below(faults.len() + 1);
                 *budget -= usize::from(index > 0);
                 index
             }
-            Chooser::One(countdown, fault) => {
-                let hit = *countdown == 0;
-                *countdown = countdown.wrapping_sub(1);
-                return (hit && faults.contains(fault)).then_some(*fault);
-            }
+            Chooser::Each(fault) => return faults.contains(fault).then_some(*fault),
         };
         index.checked_sub(1).map(|index| faults[index])
     }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub(crate) mod fault;
+pub(crate) mod judge;
 pub(crate) mod pair;
 pub(crate) mod referee;
 pub(crate) mod world;

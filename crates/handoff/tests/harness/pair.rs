@@ -6,13 +6,13 @@ use std::fmt::Write as _;
 use godwit_deterministic::{Duration, Instant};
 use godwit_handoff::frame::Frame;
 use godwit_handoff::{
-    Action, Capabilities, Deed, Destination, DestinationConfig, Event, Message, MigrationId, Outcome, Packet, Patience,
-    Side, Source, SourceConfig, Stage, Verdict, Versions,
+    Action, Capabilities, Deed, Destination, DestinationConfig, Event, Message, MigrationId, Packet, Patience, Side,
+    Source, SourceConfig, Stage, Versions,
 };
 
 use crate::harness::fault::{AT_ACTION, AT_MESSAGE, Chooser, Death, Fault};
 use crate::harness::referee::{Referee, Violation};
-use crate::harness::world::{DestinationTasks, Host, World};
+use crate::harness::world::{Host, World};
 
 pub(crate) const MIGRATION: MigrationId = MigrationId([7; 16]);
 const LATENCY: Duration = Duration::from_microseconds(100);
@@ -21,7 +21,7 @@ const LATE: Duration = Duration::from_seconds(7);
 const LONG: Duration = Duration::from_seconds(45);
 
 #[derive(Clone, Debug)]
-enum Happening {
+pub(super) enum Happening {
     /// A packet reaches `side` over the link with this number; a ghost needs no link.
     Arrives { side: Side, packet: Packet, link: u32, ghost: bool },
     /// The action at the head of this engine's queue ends.
@@ -47,10 +47,10 @@ pub(crate) struct Pair<'a> {
     pub(crate) referee: Referee,
     pub(crate) source: Option<Source>,
     pub(crate) destination: Option<Destination>,
-    hosts: [Host; 2],
+    pub(super) hosts: [Host; 2],
     engines: [u32; 2],
     workers: [Worker; 2],
-    pending: Vec<(Instant, u64, Happening)>,
+    pub(super) pending: Vec<(Instant, u64, Happening)>,
     /// When the last packet in each direction arrives: the link keeps their order.
     arrived: [Instant; 2],
     sequence: u64,
@@ -64,7 +64,7 @@ pub(crate) struct Pair<'a> {
     pub(crate) faults: Vec<Fault>,
 }
 
-fn index(side: Side) -> usize {
+pub(super) fn index(side: Side) -> usize {
     match side {
         Side::Source => 0,
         Side::Destination => 1,
@@ -333,6 +333,10 @@ impl<'a> Pair<'a> {
                 let at = self.now + LONG;
                 self.schedule(at, Happening::Arrives { side, packet: packet.clone(), link, ghost: true });
             }
+            Some(Fault::Stray) => {
+                let stray = Packet { migration: MigrationId([8; 16]), message: packet.message.clone() };
+                self.feed(side, Event::Received(stray));
+            }
             Some(Fault::Late) => {
                 self.schedule(self.now + LATE, Happening::Arrives { side, packet, link, ghost: true });
                 return Ok(());
@@ -469,7 +473,7 @@ impl<'a> Pair<'a> {
         Ok(())
     }
 
-    fn die(&mut self, side: Side, death: Death) -> Result<(), Violation> {
+    pub(super) fn die(&mut self, side: Side, death: Death) -> Result<(), Violation> {
         let there = [self.source.is_some(), self.destination.is_some()][index(side)];
         match side {
             Side::Source => self.source = None,
@@ -509,7 +513,7 @@ impl<'a> Pair<'a> {
         Ok(())
     }
 
-    fn restart(&mut self, side: Side) {
+    pub(super) fn restart(&mut self, side: Side) {
         let host = &self.hosts[index(side)];
         let record = host.record();
         let (now, boot) = (self.now, host.boot);
@@ -524,78 +528,5 @@ impl<'a> Pair<'a> {
             _ => {}
         }
         self.log(|| format!("{side}: restarted"));
-    }
-
-    /// What a person or a guardian does when all is quiet: runs what was left to recover. False if there is nothing.
-    fn heal(&mut self) -> bool {
-        let mut healed = false;
-        let troubled = [
-            self.source.as_ref().is_none_or(|machine| !machine.troubles().is_empty() || machine.is_in_doubt()),
-            self.destination.as_ref().is_none_or(|machine| !machine.troubles().is_empty()),
-        ];
-        // The destination first, so that it can answer.
-        for side in [Side::Destination, Side::Source] {
-            let open = self.hosts[index(side)].record().is_some_and(|record| record.stage != Stage::Done);
-            if troubled[index(side)] && open {
-                let _ = self.die(side, Death::Engine);
-                self.pending.retain(|(.., happening)| !matches!(happening, Happening::Restart { .. }));
-                self.restart(side);
-                healed = true;
-            }
-        }
-        healed
-    }
-
-    /// What must be true when everything has come to rest.
-    fn judge(&mut self) -> Result<(), Violation> {
-        let referee = &self.referee;
-        let source = self.source.as_ref().and_then(Source::outcome);
-        let runs_here = self.world.source.run();
-        let runs_there = self.world.destination == DestinationTasks::Running;
-        let doubt = matches!(source, Some(Outcome::InDoubt(_)));
-        let broken = |text: &str| Err(format!("at the end: {text}; source {source:?}, {:?}, {referee:?}", self.world));
-        if let Some(machine) = &self.source
-            && machine.outcome().is_none()
-        {
-            return broken("the source has no outcome");
-        }
-        if doubt {
-            if !self.world.source.alive && !referee.source_host_died && !referee.verdict_not_noted {
-                return broken("in doubt about tasks that it has killed");
-            }
-            let justified = referee.forgotten || referee.lost_when_committed || referee.turn_not_noted;
-            return if justified { Ok(()) } else { broken("in doubt without need") };
-        }
-        if runs_there && self.world.source.alive {
-            return broken("it runs there and is still here");
-        }
-        if runs_here && self.world.destination != DestinationTasks::None && !referee.forgotten {
-            return broken("it runs here and something is left there");
-        }
-        if !runs_here && !runs_there {
-            let justified =
-                if self.world.source.alive { false } else { referee.source_host_died || referee.destination_host_died };
-            if !justified {
-                return broken("it runs nowhere");
-            }
-        }
-        // A clean end leaves nothing to recover.
-        let clean = self.source.as_ref().is_some_and(|machine| machine.troubles().is_empty());
-        if clean && self.host(Side::Source).record().is_some_and(|record| record.stage != Stage::Done) {
-            return broken("the source's journal is still open");
-        }
-        let agrees = match source {
-            Some(Outcome::Moved) => referee.resumed,
-            Some(Outcome::RolledBack { .. } | Outcome::Checked) => runs_here || referee.source_host_died,
-            Some(Outcome::Lost) => referee.source_host_died,
-            Some(_) => false,
-            None => true,
-        };
-        if agrees { Ok(()) } else { broken("the outcome is not the truth") }
-    }
-
-    /// Has the destination's answer to the source been one that only a person can settle?
-    pub(crate) fn is_verdict_for_a_person(verdict: Verdict) -> bool {
-        matches!(verdict, Verdict::Unknown | Verdict::Lost)
     }
 }

@@ -4,18 +4,20 @@
 //! Once the commit may have left it is in doubt ([`State::Doubt`]) until it hears what the destination's journal says; then it
 //! either clears away ([`State::Closing`]) or undoes. It never guesses.
 
+mod doubt;
+
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
 
-use godwit_deterministic::{Duration, Instant};
+use godwit_deterministic::Instant;
 use godwit_strategy::{Decision, Phase, Progress, Row, decide_round};
 
-use crate::action::{Action, Event, Settlement};
+use crate::action::{Action, Event};
 use crate::capability::Capabilities;
 use crate::identity::{BootId, MigrationId, Side, Versions};
 use crate::journal::{Record, Stage};
-use crate::link::{Link, Pulse};
+use crate::link::Link;
 use crate::mark;
 use crate::message::{Message, Packet, Verdict};
 use crate::outcome::{Doubt, Outcome, Peer, Trouble};
@@ -23,6 +25,7 @@ use crate::patience::Patience;
 use crate::reason::{Opaque, Reason};
 use crate::step::{Deed, Step, TABLE};
 use crate::timeline::Timeline;
+use doubt::Asking;
 
 /// What a new source must know.
 #[derive(Clone, Debug)]
@@ -73,17 +76,6 @@ enum State {
         end: Outcome,
     },
     Ended,
-}
-
-/// How the question to the destination stands.
-#[derive(Clone, Debug)]
-struct Asking {
-    since: Instant,
-    asked: bool,
-    tries: u32,
-    connecting: bool,
-    /// Why it will have been rolled back if the answer is that it was aborted.
-    why: Reason,
 }
 
 /// The source's side of one hand-off. How to drive it is said at the top of this room.
@@ -551,121 +543,9 @@ impl Source {
         self.outcome = Some(outcome);
         self.state = State::Ended;
     }
-
-    fn settle(&mut self, now: Instant, settlement: Settlement) {
-        if !matches!(self.state, State::Doubt(_)) || self.outcome.is_none() {
-            return mark::REPORT_IGNORED.hit();
-        }
-        match settlement {
-            Settlement::Kill => self.close(now),
-            Settlement::Resume => self.undo(now, Step::Seal, Side::Source, Reason::Cancelled),
-        }
-    }
-
-    fn enter_doubt(&mut self, now: Instant, why: Reason) {
-        self.state = State::Doubt(Asking { since: now, asked: false, tries: 0, connecting: false, why });
-        // Without a link (after a crash) the deadline is the time to make one: now.
-        self.deadline = Some(if self.link.is_up() { now + self.config.patience.answer } else { now });
-        if !self.link.is_up() {
-            self.reconnect();
-        }
-    }
-
-    fn reconnect(&mut self) {
-        if let State::Doubt(asking) = &mut self.state {
-            asking.connecting = true;
-            self.deadline = None;
-            self.perform(Deed::Reconnect);
-        }
-    }
-
-    /// The destination has given an answer that it will not change.
-    fn needs_person(&self) -> bool {
-        matches!(self.outcome, Some(Outcome::InDoubt(Doubt::Unknown | Doubt::Lost)))
-    }
-
-    fn report_doubt(&mut self, doubt: Doubt) {
-        mark::DOUBT_REPORTED.hit();
-        self.outcome = Some(Outcome::InDoubt(doubt));
-        if doubt != Doubt::NoAnswer {
-            // Asking the same journal again would give the same answer: a person must decide. The link is not needed for that.
-            self.deadline = None;
-            self.link.lose();
-        }
-    }
-
-    fn link_up(&mut self, now: Instant) {
-        if matches!(self.state, State::Idle | State::Ended) {
-            return;
-        }
-        self.link.raise(now);
-        if let State::Doubt(asking) = &mut self.state {
-            mark::ASKED.hit();
-            asking.connecting = false;
-            asking.asked = true;
-            self.deadline = Some(now + self.config.patience.answer);
-            self.say(now, Message::Query);
-        }
-    }
-
-    fn link_lost(&mut self, now: Instant) {
-        self.link.lose();
-        self.messages.clear();
-        let needs_person = self.needs_person();
-        match &mut self.state {
-            State::Forward(_) => self.roll_back(now, Reason::LinkLost),
-            State::Doubt(_) if needs_person => self.deadline = None,
-            State::Doubt(asking) => {
-                let pause = backoff(&self.config.patience, asking.tries);
-                asking.tries = asking.tries.saturating_add(1);
-                asking.connecting = false;
-                self.deadline = Some(now + pause);
-            }
-            _ => {}
-        }
-    }
-
-    fn timeout(&mut self, now: Instant) {
-        match self.link.pulse(now) {
-            _ if matches!(self.state, State::Idle | State::Ended) => return,
-            Pulse::Silent => return self.link_lost(now),
-            Pulse::Beat => self.say(now, Message::Heartbeat),
-            Pulse::Fine => {}
-        }
-        let due = self.deadline.is_some_and(|deadline| now >= deadline);
-        match &mut self.state {
-            State::Forward(step) if due => {
-                let reason = Reason::TimedOut(*step);
-                self.roll_back(now, reason);
-            }
-            State::Doubt(asking) => {
-                let report = self.outcome.is_none() && now >= asking.since + self.config.patience.doubt;
-                if due && !self.link.is_up() {
-                    self.reconnect();
-                } else if due && asking.asked {
-                    mark::LINK_GIVEN_UP.hit();
-                    self.link_lost(now);
-                } else if due {
-                    mark::ASKED.hit();
-                    asking.asked = true;
-                    self.deadline = Some(now + self.config.patience.answer);
-                    self.say(now, Message::Query);
-                }
-                if report {
-                    self.report_doubt(Doubt::NoAnswer);
-                }
-            }
-            _ => {}
-        }
-    }
 }
 
 /// Something was not done that a later recovery must do. A stage that could not be noted does not count: the last one tells all.
 fn leaves_work(troubles: &[Trouble]) -> bool {
     troubles.iter().any(|trouble| !matches!(trouble.deed, Deed::Journal(_)))
-}
-
-/// The pause before the next attempt to reconnect, after `tries` of them.
-fn backoff(patience: &Patience, tries: u32) -> Duration {
-    patience.reconnect_first.times(1 << tries.min(32)).min(patience.reconnect_most)
 }

@@ -4,6 +4,8 @@
 //! arrived and is in its journal, it resumes the tasks and says so. Whoever asks later is told what the journal says, and
 //! nobody is told "committed" before the tasks run: until then a commit that cannot be carried out can still be taken back.
 
+mod answer;
+
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -370,71 +372,6 @@ impl Destination {
                 self.undo(now, step, Side::Source, reason, false);
             }
             (_, Message::Goodbye) => self.goodbye(now),
-            _ => mark::DESTINATION_IGNORED.hit(),
-        }
-    }
-
-    fn commit(&mut self, now: Instant) {
-        match self.state {
-            State::Forward(Step::Hold) => {
-                self.timeline.committed = Some(now);
-                self.enter(now, Step::Commit);
-            }
-            State::Forward(step) if !step.row().no_return => {
-                // No sound source does this. Nothing is held yet, so nothing can be promised.
-                self.abort(now, Reason::OutOfTurn(step));
-            }
-            State::Forward(Step::Release) => {
-                mark::COMMIT_DOUBLED.hit();
-                self.say(now, Message::Resumed);
-            }
-            State::Forward(_) | State::Undoing { late: true, .. } => mark::COMMIT_DOUBLED.hit(),
-            State::Undoing { .. } | State::Aborted => {
-                mark::COMMIT_TOO_LATE.hit();
-                self.say(now, Message::Answer(Verdict::Aborted));
-            }
-            State::Lost => self.say(now, Message::Answer(Verdict::Lost)),
-            State::Stranger => {
-                mark::STRANGER_ASKED.hit();
-                self.say(now, Message::Answer(Verdict::Unknown));
-            }
-            State::Ended => mark::DESTINATION_IGNORED.hit(),
-        }
-    }
-
-    fn query(&mut self, now: Instant) {
-        match self.state {
-            State::Forward(step) if !step.row().no_return => {
-                // The commit, if it left, is lost with the old link. An answer must be final: give up.
-                mark::ABORTED_WHEN_ASKED.hit();
-                self.abort(now, Reason::LinkLost);
-            }
-            State::Forward(Step::Release) => self.say(now, Message::Answer(Verdict::Committed)),
-            // The end of these says it.
-            State::Forward(_) | State::Undoing { late: true, .. } => mark::ANSWER_DEFERRED.hit(),
-            State::Undoing { .. } | State::Aborted => self.say(now, Message::Answer(Verdict::Aborted)),
-            State::Lost => self.say(now, Message::Answer(Verdict::Lost)),
-            State::Stranger | State::Ended => {
-                mark::STRANGER_ASKED.hit();
-                self.say(now, Message::Answer(Verdict::Unknown));
-            }
-        }
-    }
-
-    fn goodbye(&mut self, now: Instant) {
-        match self.state {
-            State::Forward(step) if !step.row().no_return => {
-                self.dismissed = true;
-                self.abort(now, Reason::OutOfTurn(step));
-            }
-            State::Forward(Step::Release) | State::Aborted | State::Lost if !self.dismissed => {
-                self.dismissed = true;
-                // What could not be removed must be found again: then the journal keeps its entry.
-                if !self.has_failed(Deed::Discard) {
-                    self.perform(Deed::Journal(Stage::Done));
-                }
-            }
-            State::Undoing { .. } => self.dismissed = true,
             _ => mark::DESTINATION_IGNORED.hit(),
         }
     }
