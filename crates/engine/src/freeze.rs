@@ -298,11 +298,19 @@ impl FrozenTree {
                 let _ = godwit_linux::signal::send_to_process(process.pid, libc_signal::KILL);
             }
         }
-        for thread in self.processes.into_iter().flat_map(|process| process.threads) {
-            while !matches!(ptrace::wait(thread.tid), Ok(Event::Ended(_)) | Err(_)) {}
+        // The kernel tells the end of a leader only when all its threads are waited for: leaders last.
+        let threads = self.processes.into_iter().flat_map(|process| process.threads);
+        let (leaders, others): (Vec<_>, Vec<_>) = threads.partition(|thread| thread.tid == thread.pid);
+        for thread in others.into_iter().chain(leaders) {
+            await_end(thread.tid);
             thread.forget();
         }
     }
+}
+
+/// Waits until a traced thread that is being killed has ended.
+pub(crate) fn await_end(tid: i32) {
+    while !matches!(ptrace::wait(tid), Ok(Event::Ended(_)) | Err(_)) {}
 }
 
 /// Takes the pending SIGSTOP of a stopped thread without letting it act.

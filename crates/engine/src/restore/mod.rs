@@ -228,6 +228,12 @@ impl Restorer {
     }
 }
 
+impl Drop for Restorer {
+    fn drop(&mut self) {
+        puppet::bury_all(std::mem::take(&mut self.puppets).into_values());
+    }
+}
+
 fn missing(id: ObjectId) -> Refusal {
     Refusal::new(Code::MALFORMED, Subject::Object(format!("object {id}")), "it is referred to and was not made")
 }

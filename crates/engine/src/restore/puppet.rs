@@ -1,6 +1,6 @@
 //! One stopped thread of a skeleton: ours to lose until the tree is held.
 use crate::failure::{About, Result};
-use crate::freeze::{Stopped, libc_signal, swallow_stop};
+use crate::freeze::{Stopped, await_end, libc_signal, swallow_stop};
 use crate::injector::Ran;
 use godwit_image::{Code, Pid, Refusal, Subject};
 use godwit_linux::arena::{Arena, Slot};
@@ -123,11 +123,26 @@ impl Puppet {
 impl Drop for Puppet {
     fn drop(&mut self) {
         if let Some(stopped) = self.stopped.take() {
-            // Not resumed: it must not run. SIGKILL takes the whole process.
+            // Not resumed: it must not run. SIGKILL takes the whole process; see `bury_all` for waiting.
             let _ = godwit_linux::signal::send_to_process(self.pid, libc_signal::KILL);
-            while !matches!(ptrace::wait(self.tid), Ok(Event::Ended(_)) | Err(_)) {}
             stopped.forget();
         }
+    }
+}
+
+/// Ends half-built tasks and waits for them: leaders last, since the kernel tells their end only when all their threads
+/// are waited for.
+pub(super) fn bury_all(puppets: impl IntoIterator<Item = Puppet>) {
+    let mut tids: Vec<(bool, i32)> = Vec::new();
+    for puppet in puppets {
+        if !puppet.is_dead() {
+            tids.push((puppet.pid == puppet.tid, puppet.tid));
+        }
+        drop(puppet);
+    }
+    tids.sort_unstable();
+    for (_, tid) in tids {
+        await_end(tid);
     }
 }
 
