@@ -38,6 +38,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ImageCommand,
     },
+    /// Show the main job on this machine: two hosts, a working pipeline, a move, the proof that nothing was lost.
+    Demo(Demo),
     /// Tell more about an error code, or list them all.
     Explain {
         /// A code such as GW1102.
@@ -88,6 +90,19 @@ pub(crate) struct Restore {
     /// Print the root's number alone and leave the tree to init, instead of waiting for its end.
     #[arg(long, short)]
     pub(crate) detach: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Leave the two hosts standing for looking around.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// End the hosts that earlier demos left standing.
+    #[arg(long, conflicts_with = "keep")]
+    pub(crate) remove: bool,
+    /// How many lines the pipeline works through.
+    #[arg(long, default_value_t = 6_000_000)]
+    pub(crate) lines: u64,
 }
 
 #[derive(Debug, Subcommand)]

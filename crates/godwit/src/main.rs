@@ -20,6 +20,7 @@ fn main() -> ExitCode {
             command::image::show(&directory, map, &output)
         }
         Command::Image { command: ImageCommand::Verify { directory } } => command::image::verify(&directory, &output),
+        Command::Demo(demo) => command::demo::run(&demo, &output),
         Command::Explain { code } => command::explain::run(code.as_deref(), &output),
     };
     match result {

@@ -31,6 +31,13 @@ impl Output {
         }
     }
 
+    /// A line about what is going on; it goes to standard error, so that standard output holds results only.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet {
+            eprintln!("{text}");
+        }
+    }
+
     /// The result object; nothing in human mode.
     pub(crate) fn object(&self, value: &Value) {
         if self.json {

@@ -1,6 +1,7 @@
 //! One file per command.
 pub(crate) mod check;
 pub(crate) mod checkpoint;
+pub(crate) mod demo;
 pub(crate) mod explain;
 pub(crate) mod image;
 pub(crate) mod restore;
