@@ -23,6 +23,8 @@ pub struct AddressSpace {
     pub parent: Option<ObjectId>,
     /// Pages that are the parent's very pages at the same addresses (copy-on-write): they do not travel again.
     pub inherited: PageSet,
+    /// Guard pages (MADV_GUARD_INSTALL).
+    pub guards: PageSet,
     /// Dumpable attribute (PR_GET_DUMPABLE).
     pub dumpable: u8,
     /// PR_GET_THP_DISABLE.
@@ -107,6 +109,10 @@ impl AreaFlags {
     pub const SEQUENTIAL: u32 = 1 << 12;
     /// MADV_RANDOM.
     pub const RANDOM: u32 = 1 << 13;
+    /// MAP_DROPPABLE mapping (Linux 6.11).
+    pub const DROPPABLE: u32 = 1 << 15;
+    /// Guard pages were installed in it; they are listed in [`AddressSpace::guards`].
+    pub const MAYBE_GUARD: u32 = 1 << 16;
     /// MAP_HUGETLB mapping.
     pub const HUGE_TLB: u32 = 1 << 14;
 }

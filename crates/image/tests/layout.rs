@@ -57,6 +57,7 @@ fn space() -> AddressSpace {
         ],
         parent: None,
         inherited: godwit_image::page_set::PageSet::new(),
+        guards: godwit_image::page_set::PageSet::new(),
         dumpable: 1,
         huge_pages_disabled: false,
         deny_write_execute: 0,

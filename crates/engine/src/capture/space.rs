@@ -6,7 +6,7 @@ use godwit_image::memory::{Area, AreaFlags, Backing, PAGE_BYTES};
 use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{Code, ObjectId, Refusal, Subject};
 use godwit_linux::pagemap::Pagemap;
-use godwit_linux::proc::{maps, smaps};
+use godwit_linux::proc::smaps;
 
 /// Areas that the kernel itself maps.
 const KERNEL_AREAS: [&[u8]; 3] = [b"[vdso]", b"[vvar]", b"[vvar_vclock]"];
@@ -29,30 +29,25 @@ const FLAGS: &[(smaps::Flags, u32)] = &[
     (smaps::Flags::RANDOM, AreaFlags::RANDOM),
     (smaps::Flags::HUGETLB, AreaFlags::HUGE_TLB),
     (smaps::Flags::NO_RESERVE, AreaFlags::NO_RESERVE),
+    (smaps::Flags::DROPPABLE, AreaFlags::DROPPABLE),
+    (smaps::Flags::MAYBE_GUARD, AreaFlags::MAYBE_GUARD),
 ];
 
 /// Reads the areas of a process.
 pub(super) fn areas(tid: i32, capture: &mut Capture) -> Result<Vec<Area>> {
     let subject = || Subject::Process(tid);
-    let listed = maps::read(tid).map_err(|error| malformed(subject(), error))?;
-    let details = smaps::read(tid).map_err(|error| malformed(subject(), error))?;
-    let mut details = details.iter().peekable();
+    let listed = smaps::read(tid).map_err(|error| malformed(subject(), error))?;
     let mut areas = Vec::with_capacity(listed.len());
-    for map in listed {
-        if map.name == b"[vsyscall]" {
-            continue;
+    for details in &listed {
+        if details.area.name != b"[vsyscall]" {
+            areas.push(area(tid, details, capture)?);
         }
-        while details.peek().is_some_and(|details| details.start < map.start) {
-            details.next();
-        }
-        let of_this = details.peek().filter(|details| details.start == map.start);
-        let of_this = of_this.ok_or_else(|| malformed(subject(), "maps and smaps disagree"))?;
-        areas.push(area(tid, &map, of_this, capture)?);
     }
     Ok(areas)
 }
 
-fn area(tid: i32, map: &maps::Area, details: &smaps::AreaFlags, capture: &mut Capture) -> Result<Area> {
+fn area(tid: i32, details: &smaps::AreaFlags, capture: &mut Capture) -> Result<Area> {
+    let map = &details.area;
     let name = String::from_utf8_lossy(&map.name).into_owned();
     let subject = || Subject::Mapping(tid, map.start, name.clone());
     let mut flags = if map.shared { AreaFlags::SHARED } else { 0 };
@@ -66,6 +61,9 @@ fn area(tid: i32, map: &maps::Area, details: &smaps::AreaFlags, capture: &mut Ca
         (smaps::Flags::USERFAULT_WRITE_PROTECT, "the program manages this memory itself with userfaultfd"),
         (smaps::Flags::DEVICE_MEMORY, "it is mapped from a device"),
         (smaps::Flags::PAGE_FRAMES, "it is mapped from a device"),
+        (smaps::Flags::MIXED, "it is mapped from a device"),
+        (smaps::Flags::SYNCHRONOUS_FAULT, "it is mapped synchronously from persistent memory (MAP_SYNC)"),
+        (smaps::Flags::USERFAULT_MINOR, "the program manages this memory itself with userfaultfd"),
         (smaps::Flags::SHADOW_STACK, "it is a shadow stack"),
     ] {
         let kernel_area = KERNEL_AREAS.contains(&map.name.as_slice());
@@ -96,20 +94,46 @@ fn area(tid: i32, map: &maps::Area, details: &smaps::AreaFlags, capture: &mut Ca
     Ok(Area { start: map.start, end: map.end, protection, flags, protection_key, backing, name })
 }
 
-/// Finds the pages of a space that only it has: they travel.
+/// Finds the pages of a space that only it has: they travel. One scan over everything: pages of shared mappings and
+/// unmodified file pages count as pages of files, the kernel's own areas as nothing.
 pub(super) fn pages(tid: i32, space: ObjectId, areas: &[Area]) -> Result<SpacePages> {
     let pagemap = Pagemap::open(tid).about(|| Subject::Process(tid))?;
     let mut pages = PageSet::new();
-    for area in areas {
-        if area.backing == Backing::Kernel || area.has(AreaFlags::SHARED) {
-            continue;
-        }
+    if let (Some(first), Some(last)) = (areas.first(), areas.last()) {
         pagemap
-            .private_pages(area.start, area.end, |start, end| pages.insert(Run { start, end }))
-            .about(|| Subject::Mapping(tid, area.start, area.name.clone()))?;
+            .private_pages(first.start, last.end, |start, end| pages.insert(Run { start, end }))
+            .about(|| Subject::Process(tid))?;
+    }
+    for area in areas.iter().filter(|area| area.backing == Backing::Kernel || area.has(AreaFlags::SHARED)) {
+        let run = Run { start: area.start, end: area.end };
+        if pages.contains(area.start) || !pages.intersection(&[run].into_iter().collect()).is_empty() {
+            pages = pages.difference(&[run].into_iter().collect());
+        }
     }
     Ok(SpacePages { space, pid: tid, pages })
 }
+
+/// Finds the guard pages (MADV_GUARD_INSTALL, Linux 6.13) of the areas that may have some.
+pub(super) fn guards(tid: i32, areas: &[Area]) -> Result<PageSet> {
+    let mut guards = PageSet::new();
+    let candidates: Vec<&Area> = areas.iter().filter(|area| area.has(AreaFlags::MAYBE_GUARD)).collect();
+    if candidates.is_empty() {
+        return Ok(guards);
+    }
+    let pagemap = Pagemap::open(tid).about(|| Subject::Process(tid))?;
+    for area in candidates {
+        let mut entries = vec![0_u64; (area.bytes() / PAGE_BYTES) as usize];
+        pagemap.entries(area.start, &mut entries).about(|| Subject::Mapping(tid, area.start, area.name.clone()))?;
+        for (index, _) in entries.iter().enumerate().filter(|(_, entry)| *entry & GUARD != 0) {
+            let start = area.start + index as u64 * PAGE_BYTES;
+            guards.insert(Run { start, end: start + PAGE_BYTES });
+        }
+    }
+    Ok(guards)
+}
+
+/// Bit of a pagemap entry: the page is a guard (Linux 6.15).
+const GUARD: u64 = 1 << 58;
 
 /// Finds the pages of a space that are still its parent's since the fork: the same physical page at the same address. They
 /// are taken out of `pages`. Without CAP_SYS_ADMIN the kernel hides physical numbers: then nothing is found, and the pages

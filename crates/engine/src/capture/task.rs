@@ -270,6 +270,7 @@ pub(super) fn capture(
                 Some((of_parent, space)) => space::inherited(&mut pages, of_parent, &space.inherited)?,
                 None => PageSet::new(),
             };
+            let guards = space::guards(first, &areas)?;
             spaces.push(pages);
             tree.spaces.push(AddressSpace {
                 id,
@@ -278,6 +279,7 @@ pub(super) fn capture(
                 areas,
                 parent: if inherited.is_empty() { None } else { parent },
                 inherited,
+                guards,
                 dumpable: dumpable as u8,
                 huge_pages_disabled: huge_pages != 0,
                 deny_write_execute: write_execute as u32,

@@ -24,11 +24,13 @@ const ARCH_MAP_VDSO_64: u64 = 0x2003;
 const RSEQ_FLAG_UNREGISTER: u64 = 1;
 const MLOCK_ONFAULT: u64 = 1;
 const MADV_DONTNEED: u64 = 4;
+const MADV_GUARD_INSTALL: u64 = 102;
 
 /// MAP_* bits.
 mod map {
     pub(super) const SHARED: u64 = 1;
     pub(super) const PRIVATE: u64 = 2;
+    pub(super) const DROPPABLE: u64 = 8;
     pub(super) const ANONYMOUS: u64 = 0x20;
     pub(super) const GROWSDOWN: u64 = 0x100;
     pub(super) const NORESERVE: u64 = 0x4000;
@@ -233,7 +235,11 @@ impl Restorer {
 
     fn map_area(&self, program: &mut Program, area: &Area, part: Run) -> Result<()> {
         let mut flags = map::FIXED_NOREPLACE;
-        flags |= if area.has(AreaFlags::SHARED) { map::SHARED } else { map::PRIVATE };
+        flags |= match (area.has(AreaFlags::DROPPABLE), area.has(AreaFlags::SHARED)) {
+            (true, _) => map::DROPPABLE,
+            (false, true) => map::SHARED,
+            (false, false) => map::PRIVATE,
+        };
         if area.has(AreaFlags::GROWS_DOWN) {
             flags |= map::GROWSDOWN;
         }
@@ -287,6 +293,12 @@ impl Restorer {
         let pid = self.owner_of(id)?;
         let space = self.tree.space(id).cloned().ok_or_else(|| missing(id))?;
         let mut program = Program::new();
+        for run in space.guards.runs() {
+            program.call("madvise", SYS_MADVISE, [run.start.into(), run.bytes().into(), MADV_GUARD_INSTALL.into()]);
+            if program.calls().len() >= CALLS_MAX {
+                self.run(pid, &std::mem::take(&mut program))?;
+            }
+        }
         for area in space.areas.iter().filter(|area| area.backing != Backing::Kernel) {
             for (flag, advice) in ADVICE {
                 if area.has(flag) {

@@ -9,10 +9,8 @@ use super::{BUFFER, Error, FIRST_PIECE, KEPT, Malformed, Subject, maps};
 /// What smaps says of one area beyond maps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AreaFlags {
-    /// First address: the key into [`maps`].
-    pub start: u64,
-    /// First address behind it.
-    pub end: u64,
+    /// The area's first line, as in [`maps`].
+    pub area: maps::Area,
     /// `VmFlags`
     pub flags: Flags,
     /// Codes in `VmFlags` that are not known here: an area with one cannot be said to be carried whole.
@@ -118,8 +116,7 @@ const FILE: &str = "smaps";
 
 /// An area whose lines are not all read.
 struct Partial {
-    start: u64,
-    end: u64,
+    area: maps::Area,
     flags: Option<Flags>,
     unknown: Vec<[u8; 2]>,
     protection_key: Option<u32>,
@@ -144,12 +141,11 @@ impl Parser {
             if let [b'0'..=b'9' | b'a'..=b'f', ..] = line.rest() {
                 self.close(|why| line.malformed(why))?;
                 let area = maps::parse_line(&mut line)?;
-                if self.areas.last().is_some_and(|previous| area.start < previous.end) {
+                if self.areas.last().is_some_and(|previous| area.start < previous.area.end) {
                     return Err(line.malformed("areas overlap or go backwards"));
                 }
                 self.current = Some(Partial {
-                    start: area.start,
-                    end: area.end,
+                    area,
                     flags: None,
                     unknown: Vec::new(),
                     protection_key: None,
@@ -193,14 +189,14 @@ impl Parser {
     }
 
     fn close(&mut self, malformed: impl Fn(&'static str) -> Malformed) -> Result<(), Malformed> {
-        let Some(Partial { start, end, flags, unknown, protection_key, thp_eligible, kernel_page_size }) =
+        let Some(Partial { area, flags, unknown, protection_key, thp_eligible, kernel_page_size }) =
             self.current.take()
         else {
             return Ok(());
         };
         let flags = flags.ok_or_else(|| malformed("an area without VmFlags"))?;
         let kernel_page_size = kernel_page_size.ok_or_else(|| malformed("an area without KernelPageSize"))?;
-        self.areas.push(AreaFlags { start, end, flags, unknown, protection_key, thp_eligible, kernel_page_size });
+        self.areas.push(AreaFlags { area, flags, unknown, protection_key, thp_eligible, kernel_page_size });
         Ok(())
     }
 
@@ -220,7 +216,7 @@ pub fn parse(text: &[u8]) -> Result<Vec<AreaFlags>, Malformed> {
 
 /// The area that begins at `start`.
 pub fn find(areas: &[AreaFlags], start: u64) -> Option<&AreaFlags> {
-    areas.binary_search_by_key(&start, |area| area.start).ok().and_then(|index| areas.get(index))
+    areas.binary_search_by_key(&start, |found| found.area.start).ok().and_then(|index| areas.get(index))
 }
 
 /// The areas of process `pid`: about ten times the cost of [`maps::read`].
@@ -366,9 +362,9 @@ mod tests {
         let here = Box::new(0u8);
         let here = &raw const *here as u64;
         let areas = read(pid).unwrap();
-        let area = areas.iter().find(|area| area.start <= here && here < area.end).unwrap();
+        let area = areas.iter().find(|found| found.area.start <= here && here < found.area.end).unwrap();
         assert!(area.flags.contains(Flags::READ | Flags::WRITE) && area.unknown.is_empty());
-        assert_eq!(find(&areas, area.start), Some(area));
+        assert_eq!(find(&areas, area.area.start), Some(area));
         assert!(areas.iter().all(|area| area.unknown.is_empty()), "{areas:?}");
         assert!(matches!(read(i32::MAX), Err(Error::Gone)));
     }
