@@ -1,9 +1,9 @@
 //! What goes to standard output and what to standard error: results for people or one JSON object; progress, refusals.
 use godwit_image::{Code, Refusal, Subject};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 /// Where and how to print.
 #[derive(Debug)]
@@ -74,8 +74,12 @@ impl Output {
 
     /// A progress line that overwrites itself on a terminal, and stays away elsewhere.
     pub(crate) fn progress(&self, what: &'static str) -> Progress {
-        let show = !self.quiet && std::io::stderr().is_terminal();
-        Progress { what, show, begin: Instant::now(), last: None }
+        let target = if self.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(Some(0), target).with_message(what);
+        let template = "{msg} {bar:30} {binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {eta} left";
+        // The template is a constant; were it wrong, the plain bar would do.
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        Progress { bar: bar.with_style(style) }
     }
 }
 
@@ -96,44 +100,22 @@ pub(crate) fn refusal_value(refusal: &Refusal) -> Value {
     })
 }
 
-/// Progress of a transfer of bytes.
+/// Progress of a transfer of bytes: a bar with rate and remaining time, on a terminal only.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    what: &'static str,
-    show: bool,
-    begin: Instant,
-    last: Option<Instant>,
+    bar: ProgressBar,
 }
 
 impl Progress {
     /// Reports bytes done of bytes in all.
     pub(crate) fn update(&mut self, done: u64, total: u64) {
-        let now = Instant::now();
-        let soon = self.last.is_some_and(|last| now - last < Duration::from_millis(100));
-        if !self.show || (soon && done < total) {
-            return;
-        }
-        self.last = Some(now);
-        let elapsed = (now - self.begin).as_secs_f64().max(1e-6);
-        let rate = done as f64 / elapsed;
-        let left = if rate > 0.0 { total.saturating_sub(done) as f64 / rate } else { 0.0 };
-        let width = 30;
-        let filled = (done.saturating_mul(width)).checked_div(total).unwrap_or(width).min(width) as usize;
-        let bar: String = (0..width as usize).map(|cell| if cell < filled { '█' } else { '░' }).collect();
-        eprint!(
-            "\r{} {bar} {} of {}, {}/s, {left:.1} s left \x1b[K",
-            self.what,
-            bytes(done),
-            bytes(total),
-            bytes(rate as u64)
-        );
+        self.bar.set_length(total);
+        self.bar.set_position(done);
     }
 
     /// Clears the line.
     pub(crate) fn finish(&mut self) {
-        if self.show && self.last.is_some() {
-            eprint!("\r\x1b[K");
-        }
+        self.bar.finish_and_clear();
     }
 }
 
