@@ -10,7 +10,7 @@ use godwit_linux::arena::{self, Arena, Slot};
 use godwit_linux::memory::{ForeignAddress, ForeignMemory};
 use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
 use godwit_linux::program::{Outcome, Program};
-use godwit_linux::ptrace::{self, Event, Registers};
+use godwit_linux::ptrace::{self, Event, Registers, RestartableSequence};
 use godwit_linux::stub::{self, CONTROL_BYTES, Ending, Healing};
 use godwit_linux::{Errno, proc::maps};
 use std::time::{Duration, Instant};
@@ -45,6 +45,7 @@ struct Saved {
     registers: Registers,
     mask: u64,
     healing: Healing,
+    sequence: RestartableSequence,
 }
 
 /// A process into which programs can be sent.
@@ -116,13 +117,28 @@ impl<'a> Injector<'a> {
         for thread in &process.threads {
             let registers = ptrace::registers(thread.tid()).about(|| thread.subject())?;
             let mask = ptrace::signal_mask(thread.tid()).about(|| thread.subject())?;
-            saved.push(Saved { registers, mask, healing: healing(&registers, mask) });
+            saved.push(Saved {
+                registers,
+                mask,
+                healing: Healing::default(),
+                sequence: RestartableSequence::default(),
+            });
         }
-        if saved.is_empty() {
+        let Some(first) = process.threads.first().map(Stopped::tid) else {
             return Err(Refusal::new(Code::PROCESS_VANISHED, subject(), "it has no threads"));
+        };
+        // Through a living thread: of a dead leader the kernel shows nothing.
+        let memory = ForeignMemory::open(first).about(subject)?;
+        let sequences = crate::sequence::begin_anew(
+            &process.threads,
+            &memory,
+            saved.iter_mut().map(|saved| &mut saved.registers).collect(),
+        )?;
+        for (saved, sequence) in saved.iter_mut().zip(sequences) {
+            saved.sequence = sequence;
+            saved.healing = healing(&saved.registers, saved.mask);
         }
-        let memory = ForeignMemory::open(process.threads[0].tid()).about(subject)?;
-        let site = find_site(pid, &memory)?;
+        let site = find_site(first, &memory)?;
         let mut injector = Injector { process, memory, site, arena: None, saved };
         injector.memory.write(ForeignAddress(site + CONTROL_BYTES as u64), stub::code()).about(subject)?;
         injector.map_arena()?;
@@ -135,7 +151,7 @@ impl<'a> Injector<'a> {
         // The name lies in the control block's unused tail.
         let name = self.site + 240;
         let raw = self.single("memfd_create", SYS_MEMFD_CREATE, [name, MFD_CLOEXEC, 0, 0, 0, 0])?;
-        let duplicate = PidFd::open(pid).and_then(|pidfd| pidfd.duplicate(ForeignDescriptor(raw as i32)));
+        let duplicate = PidFd::open_thread(self.process.threads[0].tid()).and_then(|pidfd| pidfd.duplicate(ForeignDescriptor(raw as i32)));
         let length = arena::length(self.process.threads.len());
         let arena = duplicate.and_then(|descriptor| Arena::on(descriptor, self.process.threads.len(), 0, false));
         let mapped = match &arena {
@@ -195,6 +211,11 @@ impl<'a> Injector<'a> {
     /// The signal mask that a thread was stopped with.
     pub fn mask(&self, index: usize) -> u64 {
         self.saved.get(index).map_or(0, |saved| saved.mask)
+    }
+
+    /// A thread's registration of restartable sequences.
+    pub fn sequence(&self, index: usize) -> RestartableSequence {
+        self.saved.get(index).map_or_else(RestartableSequence::default, |saved| saved.sequence)
     }
 
     /// The frozen process.

@@ -13,3 +13,4 @@ pub mod pages;
 mod procfs;
 pub mod resource;
 pub mod restore;
+mod sequence;

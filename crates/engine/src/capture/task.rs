@@ -336,7 +336,7 @@ fn thread(injector: &Injector<'_>, index: usize, questions: &Questions, ran: &Ra
     let subject = || Subject::Thread(pid, tid);
     let status = status::read(pid, tid).map_err(|error| malformed(subject(), error))?;
     let securebits = ran.result("prctl", questions.securebits).about(subject)? as u32;
-    let rseq = ptrace::restartable_sequence(tid).about(subject)?;
+    let rseq = injector.sequence(index);
     let attributes = scheduling::get(tid).about(subject)?;
     let mut registers = injector.registers(index).copied().ok_or_else(|| malformed(subject(), "no registers"))?;
     let note = resume_point(&mut registers, &status, injector.mask(index));
