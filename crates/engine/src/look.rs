@@ -1,8 +1,8 @@
 //! What can be seen of an open description from outside, on a running or a frozen tree, changing nothing.
 use crate::failure::{About, Result, malformed};
-use godwit_image::Subject;
+use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
-use godwit_linux::proc::{Error as ProcError, fdinfo};
+use godwit_linux::proc::{Error as ProcError, fdinfo, maps};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -169,6 +169,7 @@ pub struct Survey {
     /// Every descriptor of the tree: (pid, descriptor) by the link's text, for `pipe:[N]` and `socket:[N]`.
     pub inside: BTreeMap<Vec<u8>, Vec<(i32, i32)>>,
     outside: OnceCell<Holders>,
+    nameless: OnceCell<BTreeMap<(u64, u64), i32>>,
 }
 
 impl Survey {
@@ -179,7 +180,7 @@ impl Survey {
         for &pid in &pids {
             collect_links(pid, &mut inside);
         }
-        Survey { pids, inside, outside: OnceCell::new() }
+        Survey { pids, inside, outside: OnceCell::new(), nameless: OnceCell::new() }
     }
 
     /// Who outside the tree holds something of this name (`pipe:[N]`, `socket:[N]`, a terminal's path). Reads the
@@ -199,6 +200,30 @@ impl Survey {
         all.get(link).map_or(&[], Vec::as_slice)
     }
 
+    /// The refusal for a nameless file (in memory or unlinked) that a process outside the tree maps or has open. Reads
+    /// the areas and descriptors of every process that we may see, once.
+    pub fn shared_outside(&self, look: &Look) -> Option<Refusal> {
+        let all = self.nameless.get_or_init(|| {
+            let mut all = BTreeMap::new();
+            for_each_user(|pid, device, inode, nameless| {
+                if nameless && !self.pids.contains(&pid) {
+                    all.insert((device, inode), pid);
+                }
+                true
+            });
+            all
+        });
+        let pid = all.get(&(look.device, look.inode))?;
+        let cause = format!("process {pid}, which is outside the tree, shares it");
+        let refusal = Refusal::new(Code::EDGE, look.subject(), cause).choice("move that process as well");
+        Some(match look.number() {
+            Some(number) => {
+                refusal.choice(format!("choose an edge for it: --edge {number}=file:PATH, =null or =close"))
+            }
+            None => refusal,
+        })
+    }
+
     /// Who inside the tree holds something of this name.
     pub fn holders(&self, link: &[u8]) -> &[(i32, i32)] {
         self.inside.get(link).map_or(&[], Vec::as_slice)
@@ -211,6 +236,47 @@ fn collect_links(pid: i32, all: &mut BTreeMap<Vec<u8>, Vec<(i32, i32)>>) {
         let number = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
         if let (Some(number), Ok(link)) = (number, std::fs::read_link(entry.path())) {
             all.entry(link.as_os_str().as_bytes().to_vec()).or_default().push((pid, number));
+        }
+    }
+}
+
+/// A process that has a file open or mapped.
+pub(crate) fn user_of(device: u64, inode: u64) -> Option<i32> {
+    let mut user = None;
+    for_each_user(|pid, its_device, its_inode, _| {
+        if (its_device, its_inode) == (device, inode) {
+            user = Some(pid);
+        }
+        user.is_none()
+    });
+    user
+}
+
+/// Calls `found(pid, st_dev, st_ino, it has no name)` for every file that any other process maps or has open, until it
+/// answers false.
+fn for_each_user(mut found: impl FnMut(i32, u64, u64, bool) -> bool) {
+    const NAMELESS: &[u8] = b" (deleted)";
+    let own = std::process::id() as i32;
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        if pid == own {
+            continue;
+        }
+        // A process may end, or not be ours to read: then it holds nothing that we could name.
+        for area in maps::read(pid).unwrap_or_default().iter().filter(|area| area.inode != 0) {
+            let device = godwit_linux::file::device(area.device_major, area.device_minor);
+            if !found(pid, device, area.inode, area.name.ends_with(NAMELESS)) {
+                return;
+            }
+        }
+        for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            let link = std::fs::read_link(entry.path());
+            let nameless = link.is_ok_and(|link| link.as_os_str().as_bytes().ends_with(NAMELESS));
+            if let Ok(metadata) = std::fs::metadata(entry.path()) {
+                if !found(pid, metadata.dev(), metadata.ino(), nameless) {
+                    return;
+                }
+            }
         }
     }
 }

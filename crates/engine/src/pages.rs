@@ -36,7 +36,7 @@ pub fn pieces(runs: &[Run], mut piece: impl FnMut(&[(u64, usize)], usize) -> Res
     if total > 0 { piece(&ranges, total) } else { Ok(()) }
 }
 
-/// Reads everything of a captured tree, spaces in the image's order, then contents; `sink` gets owner, ranges
+/// Reads everything of a captured tree, contents, then spaces in the image's order; `sink` gets owner, ranges
 /// (start, length in bytes) and their bytes one after another.
 ///
 /// # Errors
@@ -44,11 +44,12 @@ pub fn pieces(runs: &[Run], mut piece: impl FnMut(&[(u64, usize)], usize) -> Res
 pub fn read(captives: &Captives, mut sink: impl FnMut(ObjectId, &[(u64, usize)], &[u8]) -> Result<()>) -> Result<()> {
     let mut buffer = vec![0_u8; PIECE_BYTES];
     memory::prefer_huge_pages(&mut buffer);
-    for space in &captives.spaces {
-        read_space(space, &mut buffer, &mut sink)?;
-    }
+    // Contents first: one of them may be the program file, which nobody may have open for writing once it is executed.
     for content in &captives.contents {
         read_content(content, &mut buffer, &mut sink)?;
+    }
+    for space in &captives.spaces {
+        read_space(space, &mut buffer, &mut sink)?;
     }
     Ok(())
 }

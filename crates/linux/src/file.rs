@@ -24,6 +24,22 @@ pub fn open(name: &[u8], flags: u32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
+/// Makes a file without a name in a directory; `flags` hold O_TMPFILE and an access mode that can write.
+///
+/// # Errors
+/// EOPNOTSUPP: the file system has none; EISDIR: a kernel without O_TMPFILE.
+pub fn create_temporary(directory: &[u8], flags: u32, mode: u32) -> Result<OwnedFd> {
+    let directory = path(directory)?;
+    if flags & libc::O_TMPFILE as u32 != libc::O_TMPFILE as u32 {
+        return Err(Errno { number: libc::EINVAL, call: "open(O_TMPFILE)" });
+    }
+    let flags = (flags | libc::O_CLOEXEC as u32) as i32;
+    // SAFETY: a NUL-terminated path.
+    let raw = check_int("open(O_TMPFILE)", unsafe { libc::open(directory.as_ptr(), flags, mode) })?;
+    // SAFETY: fresh descriptor, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
+}
+
 /// F_GETFL: access mode and status flags.
 ///
 /// # Errors
@@ -40,6 +56,11 @@ pub fn status_flags(file: BorrowedFd<'_>) -> Result<u32> {
 pub fn set_status_flags(file: BorrowedFd<'_>, flags: u32) -> Result<()> {
     // SAFETY: no pointers.
     check_int("fcntl(F_SETFL)", unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, flags as i32) }).map(drop)
+}
+
+/// A device number as st_dev shows it.
+pub fn device(major: u32, minor: u32) -> u64 {
+    libc::makedev(major, minor)
 }
 
 /// Sets the position.

@@ -3,11 +3,13 @@
 #![deny(unsafe_code)]
 
 pub mod arena;
+pub mod attributes;
 pub mod clock;
 pub mod clone;
 pub mod descriptor;
 pub mod errno;
 pub mod file;
+pub mod filesystem;
 pub mod kcmp;
 pub mod limits;
 pub mod memory;

@@ -14,16 +14,20 @@ use std::os::fd::OwnedFd;
 pub mod character_device;
 pub mod directory;
 pub mod edge;
+pub mod file_content;
 pub mod memory_file;
 pub mod regular_file;
+pub mod tmpfs_file;
+pub mod unlinked_file;
 
 /// Every kind of this build. One line each; the order decides who recognises a description first.
 pub const KINDS: &[&dyn Kind] = &[
     &edge::Edge,
     &character_device::CharacterDevice,
     &directory::Directory,
-    &memory_file::MemoryFileContent,
+    &file_content::FileContent,
     &memory_file::MemoryFile,
+    &unlinked_file::UnlinkedFile,
     &regular_file::RegularFile,
 ];
 

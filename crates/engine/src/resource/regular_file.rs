@@ -1,10 +1,12 @@
-//! Regular files by path: the destination has the same file; position, flags and identity of the description travel.
-use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open};
+//! Regular files by path: position, flags and identity of the description travel. The destination has the same file, or
+//! gets it, where the file system is a host's own (tmpfs).
+use super::file_content::{self, Sort};
+use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open, tmpfs_file};
 use crate::capture::Capture;
 use crate::failure::{About, Result};
 use crate::look::{Look, Purpose, Survey};
 use crate::restore::{Bind, Make};
-use godwit_image::{Code, Envelope, KindId, Refusal, Subject, Verdict};
+use godwit_image::{Code, Envelope, KindId, ObjectId, Refusal, Subject, Verdict};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -26,6 +28,8 @@ pub struct State {
     pub bytes: u64,
     /// It is mapped or executed: the destination's file must have the same length.
     pub mapped: bool,
+    /// Its content, where the file system is the host's own and it has to be carried.
+    pub content: Option<ObjectId>,
 }
 
 /// The kind.
@@ -33,17 +37,20 @@ pub struct State {
 pub struct RegularFile;
 
 fn refuse(look: &Look) -> Option<Refusal> {
-    if look.links == 0 || look.link.ends_with(b" (deleted)") {
-        return Some(Refusal::new(
-            Code::UNSUPPORTED,
-            look.subject(),
-            "the file was removed and lives only as long as it is open",
-        ));
+    let refuse = |cause| Some(Refusal::new(Code::NOT_MIGRATABLE, look.subject(), cause));
+    let Ok(path) = std::str::from_utf8(&look.link) else {
+        return refuse("its path is not UTF-8");
+    };
+    let same = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino()) == (look.device, look.inode);
+    if std::fs::symlink_metadata(path).is_ok_and(same) {
+        return None;
     }
-    if std::str::from_utf8(&look.link).is_err() {
-        return Some(Refusal::new(Code::UNSUPPORTED, look.subject(), "its path is not UTF-8"));
+    if look.link.ends_with(b" (deleted)") {
+        return refuse("the name by which it was opened was removed, and it has another one that cannot be found");
     }
-    None
+    refuse(
+        "its name leads to another file, or to none, as seen from here: it is in another mount namespace or mounted over",
+    )
 }
 
 impl Kind for RegularFile {
@@ -61,10 +68,13 @@ impl Kind for RegularFile {
     }
     fn needs(&self, envelope: &Envelope) -> Result<Vec<Need>> {
         let state: State = open(envelope)?;
+        if state.content.is_some() {
+            return Ok(Vec::new());
+        }
         let bytes = state.mapped.then_some(state.bytes);
         Ok(vec![Need::Path { path: state.path, bytes, file_type: S_IFREG }])
     }
-    fn make(&self, envelope: &Envelope, _: &mut Make) -> Result<Made> {
+    fn make(&self, envelope: &Envelope, make: &mut Make) -> Result<Made> {
         let state: State = open(envelope)?;
         let subject = || Subject::Path(state.path.clone());
         let file = File::from(godwit_linux::file::open(state.path.as_bytes(), state.flags).about(subject)?);
@@ -72,7 +82,15 @@ impl Kind for RegularFile {
         if metadata.mode() & 0o170_000 != S_IFREG {
             return Err(Refusal::new(Code::FILE_DIFFERS, subject(), "it is not a regular file here"));
         }
-        if state.mapped && metadata.size() != state.bytes {
+        if let Some(content) = state.content {
+            let wanted = make.made(content, 0)?;
+            let wanted = File::from(wanted.try_clone_to_owned().about(subject)?).metadata().about(subject)?;
+            if (wanted.dev(), wanted.ino()) != (metadata.dev(), metadata.ino()) {
+                return Err(Refusal::new(Code::RESTORE_FAILED, subject(), "its name leads to another file by now"));
+            }
+        }
+        // More is what others have added to it since; less would take away what the program has written or read.
+        if metadata.size() < state.bytes || (state.mapped && metadata.size() != state.bytes) {
             let cause = format!("it has {} bytes here and {} at the source", metadata.size(), state.bytes);
             return Err(Refusal::new(Code::FILE_DIFFERS, subject(), cause));
         }
@@ -94,22 +112,41 @@ impl Kind for RegularFile {
 
 impl Description for RegularFile {
     fn recognise(&self, look: &Look) -> bool {
-        look.file_type() == S_IFREG && look.link.starts_with(b"/") && !look.link.starts_with(b"/memfd:")
+        look.file_type() == S_IFREG && look.link.starts_with(b"/")
     }
     fn examine(&self, look: &Look, _: &Survey) -> Verdict {
         refuse(look).map_or(Verdict::Carried, Verdict::Blocks)
     }
-    fn capture(&self, look: &Look, _: &mut Capture) -> Result<Captured> {
+    fn capture(&self, look: &Look, capture: &mut Capture) -> Result<Captured> {
         if let Some(refusal) = refuse(look) {
             return Err(refusal);
         }
+        let path = look.text();
+        let content = if tmpfs_file::is_private(look.borrow()) && look.flags() & O_PATH == 0 {
+            Some(file_content::capture(look, Sort::Named(tmpfs_file::place(look, &path)?), capture)?)
+        } else {
+            None
+        };
         let state = State {
-            path: look.text(),
+            path,
             flags: look.flags(),
             position: look.information.position.max(0) as u64,
             bytes: look.bytes,
             mapped: matches!(look.purpose, Purpose::Mapping { .. } | Purpose::Executable),
+            content,
         };
-        Captured::new(Vec::new(), &state)
+        Captured::new(content.into_iter().collect(), &state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_comes_back_from_its_payload() {
+        let state = State { path: "/a".to_owned(), flags: 0o2, position: 1, bytes: 2, mapped: true, content: None };
+        super::super::assert_round_trip(&state);
+        super::super::assert_round_trip(&State { content: Some(ObjectId(9)), ..state });
     }
 }

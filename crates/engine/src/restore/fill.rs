@@ -1,10 +1,9 @@
 //! Putting bytes into address spaces and contents that are being built.
+use super::make::Sink;
 use crate::failure::{About, Result};
-use godwit_image::{Pid, Subject};
-use godwit_linux::Errno;
+use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::memory::{self, ForeignAddress, ForeignMemory};
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
 /// Most ranges of one process_vm_writev(2) call.
@@ -54,18 +53,31 @@ impl Filler {
 }
 
 /// Writes ranges of a content; what the last page has behind the end of the file is not written.
-pub(super) fn write_content(
-    sink: BorrowedFd<'_>,
-    ranges: &[(u64, usize)],
-    bytes: &[u8],
-) -> std::result::Result<(), Errno> {
-    let error = |error: std::io::Error| Errno { number: error.raw_os_error().unwrap_or(5), call: "pwrite" };
-    let file = File::from(sink.as_fd().try_clone_to_owned().map_err(error)?);
-    let end = file.metadata().map_err(error)?.len();
+pub(super) fn write_content(owner: ObjectId, sink: &Sink, ranges: &[(u64, usize)], bytes: &[u8]) -> Result<()> {
+    let subject = || Subject::Object(format!("object {owner}"));
+    let (descriptor, compared) = match sink {
+        Sink::Nothing => return Ok(()),
+        Sink::File(file) => (file, None),
+        Sink::Same(file, path) => (file, Some(path)),
+    };
+    let file = File::from(descriptor.try_clone().about(subject)?);
+    let end = file.metadata().about(subject)?.len();
     let mut offset = 0;
     for (start, length) in ranges {
         let inside = (*length as u64).min(end.saturating_sub(*start)) as usize;
-        file.write_all_at(&bytes[offset..offset + inside], *start).map_err(error)?;
+        let part = &bytes[offset..offset + inside];
+        match compared {
+            None => file.write_all_at(part, *start).about(subject)?,
+            Some(path) => {
+                let mut there = vec![0; inside];
+                file.read_exact_at(&mut there, *start).about(subject)?;
+                if there != part {
+                    let cause = "another file stands there, with other contents";
+                    return Err(Refusal::new(Code::FILE_DIFFERS, Subject::Path(path.clone()), cause)
+                        .choice("remove it at the destination, if nobody needs it"));
+                }
+            }
+        }
         offset += length;
     }
     Ok(())

@@ -9,6 +9,7 @@ use godwit_linux::file;
 use godwit_linux::program::Program;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 /// First stage: objects are made in the restorer's own table, above every number that the tree uses.
 #[derive(Debug)]
@@ -16,12 +17,13 @@ pub struct Make<'a> {
     tree: &'a Tree,
     minimum: i32,
     made: BTreeMap<ObjectId, Made>,
-    sinks: BTreeMap<ObjectId, OwnedFd>,
+    sinks: BTreeMap<ObjectId, Sink>,
+    created: Created,
 }
 
 impl<'a> Make<'a> {
     pub(super) fn new(tree: &'a Tree, minimum: i32) -> Make<'a> {
-        Make { tree, minimum, made: BTreeMap::new(), sinks: BTreeMap::new() }
+        Make { tree, minimum, made: BTreeMap::new(), sinks: BTreeMap::new(), created: Created::default() }
     }
 
     /// The image.
@@ -43,8 +45,28 @@ impl<'a> Make<'a> {
     /// EMFILE.
     pub fn sink(&mut self, id: ObjectId, file: BorrowedFd<'_>) -> Result<()> {
         let copy = file::duplicate_above(file, self.minimum).about(|| Subject::Object(format!("object {id}")))?;
-        self.sinks.insert(id, copy);
+        self.sinks.insert(id, Sink::File(copy));
         Ok(())
+    }
+
+    /// The destination has the object's bytes: what arrives is dropped, and the object is not to be changed.
+    pub fn sink_nothing(&mut self, id: ObjectId) {
+        self.sinks.insert(id, Sink::Nothing);
+    }
+
+    /// The destination has a file that must hold the object's bytes: what arrives is compared.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn sink_same(&mut self, id: ObjectId, file: BorrowedFd<'_>, path: &str) -> Result<()> {
+        let copy = file::duplicate_above(file, self.minimum).about(|| Subject::Object(format!("object {id}")))?;
+        self.sinks.insert(id, Sink::Same(copy, path.to_owned()));
+        Ok(())
+    }
+
+    /// Notes a file or an empty directory that was made by its path: gone again if the restore fails.
+    pub fn created(&mut self, path: &str) {
+        self.created.paths.push(path.into());
     }
 
     /// A copy of one of the restorer's own descriptors, for edges that are inherited.
@@ -77,8 +99,41 @@ impl<'a> Make<'a> {
         Ok(())
     }
 
-    pub(super) fn finish(self) -> (BTreeMap<ObjectId, Made>, BTreeMap<ObjectId, OwnedFd>) {
-        (self.made, self.sinks)
+    pub(super) fn finish(self) -> (BTreeMap<ObjectId, Made>, BTreeMap<ObjectId, Sink>, Created) {
+        (self.made, self.sinks, self.created)
+    }
+}
+
+/// Where the bytes of a content go.
+#[derive(Debug)]
+pub(super) enum Sink {
+    /// Written by position.
+    File(OwnedFd),
+    /// Compared with what is in the file of this path.
+    Same(OwnedFd, String),
+    /// Nowhere.
+    Nothing,
+}
+
+/// Paths that this restore made; removed on drop, the last one first.
+#[derive(Debug, Default)]
+pub(super) struct Created {
+    paths: Vec<PathBuf>,
+}
+
+impl Created {
+    /// They belong to the tree now.
+    pub(super) fn keep(&mut self) {
+        self.paths.clear();
+    }
+}
+
+impl Drop for Created {
+    fn drop(&mut self) {
+        for path in self.paths.iter().rev() {
+            // A directory in which somebody else has made something by now stays.
+            let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir(path));
+        }
     }
 }
 
@@ -143,6 +198,11 @@ impl Bind<'_> {
     /// The object has no descriptor.
     pub fn own(&self) -> Result<BorrowedFd<'_>> {
         self.made(self.object)
+    }
+
+    /// Whether the object was found at the destination with its contents: then nothing of it is to be changed.
+    pub fn is_found(&self) -> bool {
+        matches!(self.restorer.sinks.get(&self.object), Some(Sink::Same(..) | Sink::Nothing))
     }
 
     /// Another object's descriptor.

@@ -1,7 +1,7 @@
 //! Building a tree from an image: objects are opened once in the restorer's own table, tasks are forked from it and from
 //! each other with their own numbers, and programs make each of them what it was. Nothing of it runs before
 //! [`Restorer::resume`]; until [`Restorer::hold`] all of it dies with this process.
-use crate::failure::{About, Result};
+use crate::failure::Result;
 use crate::resource::{self, Made, Stage};
 use godwit_image::memory::{Backing, PAGE_BYTES};
 use godwit_image::page_set::{PageSet, Run};
@@ -10,7 +10,7 @@ use godwit_image::tree::Tree;
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::arena::{self, Arena};
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 mod credentials;
 mod descriptors;
@@ -33,7 +33,8 @@ pub struct Restorer {
     /// Slot of every thread that runs programs, by number.
     slots: BTreeMap<Pid, usize>,
     made: BTreeMap<ObjectId, Made>,
-    sinks: BTreeMap<ObjectId, OwnedFd>,
+    sinks: BTreeMap<ObjectId, make::Sink>,
+    created: make::Created,
     /// Leaders and threads that exist, stopped.
     puppets: BTreeMap<Pid, Puppet>,
     fillers: BTreeMap<ObjectId, fill::Filler>,
@@ -89,13 +90,14 @@ impl Restorer {
                 make.keep(*id, made)?;
             }
         }
-        let (made, sinks) = make.finish();
+        let (made, sinks, created) = make.finish();
         Ok(Restorer {
             tree,
             arena,
             slots,
             made,
             sinks,
+            created,
             puppets: BTreeMap::new(),
             fillers: BTreeMap::new(),
             built: BTreeSet::new(),
@@ -126,8 +128,8 @@ impl Restorer {
         &self.tree
     }
 
-    /// Writes bulk bytes of a space or a content: ascending page-aligned ranges (start, length) and their bytes one
-    /// after another. Spaces must come in the image's order; a space is built when its first bytes arrive.
+    /// Writes bulk bytes of a content or a space: ascending page-aligned ranges (start, length) and their bytes one
+    /// after another. Contents come first, then spaces in the image's order; a space is built when its first bytes arrive.
     ///
     /// # Errors
     /// The owner is unknown, a range is not part of it, or the kernel refuses.
@@ -143,12 +145,12 @@ impl Restorer {
             ));
         }
         if let Some(sink) = self.sinks.get(&owner) {
-            return fill::write_content(sink.as_fd(), ranges, bytes)
-                .about(|| Subject::Object(format!("object {owner}")));
+            return fill::write_content(owner, sink, ranges, bytes);
         }
         if self.tree.space(owner).is_none() {
             return Err(Refusal::new(Code::MALFORMED, Subject::Object(format!("object {owner}")), "it owns no pages"));
         }
+        self.close_program_sinks();
         self.build_space(owner)?;
         let filled = self.filled.entry(owner).or_default();
         for (start, length) in ranges {
@@ -160,11 +162,22 @@ impl Restorer {
         }
     }
 
+    /// A program file must not be open for writing when it becomes a space's.
+    fn close_program_sinks(&mut self) {
+        let programs = self.tree.spaces.iter().filter_map(|space| self.tree.object(space.executable));
+        for content in programs.flat_map(|envelope| &envelope.refs) {
+            if matches!(self.sinks.get(content), Some(make::Sink::File(_))) {
+                self.sinks.remove(content);
+            }
+        }
+    }
+
     /// All bytes are there: builds what is left, binds, and brings every thread to the point of resumption.
     ///
     /// # Errors
     /// The first thing that cannot be rebuilt exactly; dropping the restorer then removes everything.
     pub fn complete(&mut self) -> Result<()> {
+        self.close_program_sinks();
         let spaces: Vec<ObjectId> = self.tree.spaces.iter().map(|space| space.id).collect();
         for space in spaces {
             self.build_space(space)?;
@@ -183,6 +196,7 @@ impl Restorer {
             puppet.hold()?;
         }
         self.held = true;
+        self.created.keep();
         Ok(())
     }
 
@@ -200,6 +214,7 @@ impl Restorer {
             .collect();
         let root = self.tree.root().map_or(0, |task| task.pid.0);
         let puppets = std::mem::take(&mut self.puppets);
+        self.created.keep();
         // The root last: when it runs, its whole tree does.
         for (tid, puppet) in puppets.into_iter().rev() {
             puppet.release(self.held, stopped.contains(&tid))?;
