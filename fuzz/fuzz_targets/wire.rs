@@ -1,0 +1,27 @@
+//! Any bytes as frames and as journal records: a clear answer, never a panic, and what decodes encodes to the same bytes'
+//! meaning again.
+#![no_main]
+
+use godwit_handoff::frame::Frame;
+use godwit_handoff::journal::Record;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let mut rest = data;
+    while let Ok(Some((frame, used))) = Frame::split(rest) {
+        let mut out = Vec::new();
+        if frame.encode(&mut out).is_ok() {
+            assert!(matches!(Frame::split(&out), Ok(Some((again, _))) if again == frame));
+        }
+        if used == 0 {
+            break;
+        }
+        rest = &rest[used..];
+    }
+    if let Ok((record, _)) = Record::decode(data) {
+        let mut out = Vec::new();
+        record.encode(&mut out);
+        assert!(matches!(Record::decode(&out), Ok((again, _)) if again == record));
+    }
+    let _ = Record::last(data);
+});
