@@ -151,7 +151,8 @@ impl<'a> Injector<'a> {
         // The name lies in the control block's unused tail.
         let name = self.site + 240;
         let raw = self.single("memfd_create", SYS_MEMFD_CREATE, [name, MFD_CLOEXEC, 0, 0, 0, 0])?;
-        let duplicate = PidFd::open_thread(self.process.threads[0].tid()).and_then(|pidfd| pidfd.duplicate(ForeignDescriptor(raw as i32)));
+        let duplicate = PidFd::open_thread(self.process.threads[0].tid())
+            .and_then(|pidfd| pidfd.duplicate(ForeignDescriptor(raw as i32)));
         let length = arena::length(self.process.threads.len());
         let arena = duplicate.and_then(|descriptor| Arena::on(descriptor, self.process.threads.len(), 0, false));
         let mapped = match &arena {

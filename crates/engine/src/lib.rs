@@ -14,3 +14,4 @@ mod procfs;
 pub mod resource;
 pub mod restore;
 mod sequence;
+mod tmpfs_file;

@@ -24,7 +24,7 @@ pub(super) const O_TMPFILE: u32 = 0o20_200_000;
 /// Seals sealing itself.
 const SEAL_SEAL: u32 = 1;
 /// SELinux labels belong to a host's policy.
-const FOREIGN_ATTRIBUTES: [&[u8]; 2] = [b"security.selinux", super::tmpfs_file::LINEAGE];
+const FOREIGN_ATTRIBUTES: [&[u8]; 2] = [b"security.selinux", crate::tmpfs_file::LINEAGE];
 
 /// How such a file came to be, and so how it is made again.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ pub enum Sort {
     /// open(O_TMPFILE) in this directory.
     Temporary(String),
     /// It has a path, on a file system that is this host's own.
-    Named(super::tmpfs_file::Place),
+    Named(crate::tmpfs_file::Place),
 }
 
 /// State of a content.
@@ -87,7 +87,7 @@ pub struct Opening {
 ///
 /// # Errors
 /// EACCES: the file's mode forbids it to us.
-pub(super) fn reopen(file: BorrowedFd<'_>, flags: u32, subject: impl FnOnce() -> Subject) -> Result<OwnedFd> {
+pub(crate) fn reopen(file: BorrowedFd<'_>, flags: u32, subject: impl FnOnce() -> Subject) -> Result<OwnedFd> {
     file::open(format!("/proc/self/fd/{}", file.as_raw_fd()).as_bytes(), flags).about(subject)
 }
 
@@ -272,9 +272,9 @@ impl Kind for FileContent {
             Sort::Memfd(name) => (memory_file::create(name, None).about(subject)?.into(), Vec::new()),
             Sort::Unlinked(path) => unlinked(path, &special)?,
             Sort::Temporary(directory) => temporary(directory, &special)?,
-            Sort::Named(place) => match super::tmpfs_file::make(envelope.id, place, &state, make)? {
-                super::tmpfs_file::Found::Same(file) => return Ok(vec![file]),
-                super::tmpfs_file::Found::New(file) => (file, Vec::new()),
+            Sort::Named(place) => match crate::tmpfs_file::make(envelope.id, place, &state, make)? {
+                crate::tmpfs_file::Found::Same(file) => return Ok(vec![file]),
+                crate::tmpfs_file::Found::New(file) => (file, Vec::new()),
             },
         };
         if special.len() != opened.len() {

@@ -17,7 +17,6 @@ pub mod edge;
 pub mod file_content;
 pub mod memory_file;
 pub mod regular_file;
-pub mod tmpfs_file;
 pub mod unlinked_file;
 
 /// Every kind of this build. One line each; the order decides who recognises a description first.
@@ -173,7 +172,7 @@ pub fn open<T: serde::de::DeserializeOwned>(envelope: &Envelope) -> Result<T> {
 
 /// Asserts that a state comes back from its payload as it went in.
 #[cfg(test)]
-fn assert_round_trip<T: Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(state: &T) {
+pub(crate) fn assert_round_trip<T: Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug>(state: &T) {
     let captured = Captured::new(Vec::new(), state).unwrap();
     let envelope =
         Envelope { id: ObjectId(1), kind: KindId(4), version: 1, refs: Vec::new(), payload: captured.payload };

@@ -1,11 +1,12 @@
 //! Regular files by path: position, flags and identity of the description travel. The destination has the same file, or
 //! gets it, where the file system is a host's own (tmpfs).
 use super::file_content::{self, Sort};
-use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open, tmpfs_file};
+use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open};
 use crate::capture::Capture;
 use crate::failure::{About, Result};
 use crate::look::{Look, Purpose, Survey};
 use crate::restore::{Bind, Make};
+use crate::tmpfs_file;
 use godwit_image::{Code, Envelope, KindId, ObjectId, Refusal, Subject, Verdict};
 use serde::{Deserialize, Serialize};
 use std::fs::File;

@@ -1,9 +1,9 @@
 //! Files with a name on a file system that is a host's own (tmpfs, ramfs): carried, and made by their path where they are
 //! not. A file that was there before is used when it is the same one, brought up to date when it is what this very file
 //! left behind on an earlier move, and otherwise never touched.
-use super::file_content::State;
 use crate::failure::{About, Result, malformed};
 use crate::look::{self, Look};
+use crate::resource::file_content::{self, State};
 use crate::restore::Make;
 use godwit_image::{Code, ObjectId, Refusal, Subject, codec};
 use godwit_linux::{attributes, file, filesystem};
@@ -14,7 +14,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::Path;
 
 /// The attribute by which a file made here remembers where it was before.
-pub(super) const LINEAGE: &[u8] = b"trusted.godwit.lineage";
+pub(crate) const LINEAGE: &[u8] = b"trusted.godwit.lineage";
 /// Moves that a file remembers.
 const LINEAGE_MAX: usize = 32;
 
@@ -58,7 +58,7 @@ pub struct Place {
 }
 
 /// What [`make`] came to.
-pub(super) enum Found {
+pub(crate) enum Found {
     /// The destination has it; opened for reading.
     Same(OwnedFd),
     /// An empty file, or one to be overwritten; opened for reading and writing.
@@ -66,7 +66,7 @@ pub(super) enum Found {
 }
 
 /// Whether a file is on a file system of this host alone.
-pub(super) fn is_private(file: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_private(file: BorrowedFd<'_>) -> bool {
     matches!(filesystem::kind(file), Ok(filesystem::TMPFS | filesystem::RAMFS))
 }
 
@@ -95,9 +95,9 @@ fn lineage(file: BorrowedFd<'_>) -> Vec<Identity> {
 ///
 /// # Errors
 /// It cannot be described.
-pub(super) fn place(look: &Look, path: &str) -> Result<Place> {
+pub(crate) fn place(look: &Look, path: &str) -> Result<Place> {
     let subject = || look.subject();
-    let own = File::from(super::file_content::reopen(look.borrow(), 0, subject)?);
+    let own = File::from(file_content::reopen(look.borrow(), 0, subject)?);
     let identity = identity(boot_id()?, &own.metadata().about(subject)?);
     let mut directories = Vec::new();
     for ancestor in Path::new(path).ancestors().skip(1) {
@@ -120,7 +120,7 @@ pub(super) fn place(look: &Look, path: &str) -> Result<Place> {
 ///
 /// # Errors
 /// GW1201: another file has the path.
-pub(super) fn make(id: ObjectId, place: &Place, state: &State, make: &mut Make) -> Result<Found> {
+pub(crate) fn make(id: ObjectId, place: &Place, state: &State, make: &mut Make) -> Result<Found> {
     let subject = || Subject::Path(place.path.clone());
     for directory in &place.directories {
         if !Path::new(&directory.path).exists() {
@@ -201,6 +201,6 @@ mod tests {
             identity: identity.clone(),
             lineage: vec![identity],
         };
-        super::super::assert_round_trip(&place);
+        crate::resource::assert_round_trip(&place);
     }
 }
