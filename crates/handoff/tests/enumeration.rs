@@ -11,6 +11,7 @@ use harness::fault::{Chooser, Menu};
 use harness::pair::Pair;
 
 /// A number that the environment may raise.
+#[allow(clippy::disallowed_methods, reason = "a test may be asked to work harder; what it tests is given everything")]
 fn setting(name: &str, usual: u64) -> u64 {
     match std::env::var(name) {
         Ok(text) => text.parse().expect("the setting is a number"),

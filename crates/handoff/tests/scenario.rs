@@ -321,6 +321,24 @@ fn a_destination_gives_up_on_a_commit_out_of_turn() {
 }
 
 #[test]
+fn a_commit_that_comes_too_late_is_answered() {
+    let boot = THERE;
+    let side = Side::Destination;
+    let record = Record { side, stage: Stage::Accepted, migration: MIGRATION, boot, details: Vec::new() };
+    let mut destination = Destination::recover(NOW, MIGRATION, Some(&record), boot, Patience::default());
+    destination.handle(NOW, Event::LinkUp);
+    for _ in 0..2 {
+        destination.handle(NOW, packet(Message::Commit));
+        assert_eq!(messages(|| destination.poll_message()), [Message::Answer(Verdict::Aborted)]);
+        while let Some(action) = destination.poll_action() {
+            destination.handle(NOW, Event::Done(action.deed()));
+        }
+    }
+    destination.handle(NOW, packet(Message::Goodbye));
+    assert_eq!(deeds(|| destination.poll_action()), [Deed::Journal(Stage::Done)]);
+}
+
+#[test]
 fn a_journal_of_the_other_side_or_of_the_past_is_not_recovered() {
     let record = |side, stage| Record { side, stage, migration: MIGRATION, boot: HERE, details: Vec::new() };
     let recover = |record: &Record| Source::recover(NOW, record, HERE, Patience::default()).is_some();

@@ -11,7 +11,7 @@ pub(crate) enum Death {
     Engine,
     /// The engine, and with it the directory of its journals.
     EngineAndJournal,
-    /// The host, and what need not outlive it in the journal.
+    /// The host, with every task on it.
     Host,
 }
 
@@ -28,7 +28,7 @@ pub(crate) enum Fault {
     Ghost,
     /// Message: it is lost, and turns up after the sender's patience for an answer has ended, from a dead link as well.
     Late,
-    /// Message: before it the same arrives, but about another migration.
+    /// Message: before it harmful ones arrive, but about another migration.
     Stray,
     /// Message and action: it takes very long.
     Delay,

@@ -6,13 +6,13 @@ use std::fmt::Write as _;
 use godwit_deterministic::{Duration, Instant};
 use godwit_handoff::frame::Frame;
 use godwit_handoff::{
-    Action, Capabilities, Deed, Destination, DestinationConfig, Event, Message, MigrationId, Packet, Patience, Side,
-    Source, SourceConfig, Stage, Versions,
+    Action, Capabilities, Deed, Destination, DestinationConfig, Event, Message, MigrationId, Packet, Patience, Reason,
+    Side, Source, SourceConfig, Stage, Versions,
 };
 
 use crate::harness::fault::{AT_ACTION, AT_MESSAGE, Chooser, Death, Fault};
 use crate::harness::referee::{Referee, Violation};
-use crate::harness::world::{Host, World};
+use crate::harness::world::{DestinationTasks, Host, World};
 
 pub(crate) const MIGRATION: MigrationId = MigrationId([7; 16]);
 const LATENCY: Duration = Duration::from_microseconds(100);
@@ -334,8 +334,11 @@ impl<'a> Pair<'a> {
                 self.schedule(at, Happening::Arrives { side, packet: packet.clone(), link, ghost: true });
             }
             Some(Fault::Stray) => {
-                let stray = Packet { migration: MigrationId([8; 16]), message: packet.message.clone() };
-                self.feed(side, Event::Received(stray));
+                let harmful = [Message::Ready, Message::Commit, Message::Resumed, Message::Abort(Reason::Cancelled)];
+                for message in harmful {
+                    let stray = Packet { migration: MigrationId([8; 16]), message };
+                    self.feed(side, Event::Received(stray));
+                }
             }
             Some(Fault::Late) => {
                 self.schedule(self.now + LATE, Happening::Arrives { side, packet, link, ghost: true });
@@ -440,7 +443,11 @@ impl<'a> Pair<'a> {
             }
             Action::HoldStopped => self.world.hold(side),
             Action::Reconnect => self.reconnect(),
-            _ => self.world.perform(action),
+            _ => {
+                let report = self.world.perform(action);
+                self.referee.ran |= self.world.destination == DestinationTasks::Running;
+                report
+            }
         })
     }
 
@@ -493,7 +500,7 @@ impl<'a> Pair<'a> {
                 self.referee.forgotten = true;
             }
             Death::Host => {
-                host.restart();
+                host.restart(side);
                 self.world.host_died(side);
                 match side {
                     Side::Source => self.referee.source_host_died = true,

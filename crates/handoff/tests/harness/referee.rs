@@ -17,6 +17,8 @@ pub(crate) struct Referee {
     verdict_heard: bool,
     pub(crate) settled: bool,
     pub(crate) resumed: bool,
+    /// The process has run at the destination, be it for a moment.
+    pub(crate) ran: bool,
     /// The source's tasks were killed by us.
     killed: bool,
     pub(crate) source_host_died: bool,
@@ -61,8 +63,8 @@ impl Referee {
                 demand(self.resumed || self.settled, "the source killed what had never been resumed elsewhere")
             }
             (_, Action::ReleaseHold | Action::Thaw) => demand(
-                !self.commit_left || self.verdict_heard || self.settled,
-                "the source let its tasks go while it was in doubt",
+                !self.ran && (!self.commit_left || self.verdict_heard) || self.settled,
+                "the source let its tasks go while it was in doubt, or although they have run elsewhere",
             ),
             (_, Action::Resume) => {
                 self.resumed = true;
@@ -106,10 +108,7 @@ impl Referee {
             }
             (Side::Destination, Message::Abort(_) | Message::Answer(Verdict::Aborted)) => {
                 self.abort_said = true;
-                demand(
-                    !self.resumed || world.destination != DestinationTasks::Running,
-                    "it said \"aborted\" of what runs there",
-                )
+                demand(!self.ran, "it said \"aborted\" of what has run there")
             }
             (Side::Destination, Message::Resumed | Message::Answer(Verdict::Committed)) => {
                 demand(self.resumed, "the destination claims what was never resumed")

@@ -148,8 +148,11 @@ impl Host {
         Record::last(&self.journal).expect("the harness writes whole records")
     }
 
-    pub(crate) fn restart(&mut self) {
+    /// Of the destination's journal the least survives that may, of the source's the most: the worse case of each.
+    pub(crate) fn restart(&mut self, side: Side) {
         self.boot.0[0] = self.boot.0[0].wrapping_add(16);
-        self.journal.truncate(self.flushed);
+        if side == Side::Destination {
+            self.journal.truncate(self.flushed);
+        }
     }
 }
