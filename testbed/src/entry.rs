@@ -132,6 +132,8 @@ fn detach(arguments: Vec<OsString>) -> io::Result<()> {
     let user = arguments.next().unwrap_or_default();
     let user = parse_user(&user.to_string_lossy())?;
     let program = arguments.next().ok_or(io::ErrorKind::InvalidInput)?;
+    // What this program's own starter left open would be an edge of the detached program's tree.
+    godwit_linux::descriptor::close_on_exec_from(3)?;
     let mut command = Command::new(&program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let placement = Placement { new_session: true, user: user.as_ref(), ..Placement::default() };
