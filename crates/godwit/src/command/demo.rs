@@ -3,7 +3,7 @@
 use crate::arguments::Demo;
 use crate::output::{CommandResult, Output, bytes};
 use godwit_image::{Code, Refusal, Subject};
-use godwit_testbed::{Options, Pair};
+use godwit_testbed::{Host, Options, Pair};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -83,17 +83,8 @@ pub(crate) fn run(arguments: &Demo, output: &Output) -> CommandResult {
         destination.name(),
         destination.address()
     ));
-
     let listen = format!("{}:{PORT}", destination.address());
-    let mut receiver = destination
-        .command(&own)
-        .args(["receive", "--listen", &listen, "--once"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .map_err(|error| failed("the receiver", error))?;
-    await_line(&mut receiver, "listening")?;
+    let _receiver = receiver(destination, &own, &listen)?;
 
     output.note("a pipeline begins to work at the source: seq | sed | gzip | tee FILE | gzip -d | sha256sum");
     let shell = job(&scratch.path.join("moved"), arguments.lines);
@@ -107,21 +98,7 @@ pub(crate) fn run(arguments: &Demo, output: &Output) -> CommandResult {
 
     output.note(&format!("godwit migrate {pid} tcp://{listen}"));
     let before = scratch.size("moved");
-    let migrate = source
-        .command(&own)
-        .args(["migrate", "--json", &pid.to_string(), &format!("tcp://{listen}")])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .and_then(|child| {
-            child.wait_with_output().map_err(|cause| godwit_testbed::Error::Step { doing: "wait".to_owned(), cause })
-        })
-        .map_err(|error| failed("godwit migrate", error))?;
-    let report: Value = serde_json::from_slice(&migrate.stdout).unwrap_or(Value::Null);
-    if !migrate.status.success() {
-        return Err(failed("godwit migrate", format!("it ended with {}: {report}", migrate.status)));
-    }
+    let report = migrate(source, &own, pid, &listen)?;
     show_time_line(&report, output);
     output.note(&format!(
         "  now {} processes of it at the destination, {} at the source; {} written so far (was {} before the move)",
@@ -135,16 +112,7 @@ pub(crate) fn run(arguments: &Demo, output: &Output) -> CommandResult {
     await_file(&scratch, "moved", "status", output)?;
     unmoved.wait().map_err(|error| failed("the unmoved run", error))?;
     await_file(&scratch, "unmoved", "status", output)?;
-    let equal = ["digest", "work.gz", "status"].into_iter().all(|name| {
-        let moved = scratch.read("moved", name);
-        moved.is_some() && moved == scratch.read("unmoved", name)
-    });
-    let digest = |part| String::from_utf8_lossy(&scratch.read(part, "digest").unwrap_or_default()).trim().to_owned();
-    output.note(&format!("  moved:   {}", digest("moved")));
-    output.note(&format!("  unmoved: {}", digest("unmoved")));
-    let verdict = if equal { "equal, to the last byte" } else { "DIFFERENT" };
-    output.note(&format!("  the outputs are {verdict}"));
-    output.object(&json!({ "outcome": if equal { "equal" } else { "different" }, "migration": report, "digest": digest("moved") }));
+    let equal = compare(&scratch, &report, output);
     if arguments.keep {
         pair.keep().map_err(|error| failed("keeping the hosts", error))?;
         scratch.keep = true;
@@ -157,6 +125,57 @@ pub(crate) fn run(arguments: &Demo, output: &Output) -> CommandResult {
         ));
     }
     Ok(if equal { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// `godwit receive` in the destination host, listening.
+fn receiver(destination: &Host, own: &Path, listen: &str) -> Result<Child, Vec<Refusal>> {
+    let mut receiver = destination
+        .command(own)
+        .args(["receive", "--listen", listen, "--once"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .map_err(|error| failed("the receiver", error))?;
+    await_line(&mut receiver, "listening")?;
+    Ok(receiver)
+}
+
+/// `godwit migrate` in the source host; its report.
+fn migrate(source: &Host, own: &Path, pid: u32, listen: &str) -> Result<Value, Vec<Refusal>> {
+    let child = source
+        .command(own)
+        .args(["migrate", "--json", &pid.to_string(), &format!("tcp://{listen}")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .map_err(|error| failed("godwit migrate", error))?;
+    let ended = child.wait_with_output().map_err(|error| failed("godwit migrate", error))?;
+    let report: Value = serde_json::from_slice(&ended.stdout).unwrap_or(Value::Null);
+    if ended.status.success() {
+        Ok(report)
+    } else {
+        Err(failed("godwit migrate", format!("it ended with {}: {report}", ended.status)))
+    }
+}
+
+/// Whether moved and unmoved work have the same output, to the last byte.
+fn compare(scratch: &Scratch, report: &Value, output: &Output) -> bool {
+    let equal = ["digest", "work.gz", "status"].into_iter().all(|name| {
+        let moved = scratch.read("moved", name);
+        moved.is_some() && moved == scratch.read("unmoved", name)
+    });
+    let digest = |part| String::from_utf8_lossy(&scratch.read(part, "digest").unwrap_or_default()).trim().to_owned();
+    output.note(&format!("  moved:   {}", digest("moved")));
+    output.note(&format!("  unmoved: {}", digest("unmoved")));
+    output.note(if equal { "  the outputs are equal, to the last byte" } else { "  the outputs are DIFFERENT" });
+    output.object(&json!({
+        "outcome": if equal { "equal" } else { "different" },
+        "migration": report,
+        "digest": digest("moved"),
+    }));
+    equal
 }
 
 /// The same job at the same time, on this machine itself.
@@ -191,7 +210,7 @@ fn await_file(scratch: &Scratch, part: &str, name: &str, output: &Output) -> Res
 }
 
 /// How many processes a host has beside its first one and what we run in it.
-fn processes(host: &godwit_testbed::Host, own: &Path) -> usize {
+fn processes(host: &Host, own: &Path) -> usize {
     let root = PathBuf::from(format!("/proc/{}/root/proc", host.init_pid()));
     std::fs::read_dir(&root)
         .into_iter()
