@@ -163,8 +163,9 @@ impl Run {
             if said.starts_with("READY\n") {
                 return Ok(());
             }
-            if !alive || Instant::now() > deadline {
-                return Err(match Verdict::of(&said) {
+            let verdict = Verdict::of(&said);
+            if !alive || verdict.is_some() || Instant::now() > deadline {
+                return Err(match verdict {
                     Some(verdict) => verdict,
                     None if alive => Verdict::Silent(format!("not ready after {} s", patience.as_secs())),
                     None => Verdict::Silent("ended before it was ready".to_owned()),
@@ -179,11 +180,9 @@ impl Run {
     /// # Errors
     /// Where the host cannot be entered.
     pub fn stop(&self, host: &Host, patience: Duration) -> Result<Verdict, Error> {
-        if let Some(verdict) = Verdict::of(self.said().trim_start_matches("READY\n")) {
-            return Ok(verdict);
-        }
         if !alive(host, self.pid) {
-            return Ok(Verdict::Silent(format!("process {} is not there", self.pid)));
+            let verdict = Verdict::of(self.said().trim_start_matches("READY\n"));
+            return Ok(verdict.unwrap_or_else(|| Verdict::Silent(format!("process {} is not there", self.pid))));
         }
         let kill = format!("kill -TERM {}", self.pid);
         host.command("sh").arg("-c").arg(kill).output()?;

@@ -44,6 +44,7 @@ int main(int argc, char **argv)
     EXPECT(stat(path[0], &by_name));
     EQUAL(by_fd.st_ino, by_name.st_ino, "inode by name and by descriptor");
     stop_and_collect(pid);
+    EXPECT(fcntl(reader, F_SETFL, O_NONBLOCK));
     memset(text, 0, sizeof text);
     EQUAL(read(reader, text, 63), 12, "read");
     verify_text(text, "before after", "contents");

@@ -149,6 +149,7 @@ UNUSED static void begin(int argc, char **argv)
     if (argc < 2)
         _exit(2);
     report_path = argv[1];
+    closefrom(3); /* nothing of whoever started it */
     sigset_t term;
     sigemptyset(&term);
     sigaddset(&term, SIGTERM);

@@ -1,0 +1,52 @@
+/* workload: affinity; user: any; about: processors that threads may run on */
+#include "workload.h"
+
+static atomic_int up, stop;
+static cpu_set_t allowed;
+
+static void *run(void *argument)
+{
+    cpu_set_t *own = argument, now;
+    MUST(sched_setaffinity(0, sizeof *own, own));
+    up++;
+    while (!stop)
+        sleep_seconds(0.001);
+    CPU_ZERO(&now);
+    EXPECT(sched_getaffinity(0, sizeof now, &now));
+    CHECK(CPU_EQUAL(&now, own), "processors of a thread: %lx, were %lx", *(unsigned long *)&now, *(unsigned long *)own);
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    begin(argc, argv);
+    MUST(sched_getaffinity(0, sizeof allowed, &allowed));
+    if (CPU_COUNT(&allowed) < 2)
+        skip("only one processor");
+    static cpu_set_t sets[3];
+    int first = -1, last = -1;
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, &allowed)) {
+            first = first < 0 ? cpu : first;
+            last = cpu;
+        }
+    CPU_SET(first, &sets[0]);
+    CPU_SET(last, &sets[1]);
+    sets[2] = allowed;
+    pthread_t threads[3];
+    for (int i = 0; i < 3; i++)
+        threads[i] = thread(run, &sets[i]);
+    while (up < 3)
+        sched_yield();
+    MUST(sched_setaffinity(0, sizeof sets[1], &sets[1]));
+    ready();
+    while (running())
+        EQUAL(sched_getcpu(), last, "processor");
+    cpu_set_t now;
+    EXPECT(sched_getaffinity(0, sizeof now, &now));
+    CHECK(CPU_EQUAL(&now, &sets[1]), "processors of the first thread differ");
+    stop = 1;
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+    return end();
+}
