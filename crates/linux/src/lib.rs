@@ -8,6 +8,7 @@ pub mod clock;
 pub mod clone;
 pub mod descriptor;
 pub mod errno;
+pub mod features;
 pub mod file;
 pub mod filesystem;
 pub mod kcmp;

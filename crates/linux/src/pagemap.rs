@@ -82,6 +82,11 @@ impl Pagemap {
         Ok(pagemap)
     }
 
+    /// Whether the kernel has PAGEMAP_SCAN.
+    pub fn has_scan(&self) -> bool {
+        self.scan
+    }
+
     #[allow(clippy::too_many_arguments)]
     fn scan_once(
         &self,

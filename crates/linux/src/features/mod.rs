@@ -1,0 +1,151 @@
+//! What this kernel can do and what this process may do: every feature that the engine uses, probed once by trying it
+//! (never by version) into a plain value that is passed on. A test can pretend an older kernel with [`Features::without`].
+
+mod child;
+mod host;
+mod memory;
+mod namespaces;
+mod objects;
+mod table;
+mod tracing;
+
+pub use host::{Host, HugePages, capability};
+pub use table::{Feature, Group, Row, TABLE, Weight};
+
+use crate::errno::Errno;
+use std::collections::BTreeMap;
+
+/// The outcome of trying a feature.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Support {
+    /// It was tried and works.
+    Works,
+    /// This kernel does not have it; the error of the trial.
+    Missing(Errno),
+    /// The kernel has it, and this process may not use it; the error of the trial.
+    NotAllowed(Errno),
+}
+
+impl Support {
+    /// The verdict of a trial.
+    fn of<T>(trial: Result<T, Errno>) -> Support {
+        match trial {
+            Ok(_) => Support::Works,
+            // ENOSPC, EUSERS: a limit on namespaces that the administrator has set.
+            Err(error) if matches!(error.number, libc::EPERM | libc::EACCES | libc::ENOSPC | libc::EUSERS) => {
+                Support::NotAllowed(error)
+            }
+            Err(error) => Support::Missing(error),
+        }
+    }
+
+    /// Whether it can be used.
+    pub fn works(self) -> bool {
+        self == Support::Works
+    }
+}
+
+/// What can be done here. A plain value.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Features {
+    support: BTreeMap<Feature, Support>,
+    /// UFFD_FEATURE_* bits that the kernel offers; 0 where there is no userfaultfd.
+    pub userfaultfd: u64,
+    /// Sizes, limits and rights.
+    pub host: Host,
+}
+
+impl Features {
+    /// Whether a feature works. What was not probed does not.
+    pub fn has(&self, feature: Feature) -> bool {
+        self.support(feature).works()
+    }
+
+    /// What trying it gave.
+    pub fn support(&self, feature: Feature) -> Support {
+        let unknown = Support::Missing(Errno { number: libc::ENOSYS, call: "not probed" });
+        self.support.get(&feature).copied().unwrap_or(unknown)
+    }
+
+    /// Whether a feature works, by its name in the table, as an image names its needs.
+    pub fn has_named(&self, name: &str) -> bool {
+        Feature::named(name).is_some_and(|feature| self.has(feature))
+    }
+
+    /// The same host as if its kernel had not got a feature.
+    #[must_use]
+    pub fn without(mut self, feature: Feature) -> Features {
+        self.support.insert(feature, Support::Missing(Errno { number: libc::ENOSYS, call: "pretended" }));
+        self
+    }
+
+    /// A host that can do everything, for tests that take something away.
+    pub fn all() -> Features {
+        Features {
+            support: TABLE.iter().map(|row| (row.feature, Support::Works)).collect(),
+            userfaultfd: u64::MAX,
+            host: Host::default(),
+        }
+    }
+
+    /// What stands in the way of checkpoint, restore and migration at all.
+    pub fn lacking(&self) -> Vec<&'static Row> {
+        TABLE.iter().filter(|row| row.weight == Weight::Required && !self.has(row.feature)).collect()
+    }
+}
+
+/// Tries every feature. Takes some milliseconds; what could disturb this process is tried in a child of its own.
+pub fn probe() -> Features {
+    let mut support = BTreeMap::new();
+    let mut put = |feature: Feature, trial: Result<(), Errno>| {
+        support.insert(feature, Support::of(trial));
+    };
+    tracing::probe(&mut put);
+    namespaces::probe(&mut put);
+    objects::probe(&mut put);
+    let userfaultfd = memory::probe(&mut put);
+    Features { support, userfaultfd, host: Host::read() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_feature_is_probed_and_can_be_taken_away() {
+        let features = probe();
+        for row in TABLE {
+            assert!(features.support.contains_key(&row.feature), "{} is not probed", row.name);
+            assert_eq!(Feature::named(row.name), Some(row.feature));
+            assert!(!features.clone().without(row.feature).has(row.feature));
+            assert!(!Features::all().without(row.feature).has_named(row.name));
+        }
+        assert!(!features.has_named("no such feature"));
+    }
+
+    #[test]
+    fn names_are_unique_and_texts_are_there() {
+        for (index, row) in TABLE.iter().enumerate() {
+            assert!(TABLE[..index].iter().all(|other| other.name != row.name), "{}", row.name);
+            assert!(!row.purpose.is_empty() && !row.without.is_empty() && !row.remedy.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_this_suite_needs_anyway_works() {
+        let features = probe();
+        for feature in [Feature::Seize, Feature::ProcessFileDescriptor, Feature::Compare, Feature::MemoryFile] {
+            assert_eq!(features.support(feature), Support::Works, "{feature:?}");
+        }
+        assert!(features.host.process_number_max > 300 && features.host.memory_bytes > 0);
+        assert_ne!(features.host.extended_state_mask & 1, 0);
+    }
+
+    #[test]
+    fn refusals_are_told_from_absence() {
+        let error = |number| Err::<(), _>(Errno { number, call: "x" });
+        assert!(matches!(Support::of(error(libc::EPERM)), Support::NotAllowed(_)));
+        assert!(matches!(Support::of(error(libc::ENOSYS)), Support::Missing(_)));
+        assert_eq!(Support::of(Ok(())), Support::Works);
+    }
+}
