@@ -40,6 +40,8 @@ pub(crate) enum Command {
     },
     /// Show the main job on this machine: two hosts, a working pipeline, a move, the proof that nothing was lost.
     Demo(Demo),
+    /// Tell what this host can and cannot do, and what to change; exits with 1 when nothing would work here.
+    Doctor,
     /// Tell more about an error code, or list them all.
     Explain {
         /// A code such as GW1102.

@@ -99,7 +99,8 @@ fn print_features(features: &Features, output: &Output) {
         match support {
             Support::Works => line(output, word(support), row.name, row.purpose),
             Support::Missing(error) | Support::NotAllowed(error) => {
-                let text = format!("{}; without it {}; to change it: {} ({error})", row.purpose, row.without, row.remedy);
+                let text =
+                    format!("{}; without it {}; to change it: {} ({error})", row.purpose, row.without, row.remedy);
                 line(output, word(support), row.name, &text);
             }
         }

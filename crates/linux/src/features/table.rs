@@ -31,7 +31,7 @@ impl Group {
             Group::Clocks => "keep clocks and timers",
             Group::Track => "track changes while it runs",
             Group::PostCopy => "bring memory after the move",
-            Group::Connections => "sockets",
+            Group::Connections => "see and move sockets",
             Group::Confine => "work without root, confine jobs",
         }
     }
@@ -191,11 +191,11 @@ features! {
         "use Linux 6.7 or later";
     WriteTracking = "userfaultfd-write-tracking", Track, Better,
         "track written pages without stopping the writer",
-        "without soft-dirty as well, strategies that send memory while the tree runs are refused",
+        "and without soft-dirty, strategies that send memory while the tree runs are refused",
         "use Linux 6.7 or later, as root";
     SoftDirty = "soft-dirty", Track, Better,
         "track written pages on kernels before 6.7",
-        "nothing, where userfaultfd-write-tracking works",
+        "nothing is lost where userfaultfd-write-tracking works",
         "build the kernel with CONFIG_MEM_SOFT_DIRTY";
     FaultService = "userfaultfd", PostCopy, Better,
         "serve pages when the moved tree touches them",
