@@ -63,6 +63,14 @@ pub fn device(major: u32, minor: u32) -> u64 {
     libc::makedev(major, minor)
 }
 
+/// Makes reads and writes return EAGAIN instead of waiting (O_NONBLOCK of the open description).
+///
+/// # Errors
+/// None for an open descriptor.
+pub fn do_not_wait(file: BorrowedFd<'_>) -> Result<()> {
+    set_status_flags(file, status_flags(file)? | libc::O_NONBLOCK as u32)
+}
+
 /// Sets the position.
 ///
 /// # Errors

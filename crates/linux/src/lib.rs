@@ -20,12 +20,14 @@ pub mod namespace;
 pub mod netlink;
 pub mod pagemap;
 pub mod pidfd;
+pub mod poll;
 pub mod proc;
 pub mod program;
 pub mod ptrace;
 pub mod scheduling;
 pub mod seccomp;
 pub mod signal;
+pub mod socket;
 pub mod stub;
 
 pub use errno::{Errno, Gone};

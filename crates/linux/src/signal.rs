@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::errno::{Errno, Result, check};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Sends a signal to one thread (tgkill).
 ///
@@ -33,4 +34,33 @@ pub fn set_own_mask(mask: u64) -> u64 {
     // SAFETY: both pointers are live 8-byte masks.
     unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, &raw mut old, 8) };
     old
+}
+
+/// The bit of a signal in a mask.
+pub const fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// Blocks the signals of `mask` for this thread (and those it starts from now on) and gives a descriptor that becomes readable when
+/// one of them arrives; see [`next`].
+///
+/// # Errors
+/// EMFILE.
+pub fn listen(mask: u64) -> Result<OwnedFd> {
+    // SAFETY: mask is a live 8-byte mask; no old one is asked for.
+    unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, &raw const mask, std::ptr::null::<u64>(), 8) };
+    let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
+    // SAFETY: as above; -1 asks for a new descriptor.
+    let raw = check("signalfd4", unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const mask, 8, flags) })?;
+    // SAFETY: fresh descriptor, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw as i32) })
+}
+
+/// The number of the next signal that has arrived at a descriptor of [`listen`], if any.
+pub fn next(listener: BorrowedFd<'_>) -> Option<i32> {
+    let mut information = [0_u8; 128];
+    // SAFETY: the buffer is live and as long as said; 128 bytes are one struct signalfd_siginfo, whose first field is the number.
+    let length = unsafe { libc::read(listener.as_raw_fd(), information.as_mut_ptr().cast(), information.len()) };
+    let number = information.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));
+    number.filter(|_| length == 128)
 }

@@ -1,0 +1,116 @@
+//! A tree that comes in: state first, then pages, then all is completed and compared with what the source says it has sent.
+use crate::pump::STATE_HEADER;
+use godwit_engine::restore::Restorer;
+use godwit_handoff::Totals;
+use godwit_image::memory::PAGE_BYTES;
+use godwit_image::tree::Tree;
+use godwit_image::{Code, ObjectId, Refusal, Subject, codec};
+
+/// Zeros to write where pages are named as zero.
+static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+
+/// The receiving side of the page pump, and what it fills.
+#[derive(Debug)]
+pub(crate) struct Build {
+    state: Vec<u8>,
+    restorer: Option<Restorer>,
+    /// Bytes of pages that are in place.
+    pub(crate) bytes_done: u64,
+    /// Bytes of pages that will come.
+    pub(crate) bytes_total: u64,
+}
+
+fn malformed(cause: &str) -> Refusal {
+    Refusal::new(Code::MALFORMED, Subject::Object("state".to_owned()), cause)
+}
+
+fn number(bytes: &[u8], offset: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
+}
+
+impl Build {
+    pub(crate) fn new() -> Build {
+        Build { state: Vec::new(), restorer: None, bytes_done: 0, bytes_total: 0 }
+    }
+
+    /// Takes in a piece of the state; the last one begins the tree.
+    ///
+    /// # Errors
+    /// GW1004: it is malformed; everything that an object can refuse.
+    pub(crate) fn state(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        if self.restorer.is_some() {
+            return Err(malformed("there is more of it than was said"));
+        }
+        self.state.extend_from_slice(bytes);
+        let (Some(length), Some(total)) = (number(&self.state, 0), number(&self.state, 8)) else { return Ok(()) };
+        if length > codec::PAYLOAD_BYTES_MAX as u64 || self.state.len() as u64 > STATE_HEADER as u64 + length {
+            return Err(malformed("its length is wrong"));
+        }
+        if self.state.len() as u64 == STATE_HEADER as u64 + length {
+            let state = std::mem::take(&mut self.state);
+            let tree: Tree = codec::decode(&state[STATE_HEADER..]).map_err(|error| malformed(&error.to_string()))?;
+            self.bytes_total = total;
+            self.restorer = Some(Restorer::begin(tree)?);
+        }
+        Ok(())
+    }
+
+    /// The tree that is being built.
+    ///
+    /// # Errors
+    /// GW1004: its state has not come.
+    pub(crate) fn restorer(&mut self) -> Result<&mut Restorer, Refusal> {
+        self.restorer.as_mut().ok_or_else(|| malformed("it has not come"))
+    }
+
+    /// Fills pages.
+    ///
+    /// # Errors
+    /// Their owner is unknown, or the kernel refuses.
+    pub(crate) fn pages(&mut self, owner: ObjectId, ranges: &[(u64, usize)], bytes: &[u8]) -> Result<(), Refusal> {
+        self.bytes_done += bytes.len() as u64;
+        self.restorer()?.write(owner, ranges, bytes)
+    }
+
+    /// Fills pages with zeros; returns how many.
+    ///
+    /// # Errors
+    /// As [`Build::pages`].
+    pub(crate) fn zeros(&mut self, owner: ObjectId, ranges: &[(u64, usize)]) -> Result<u64, Refusal> {
+        let mut total = 0;
+        for (start, length) in ranges {
+            let mut done = 0;
+            while done < *length {
+                let part = (*length - done).min(ZEROS.len());
+                // A hole of a file mapping or an inherited page would show otherwise, so they are written, not assumed.
+                self.restorer()?.write(owner, &[(start + done as u64, part)], &ZEROS[..part])?;
+                done += part;
+            }
+            total += *length as u64;
+        }
+        self.bytes_done += total;
+        Ok(total / PAGE_BYTES)
+    }
+
+    /// Compares what came with what was sent, and completes the tree.
+    ///
+    /// # Errors
+    /// GW1004: they differ; everything that a restore can refuse.
+    pub(crate) fn complete(&mut self, sent: Totals, received: Totals) -> Result<(), Refusal> {
+        if sent != received {
+            return Err(malformed(&format!("{received:?} came, {sent:?} was sent")));
+        }
+        self.restorer()?.complete()
+    }
+
+    /// The tree, to be resumed.
+    pub(crate) fn take(&mut self) -> Option<Restorer> {
+        self.restorer.take()
+    }
+
+    /// Removes everything; false if nothing was begun here.
+    pub(crate) fn discard(&mut self) -> bool {
+        self.state = Vec::new();
+        self.restorer.take().is_some()
+    }
+}

@@ -1,0 +1,509 @@
+//! The destination's driver, and how a daemon has it run: for each connection a small single-threaded process of its own, the
+//! shepherd, because a tree is never built by a fork of a threaded daemon.
+use crate::build::Build;
+use crate::guardian::Guardian;
+use crate::hold;
+use crate::host::{self, Clock};
+use crate::journal::{self, Details, Journal, Member};
+use crate::report::{self, Observer, OnProgress, Progress};
+use crate::requirement::Requirements;
+use crate::source::name_of;
+use crate::stream::{Arrival, Broken, Stream};
+use crate::transport::Lane;
+use godwit_handoff::{
+    Action, Deed, Destination, DestinationConfig, Event, Message, Outcome, Packet, Patience, Record, Side, Stage,
+    Versions,
+};
+use godwit_image::task::State;
+use godwit_image::{Code, Refusal, Subject};
+use godwit_linux::poll::{self, Readiness};
+use godwit_linux::signal;
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use crate::shepherd::{receive, receive_over_standard_streams};
+
+/// How to receive.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Time-outs.
+    pub patience: Patience,
+    /// Where the journal is.
+    pub run_directory: PathBuf,
+    /// Stay parent of the tree and tell the root's exit status; otherwise the tree is left to init.
+    pub wait: bool,
+    /// Whether a second process stands by to finish what a killed engine leaves.
+    pub guardian: bool,
+    /// For tests: further arguments of the shepherd, see [`crate::entry`].
+    pub shepherd_arguments: Vec<OsString>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            patience: Patience::default(),
+            run_directory: journal::run_directory(),
+            wait: false,
+            guardian: true,
+            shepherd_arguments: Vec::new(),
+        }
+    }
+}
+
+/// What became of a connection that was received.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+pub struct Received {
+    /// `moved` (the tree runs here), `checked` (a dry run), `answered` (a question about an earlier migration).
+    pub outcome: String,
+    /// Number of the root process here; 0 where none came.
+    pub pid: i32,
+    /// Name of the source host.
+    pub source: String,
+    /// Processes of the tree.
+    pub processes: u64,
+    /// Pages that came, those named as zero included.
+    pub pages: u64,
+    /// Exit status of the root if it was waited for: as wait(2) gives it.
+    pub status: Option<i32>,
+}
+
+/// How long another process may act on the same migration before we give up: it was asked to hurry.
+const LOCK_PATIENCE: Duration = Duration::from_secs(15);
+const SIGHUP: i32 = 1;
+const SIGINT: i32 = 2;
+const SIGTERM: i32 = 15;
+const SIGTRAP: i32 = 5;
+
+/// Takes part in one hand-off (or answers questions about an earlier one) at the end of a lane. To be called in a process that has
+/// only one thread and is used for nothing else: it becomes the parent of the tree. `resumed` is told the root's number when the
+/// tree runs.
+///
+/// # Errors
+/// Why no tree came.
+pub fn serve(
+    lane: Lane,
+    options: &Options,
+    observer: Option<Observer>,
+    resumed: &mut dyn FnMut(i32),
+    progress: OnProgress<'_>,
+) -> Result<Received, Vec<Refusal>> {
+    let one = |refusal: Refusal| vec![refusal];
+    let hurry = signal::bit(SIGHUP) | signal::bit(SIGINT) | signal::bit(SIGTERM);
+    let signals = signal::listen(hurry).map_err(|error| {
+        one(Refusal::new(Code::KERNEL_CALL, Subject::Process(std::process::id() as i32), error.to_string()))
+    })?;
+    // What arrives while a tree is half built must not end us halfway.
+    signal::set_own_mask(!signal::bit(SIGTRAP));
+    let clock = Clock::start();
+    let mut stream = Stream::new(lane);
+    let first = first_packet(&mut stream, &signals, options.patience.greet.into()).map_err(one)?;
+    let migration = first.migration;
+    let boot = host::boot_id();
+    let (machine, journal) = if let Message::Hello { .. } = first.message {
+        let config = DestinationConfig {
+            migration,
+            boot,
+            versions: Versions::SUPPORTED,
+            capabilities: host::capabilities(),
+            patience: options.patience,
+        };
+        (Destination::new(clock.now(), config), None)
+    } else {
+        let journal =
+            Journal::take_over(&options.run_directory, migration, Side::Destination, LOCK_PATIENCE).map_err(one)?;
+        let record = journal.as_ref().and_then(|journal| journal.last());
+        let mut machine = Destination::recover(clock.now(), migration, record, boot, options.patience);
+        machine.handle(clock.now(), Event::LinkUp);
+        (machine, journal)
+    };
+    let details = journal.as_ref().map_or_else(Details::default, Journal::details);
+    let mut driver = Driver {
+        clock,
+        options,
+        observer,
+        machine,
+        details: Details::own(stream.peer(), details.root, details.members),
+        stream: Some(stream),
+        signals,
+        queue: VecDeque::new(),
+        journal,
+        build: Build::new(),
+        receive_failed: false,
+        root: 0,
+        guardian: None,
+        broken: None,
+        resumed,
+        progress,
+    };
+    driver.observe("received", name_of(&first.message));
+    driver.feed(Event::Received(first));
+    driver.run();
+    driver.conclude()
+}
+
+/// Settles what an earlier shepherd left, from its journal: discards what was not committed, resumes what was.
+///
+/// # Errors
+/// It could not be settled.
+pub(crate) fn recover(journal: Journal, patience: Patience) -> Result<Outcome, Vec<Refusal>> {
+    let one = |refusal: Refusal| vec![refusal];
+    let details = journal.details();
+    let Some(record) = journal.last().cloned() else { return Ok(Outcome::Unknown) };
+    let clock = Clock::start();
+    let machine = Destination::recover(clock.now(), record.migration, Some(&record), host::boot_id(), patience);
+    let options = Options { patience, guardian: false, ..Options::default() };
+    let signals =
+        signal::listen(0).map_err(|error| one(Refusal::new(Code::KERNEL_CALL, Subject::Host, error.to_string())))?;
+    let mut driver = Driver {
+        clock,
+        options: &options,
+        observer: None,
+        machine,
+        details,
+        stream: None,
+        signals,
+        queue: VecDeque::new(),
+        journal: Some(journal),
+        build: Build::new(),
+        receive_failed: false,
+        root: 0,
+        guardian: None,
+        broken: None,
+        resumed: &mut |_| {},
+        progress: &mut |_| {},
+    };
+    driver.settle_machine();
+    driver.run();
+    let troubles: Vec<Refusal> = driver.machine.troubles().iter().map(report::trouble).collect();
+    if troubles.is_empty() { Ok(driver.machine.outcome().cloned().unwrap_or(Outcome::Unknown)) } else { Err(troubles) }
+}
+
+/// The first thing that is said on a lane.
+fn first_packet(stream: &mut Stream, signals: &OwnedFd, patience: Duration) -> Result<Packet, Refusal> {
+    let begin = std::time::Instant::now();
+    let lost = |peer: &str, cause: String| Refusal::new(Code::LINK_LOST, Subject::Object(peer.to_owned()), cause);
+    loop {
+        match stream.next() {
+            Ok(Some(Arrival::Packet(packet))) => return Ok(packet),
+            Ok(Some(_)) => {
+                let subject = Subject::Object(stream.peer().to_owned());
+                return Err(Refusal::new(Code::MALFORMED, subject, "it does not begin with a message"));
+            }
+            Ok(None) => {}
+            Err(Broken::Malformed(error)) => {
+                let subject = Subject::Object(stream.peer().to_owned());
+                return Err(Refusal::new(Code::MALFORMED, subject, error.to_string()));
+            }
+            Err(error) => return Err(lost(stream.peer(), error.to_string())),
+        }
+        let Some(left) = patience.checked_sub(begin.elapsed()) else {
+            return Err(lost(stream.peer(), "it says nothing".to_owned()));
+        };
+        let [reader, _] = stream.interest(false);
+        let ready = poll::wait(&[reader, (signals.as_fd(), Readiness::READABLE)], Some(left));
+        if ready.is_ok_and(|ready| ready[1].readable) {
+            return Err(lost(stream.peer(), "ended by a signal".to_owned()));
+        }
+    }
+}
+
+struct Driver<'a> {
+    clock: Clock,
+    options: &'a Options,
+    observer: Option<Observer>,
+    machine: Destination,
+    details: Details,
+    stream: Option<Stream>,
+    signals: OwnedFd,
+    queue: VecDeque<Action>,
+    journal: Option<Journal>,
+    build: Build,
+    receive_failed: bool,
+    root: i32,
+    guardian: Option<Guardian>,
+    broken: Option<String>,
+    resumed: &'a mut dyn FnMut(i32),
+    progress: OnProgress<'a>,
+}
+
+impl Driver<'_> {
+    fn observe(&mut self, moment: &str, what: impl std::fmt::Display) {
+        if let Some(observer) = &mut self.observer {
+            observer(&format!("{moment} {what}"));
+        }
+    }
+
+    fn tell(&mut self) {
+        let step = self.machine.step().map_or("undo", |step| step.row().name);
+        let (bytes_done, bytes_total) = (self.build.bytes_done, self.build.bytes_total);
+        (self.progress)(&Progress { step, bytes_done, bytes_total });
+    }
+
+    fn feed(&mut self, event: Event) {
+        self.machine.handle(self.clock.now(), event);
+        self.settle_machine();
+    }
+
+    fn settle_machine(&mut self) {
+        while let Some(packet) = self.machine.poll_message() {
+            let name = name_of(&packet.message);
+            if let Some(stream) = &mut self.stream
+                && let Err(error) = stream.say(packet).and_then(|()| stream.flush())
+            {
+                self.lose_link(&error);
+            }
+            self.observe("sent", name);
+        }
+        while let Some(action) = self.machine.poll_action() {
+            if action.interrupts() {
+                self.queue.retain(|queued| !queued.is_interruptible());
+            }
+            self.queue.push_back(action);
+        }
+    }
+
+    fn lose_link(&mut self, cause: &Broken) {
+        if let Some(stream) = self.stream.take() {
+            self.broken = Some(format!("{}: {cause}", stream.peer()));
+            self.feed(Event::LinkLost);
+        }
+    }
+
+    /// Nothing is left to do or to wait for. After the resumption a lost link is the end, too: the journal answers later questions.
+    fn is_over(&self) -> bool {
+        self.machine.is_ended() || (self.machine.outcome().is_some() && self.stream.is_none())
+    }
+
+    fn run(&mut self) {
+        loop {
+            if let Some(action) = self.queue.pop_front() {
+                let deed = action.deed();
+                self.observe("before", deed);
+                self.perform(action);
+                self.observe("after", deed);
+                self.tell();
+            } else if self.is_over() {
+                break;
+            } else {
+                self.turn();
+            }
+        }
+        // Last words; the other side's silence decides if they do not leave.
+        if let Some(stream) = &mut self.stream {
+            let _ = stream.flush();
+        }
+    }
+
+    fn turn(&mut self) {
+        let limit = self.machine.poll_timeout().map(|due| self.clock.until(due));
+        let ready = {
+            let mut files = vec![(self.signals.as_fd(), Readiness::READABLE)];
+            if let Some(stream) = &self.stream {
+                files.extend(stream.interest(false));
+            }
+            poll::wait(&files, limit).unwrap_or_default()
+        };
+        if ready.first().is_some_and(|ready| ready.readable) {
+            match signal::next(self.signals.as_fd()) {
+                // Somebody has a newer link for us, or answers in our place.
+                Some(SIGHUP) => self.lose_link(&Broken::Closed),
+                Some(_) => self.feed(Event::Cancel),
+                None => {}
+            }
+        }
+        if ready.get(1).is_some_and(|ready| ready.readable) {
+            self.listen();
+        }
+        if let Some(stream) = &mut self.stream
+            && let Err(error) = stream.flush()
+        {
+            self.lose_link(&error);
+        }
+        if self.machine.poll_timeout().is_some_and(|due| self.clock.now() >= due) {
+            self.feed(Event::Timeout);
+        }
+    }
+
+    /// Takes in what is there, until the machine wants something.
+    fn listen(&mut self) {
+        while let Some(stream) = &mut self.stream {
+            let result = match stream.next() {
+                Ok(Some(Arrival::Packet(packet))) => {
+                    self.observe("received", name_of(&packet.message));
+                    self.feed(Event::Received(packet));
+                    if !self.queue.is_empty() {
+                        return;
+                    }
+                    continue;
+                }
+                Ok(Some(_)) if self.receive_failed => continue,
+                Ok(Some(Arrival::State(bytes))) => self.build.state(bytes).map(|()| (0, bytes.len() as u64)),
+                Ok(Some(Arrival::Pages(owner, ranges, bytes))) => {
+                    let moved = (bytes.len() as u64 / godwit_image::memory::PAGE_BYTES, bytes.len() as u64);
+                    self.build.pages(owner, ranges, bytes).map(|()| moved)
+                }
+                Ok(Some(Arrival::Zeros(owner, ranges))) => self.build.zeros(owner, ranges).map(|pages| (pages, 0)),
+                Ok(None) => return,
+                Err(error) => return self.lose_link(&error),
+            };
+            match result {
+                Ok((pages, bytes)) => self.feed(Event::Moved { pages, bytes }),
+                Err(refusal) => {
+                    self.receive_failed = true;
+                    self.feed(Event::Failed { deed: Deed::Receive, refusal: report::opaque(&refusal) });
+                }
+            }
+            self.tell();
+            if !self.queue.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        let deed = action.deed();
+        let result = match action {
+            Action::WriteJournal(record) => self.note(record),
+            Action::Examine { requirements, .. } => return self.examine(&requirements),
+            // The loop takes in whatever comes.
+            Action::Receive => Ok(()),
+            Action::Build(totals) => {
+                let received = self.stream.as_ref().map(Stream::totals).unwrap_or_default();
+                self.build.complete(totals, received)
+            }
+            Action::HoldStopped => self.hold(),
+            Action::Resume => return self.resume(),
+            Action::Discard => self.discard(),
+            // The source's.
+            _ => Ok(()),
+        };
+        match result {
+            Ok(()) => self.feed(Event::Done(deed)),
+            Err(refusal) => self.feed(Event::Failed { deed, refusal: report::opaque(&refusal) }),
+        }
+    }
+
+    fn note(&mut self, record: Record) -> Result<(), Refusal> {
+        let (directory, migration) = (&self.options.run_directory, self.machine.migration());
+        let ends = record.stage == Stage::Done;
+        if self.journal.is_none() && !ends {
+            self.journal = Some(Journal::create(directory, migration, Side::Destination)?);
+        }
+        let begins = record.stage == Stage::Accepted;
+        if let Some(journal) = &mut self.journal {
+            journal.append(record, &self.details)?;
+        }
+        if begins && self.options.guardian {
+            self.guardian = Some(Guardian::start(directory, migration, Side::Destination)?);
+        }
+        Ok(())
+    }
+
+    fn examine(&mut self, requirements: &[u8]) {
+        let refusals = match Requirements::decode(requirements) {
+            Ok(requirements) => {
+                self.details.root = requirements.root;
+                requirements.examine()
+            }
+            Err(refusal) => vec![refusal],
+        };
+        match &refusals[..] {
+            [] => self.feed(Event::Accepted),
+            refusals => self.feed(Event::Refused(refusals.iter().map(report::opaque).collect())),
+        }
+    }
+
+    fn hold(&mut self) -> Result<(), Refusal> {
+        let restorer = self.build.restorer()?;
+        let living = restorer.tree().tasks.iter().filter(|task| !matches!(task.state, State::Zombie(_)));
+        self.details.members =
+            living.map(|task| Member::now(task.pid.0, matches!(task.state, State::Stopped(_)))).collect();
+        let record = Record {
+            side: Side::Destination,
+            stage: Stage::Accepted,
+            migration: self.machine.migration(),
+            boot: host::boot_id(),
+            details: Vec::new(),
+        };
+        if let Some(journal) = &mut self.journal {
+            // Whoever must resume or discard them in our place needs to know them before they outlive us.
+            journal.append(record, &self.details)?;
+        }
+        restorer.hold()
+    }
+
+    fn resume(&mut self) {
+        let result = match self.build.take() {
+            Some(restorer) => restorer.resume(),
+            // Built and held by an earlier shepherd.
+            None => hold::wake(&self.details.members).map(|()| self.details.root),
+        };
+        match result {
+            Ok(root) => {
+                self.root = root;
+                self.feed(Event::Done(Deed::Resume));
+                (self.resumed)(root);
+            }
+            Err(refusal) => {
+                self.feed(Event::ResumeFailed { refusal: report::opaque(&refusal), may_have_run: true });
+            }
+        }
+    }
+
+    fn discard(&mut self) -> Result<(), Refusal> {
+        self.receive_failed = true;
+        if self.build.discard() { Ok(()) } else { hold::kill(&self.details.members) }
+    }
+
+    fn conclude(mut self) -> Result<Received, Vec<Refusal>> {
+        let mut received = Received {
+            pid: self.root,
+            processes: self.details.members.len() as u64,
+            pages: self.stream.as_ref().map_or(0, |stream| stream.totals().pages),
+            ..Received::default()
+        };
+        if let Some(facts) = self.machine.peer().and_then(|peer| host::facts(&peer.capabilities)) {
+            received.source = facts.name;
+        }
+        let settled = self.machine.is_ended() || matches!(self.machine.outcome(), Some(Outcome::Moved));
+        if let Some(guardian) = self.guardian.take().filter(|_| settled) {
+            guardian.dismiss();
+        }
+        received.outcome = match self.machine.outcome() {
+            Some(Outcome::Moved) if self.root != 0 => "moved",
+            Some(Outcome::Checked) => "checked",
+            Some(Outcome::RolledBack { by, reason }) if self.machine.peer().is_some() => {
+                let mut refusals = report::rolled_back(*by, reason);
+                if let (Some(broken), Some(refusal)) = (&self.broken, refusals.first_mut())
+                    && refusal.code == Code::LINK_LOST
+                {
+                    refusal.cause = format!("{} ({broken})", refusal.cause);
+                }
+                return Err(refusals);
+            }
+            Some(outcome @ Outcome::Lost) => return Err(report::failure(outcome)),
+            _ => "answered",
+        }
+        .to_owned();
+        drop(self.stream.take());
+        if self.options.wait && self.root != 0 {
+            received.status = wait_for_end(self.root);
+        }
+        Ok(received)
+    }
+}
+
+/// Waits for the end of the root, our child.
+fn wait_for_end(root: i32) -> Option<i32> {
+    loop {
+        match godwit_linux::ptrace::wait(root) {
+            Ok(godwit_linux::ptrace::Event::Ended(status)) => return Some(status),
+            Ok(_) => {}
+            Err(_) => return None,
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The guardian: a second small process that finishes what a killed engine leaves.
+//!
+//! It holds the reading end of a pipe of which only the engine has the writing end. A byte means that the engine has finished and
+//! the guardian is not needed; the end of the pipe without a byte means that the engine died. Then the guardian waits until the kernel
+//! has let go of everything that the engine traced, takes the journal's lock and does what `godwit recover` would do.
+use crate::journal::Journal;
+use crate::recovery;
+use godwit_handoff::{MigrationId, Side};
+use godwit_image::{Code, Refusal, Subject};
+use godwit_linux::namespace::{self, Placement};
+use godwit_linux::pidfd::PidFd;
+use godwit_linux::poll::{self, Readiness};
+use std::ffi::OsString;
+use std::io::{PipeWriter, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// First argument that makes the binary a guardian.
+pub(crate) const GUARDIAN: &str = "__godwit-guardian";
+
+/// A guardian that stands by.
+#[derive(Debug)]
+pub(crate) struct Guardian {
+    lifeline: PipeWriter,
+    child: Child,
+}
+
+impl Guardian {
+    /// Starts a guardian of this process for its side of a migration.
+    ///
+    /// # Errors
+    /// GW1003: it cannot be started.
+    pub(crate) fn start(directory: &Path, migration: MigrationId, side: Side) -> Result<Guardian, Refusal> {
+        let failed = |error: std::io::Error| {
+            Refusal::new(Code::KERNEL_CALL, Subject::Object("guardian".to_owned()), error.to_string())
+        };
+        let (ear, lifeline) = std::io::pipe().map_err(failed)?;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0("godwit-guardian").arg(GUARDIAN).arg(std::process::id().to_string());
+        command.arg(directory).arg(migration.to_string()).arg(side.to_string());
+        command.stdin(ear).stdout(Stdio::null()).stderr(Stdio::inherit());
+        // A session of its own: what the terminal sends to us is not for it.
+        let placement = Placement { new_session: true, ..Placement::default() };
+        let child = namespace::spawn_placed(command, &placement).map_err(failed)?;
+        Ok(Guardian { lifeline, child })
+    }
+
+    /// It is not needed any more.
+    pub(crate) fn dismiss(mut self) {
+        // If it is gone, it needs no telling.
+        let _ = self.lifeline.write_all(b"d");
+        drop(self.lifeline);
+        let _ = self.child.wait();
+    }
+}
+
+/// The guardian's life. Arguments: the engine's number, run directory, migration, side.
+pub(crate) fn run(arguments: &[OsString]) -> Result<(), Vec<Refusal>> {
+    let [engine, directory, migration, side] = arguments else { return Ok(()) };
+    // Before anything else: as long as the pipe is open, this number is the engine's.
+    let engine = engine.to_str().and_then(|text| text.parse().ok()).and_then(|pid| PidFd::open(pid).ok());
+    let mut word = [0];
+    let mut stdin = std::io::stdin();
+    loop {
+        match stdin.read(&mut word) {
+            Ok(0) => break,
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    // The pipe closes before the dying engine has let go of what it traced.
+    if let Some(engine) = engine {
+        let _ = poll::wait(&[(engine.as_fd(), Readiness::READABLE)], Some(Duration::from_secs(60)));
+    }
+    let Some(migration) = migration.to_str().and_then(recovery::parse_migration) else { return Ok(()) };
+    let side = if side == "source" { Side::Source } else { Side::Destination };
+    let one = |refusal: Refusal| vec![refusal];
+    let journal = Journal::open(&PathBuf::from(directory), migration, side, Duration::from_secs(60)).map_err(one)?;
+    match journal {
+        Some(journal) => recovery::settle(journal, None).map(drop),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,237 @@
+//! The journal's files: one per migration and side in the run directory, to which the hand-off's records are appended.
+//!
+//! The run directory is on a tmpfs (/run/godwit) by default: after the death of a host neither its processes nor its journal
+//! exist, and the other side, hearing that it is unknown there, asks a person. Records that should outlive the host are flushed; who
+//! names a directory on a disk gets answers ("aborted", "lost") even after that, and pays with the time of one flush in the down time.
+//!
+//! Whoever acts on a migration's side holds a lock on its file, so that engine, guardian and `recover` never act at the same time.
+use godwit_handoff::{MigrationId, Record, Side, Stage};
+use godwit_image::codec;
+use godwit_image::{Code, Refusal, Subject};
+use godwit_linux::pidfd::PidFd;
+use godwit_linux::proc::stat;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// One process of the tree, for whoever must find it again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(crate) struct Member {
+    /// Its number.
+    pub pid: i32,
+    /// Its start time in clock ticks since boot, so that a later process of the same number is told apart.
+    pub start: u64,
+    /// Job control had stopped it before: it stays stopped.
+    pub stopped: bool,
+}
+
+impl Member {
+    /// The process of this number as it is now.
+    pub(crate) fn now(pid: i32, stopped: bool) -> Member {
+        Member { pid, start: start_time(pid).unwrap_or(0), stopped }
+    }
+
+    /// Whether the process still exists.
+    pub(crate) fn exists(&self) -> bool {
+        start_time(self.pid) == Some(self.start)
+    }
+}
+
+fn start_time(pid: i32) -> Option<u64> {
+    stat::read_process_wide(pid).ok().map(|stat| stat.start_time)
+}
+
+/// What a driver adds to a record.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Details {
+    /// Number of the engine that wrote it.
+    pub engine: i32,
+    /// That engine's start time.
+    pub engine_start: u64,
+    /// The other side: the destination as the user gave it, or the source's address.
+    pub peer: String,
+    /// The root process.
+    pub root: i32,
+    /// The processes that are held stopped or may be.
+    pub members: Vec<Member>,
+}
+
+impl Details {
+    /// The notes of this process about a tree.
+    pub(crate) fn own(peer: &str, root: i32, members: Vec<Member>) -> Details {
+        let engine = std::process::id() as i32;
+        Details { engine, engine_start: start_time(engine).unwrap_or(0), peer: peer.to_owned(), root, members }
+    }
+
+    /// Whether the engine that wrote them lives.
+    pub(crate) fn engine_lives(&self) -> bool {
+        start_time(self.engine) == Some(self.engine_start)
+    }
+}
+
+const SIGHUP: i32 = 1;
+
+/// Where the journals are: `GODWIT_RUN`, or /run/godwit.
+pub fn run_directory() -> PathBuf {
+    std::env::var_os("GODWIT_RUN").map_or_else(|| PathBuf::from("/run/godwit"), PathBuf::from)
+}
+
+/// The journal of one side of one migration, locked.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    path: PathBuf,
+    file: File,
+    last: Option<Record>,
+}
+
+fn path(directory: &Path, migration: MigrationId, side: Side) -> PathBuf {
+    directory.join(format!("{migration}.{side}"))
+}
+
+fn storage(path: &Path) -> impl Fn(io::Error) -> Refusal {
+    move |error| Refusal::new(Code::STORAGE, Subject::Path(path.display().to_string()), error.to_string())
+}
+
+impl Journal {
+    /// Begins a journal.
+    ///
+    /// # Errors
+    /// GW1402: the directory or file cannot be made, or there is a journal of this migration already.
+    pub(crate) fn create(directory: &Path, migration: MigrationId, side: Side) -> Result<Journal, Refusal> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(storage(directory))?;
+        let path = path(directory, migration, side);
+        let mut options = OpenOptions::new();
+        let file = options.append(true).read(true).create_new(true).mode(0o600).open(&path).map_err(storage(&path))?;
+        file.lock().map_err(storage(&path))?;
+        Ok(Journal { path, file, last: None })
+    }
+
+    /// Opens the journal of a migration, if there is one, waiting `patience` for its lock.
+    ///
+    /// # Errors
+    /// GW1402: it cannot be read, or another process acts on it all the time; GW1004: it is damaged.
+    pub(crate) fn open(
+        directory: &Path,
+        migration: MigrationId,
+        side: Side,
+        patience: Duration,
+    ) -> Result<Option<Journal>, Refusal> {
+        Journal::open_file(path(directory, migration, side), patience)
+    }
+
+    /// As [`Journal::open`], for whoever was asked in place of the engine that has the lock: that one is told that its link is dead.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub(crate) fn take_over(
+        directory: &Path,
+        migration: MigrationId,
+        side: Side,
+        patience: Duration,
+    ) -> Result<Option<Journal>, Refusal> {
+        match Journal::open(directory, migration, side, Duration::ZERO) {
+            Err(refusal) if refusal.code == Code::STORAGE => {
+                let path = path(directory, migration, side);
+                let last = File::open(&path).ok().and_then(|mut file| read(&mut file, &path).ok().flatten());
+                let details: Details = last.and_then(|record| codec::decode(&record.details).ok()).unwrap_or_default();
+                if let Ok(engine) = PidFd::open(details.engine)
+                    && details.engine_lives()
+                {
+                    // It may have ended just now; then the lock is free.
+                    let _ = engine.send_signal(SIGHUP);
+                }
+                Journal::open(directory, migration, side, patience)
+            }
+            other => other,
+        }
+    }
+
+    fn open_file(path: PathBuf, patience: Duration) -> Result<Option<Journal>, Refusal> {
+        let mut file = match OpenOptions::new().append(true).read(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(storage(&path)(error)),
+        };
+        let begin = Instant::now();
+        while let Err(error) = file.try_lock() {
+            match error {
+                fs::TryLockError::WouldBlock if begin.elapsed() < patience => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                fs::TryLockError::WouldBlock => {
+                    let subject = Subject::Path(path.display().to_string());
+                    return Err(Refusal::new(Code::STORAGE, subject, "another godwit is acting on this migration"));
+                }
+                fs::TryLockError::Error(error) => return Err(storage(&path)(error)),
+            }
+        }
+        // Whoever had the lock may have finished and removed it.
+        if file.metadata().map_err(storage(&path))?.nlink() == 0 {
+            return Ok(None);
+        }
+        let last = read(&mut file, &path)?;
+        Ok(Some(Journal { path, file, last }))
+    }
+
+    /// The last record.
+    pub(crate) fn last(&self) -> Option<&Record> {
+        self.last.as_ref()
+    }
+
+    /// The driver's notes of the last record.
+    pub(crate) fn details(&self) -> Details {
+        self.last.as_ref().and_then(|record| codec::decode(&record.details).ok()).unwrap_or_default()
+    }
+
+    /// Appends a record; one that says that nothing is left to do removes the journal.
+    ///
+    /// # Errors
+    /// GW1402: the file system is full or gone.
+    pub(crate) fn append(&mut self, mut record: Record, details: &Details) -> Result<(), Refusal> {
+        if record.stage == Stage::Done {
+            return match fs::remove_file(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(storage(&self.path)(error)),
+                _ => Ok(()),
+            };
+        }
+        record.details = codec::encode(details).unwrap_or_default();
+        let mut bytes = Vec::new();
+        record.encode(&mut bytes);
+        self.file.write_all(&bytes).map_err(storage(&self.path))?;
+        if record.outlives_host() {
+            // Costs nothing on a tmpfs.
+            self.file.sync_data().map_err(storage(&self.path))?;
+        }
+        self.last = Some(record);
+        Ok(())
+    }
+}
+
+fn read(file: &mut File, path: &Path) -> Result<Option<Record>, Refusal> {
+    let mut bytes = Vec::new();
+    file.take(16 << 20).read_to_end(&mut bytes).map_err(storage(path))?;
+    Record::last(&bytes).map_err(|error| {
+        Refusal::new(Code::MALFORMED, Subject::Path(path.display().to_string()), format!("the journal: {error}"))
+    })
+}
+
+/// The last records of all journals, with who wrote them; nothing is locked.
+pub(crate) fn all(directory: &Path) -> Vec<(Record, Details)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_journal = path.extension().is_some_and(|end| end == "source" || end == "destination");
+        // A journal may be finished meanwhile; one that cannot be read is reported by whoever opens it.
+        if is_journal
+            && let Ok(mut file) = File::open(&path)
+            && let Ok(Some(record)) = read(&mut file, &path)
+        {
+            let details = codec::decode(&record.details).unwrap_or_default();
+            found.push((record, details));
+        }
+    }
+    found
+}

@@ -1,0 +1,218 @@
+//! The page pump of the sending side: state and pieces of pages become frames, counted as the other side will count them.
+//!
+//! The state is 8 bytes length, 8 bytes of pages to come (both little-endian, in bytes), then the tree as CBOR; it is cut into
+//! frames at any place.
+use godwit_handoff::Totals;
+use godwit_handoff::frame::{Frame, Header, Run, Runs};
+use godwit_image::memory::PAGE_BYTES;
+use godwit_image::tree::Tree;
+use godwit_image::{Code, ObjectId, Refusal, Subject, codec};
+use std::ops::Range;
+
+const PAGE: usize = PAGE_BYTES as usize;
+const PAGE_SHIFT: u8 = 12;
+/// Bytes of the state before the tree.
+pub(crate) const STATE_HEADER: usize = 16;
+/// Bytes of state in one frame.
+const STATE_PIECE: usize = 1 << 20;
+/// Fewer zero pages than this are sent as they are: a frame of their own would cost more.
+const ZEROS_MIN: usize = 4;
+
+static ZERO_PAGE: [u8; PAGE] = [0; PAGE];
+
+/// One frame that is ready to be sent.
+#[derive(Debug)]
+pub(crate) struct Ready {
+    /// Header and payload.
+    pub(crate) head: Vec<u8>,
+    /// The pages that follow, in the piece.
+    pub(crate) body: Range<usize>,
+    /// How many pages it stands for.
+    pub(crate) pages: u64,
+}
+
+/// Counts what leaves.
+#[derive(Debug)]
+pub(crate) struct Pump {
+    checksums: bool,
+    /// Bytes of pages dealt with.
+    pub(crate) done: u64,
+    /// Bytes of pages in all.
+    pub(crate) total: u64,
+    /// Pages whose contents were sent.
+    pub(crate) pages_sent: u64,
+    /// As the other side counts.
+    pub(crate) totals: Totals,
+}
+
+fn refused(error: godwit_handoff::Malformed) -> Refusal {
+    Refusal::new(Code::UNSUPPORTED, Subject::Object("frame".to_owned()), error.to_string())
+}
+
+impl Pump {
+    pub(crate) fn new(checksums: bool) -> Pump {
+        Pump { checksums, done: 0, total: 0, pages_sent: 0, totals: Totals::default() }
+    }
+
+    fn count(&mut self, header: &Header, pages: u64, bytes: usize, checksum: Option<u32>) {
+        self.totals.count(header, pages, bytes as u64, checksum.unwrap_or(0));
+    }
+
+    /// The frames of the state.
+    ///
+    /// # Errors
+    /// GW1104: it is larger than the other side would take.
+    pub(crate) fn state(&mut self, tree: &Tree) -> Result<Vec<Vec<u8>>, Refusal> {
+        let subject = || Subject::Object("state".to_owned());
+        let encoded =
+            codec::encode(tree).map_err(|error| Refusal::new(Code::MALFORMED, subject(), error.to_string()))?;
+        if encoded.len() > codec::PAYLOAD_BYTES_MAX {
+            return Err(Refusal::new(Code::UNSUPPORTED, subject(), "the tree without its pages is above 64 MiB"));
+        }
+        let mut state = Vec::with_capacity(STATE_HEADER + encoded.len());
+        state.extend((encoded.len() as u64).to_le_bytes());
+        state.extend(self.total.to_le_bytes());
+        state.extend(encoded);
+        let mut frames = Vec::new();
+        for piece in state.chunks(STATE_PIECE) {
+            let mut frame = Vec::with_capacity(piece.len() + 64);
+            let header = Frame::State(piece).encode(&mut frame).map_err(refused)?;
+            self.count(&header, 0, 0, None);
+            frames.push(frame);
+        }
+        Ok(frames)
+    }
+
+    /// The frames of a piece: ranges of one owner (start, length, page-aligned) and their bytes one after another.
+    ///
+    /// # Errors
+    /// The other side would not take them.
+    pub(crate) fn frames(
+        &mut self,
+        owner: ObjectId,
+        ranges: &[(u64, usize)],
+        bytes: &[u8],
+    ) -> Result<Vec<Ready>, Refusal> {
+        let (mut ready, mut zeros) = (Vec::new(), Vec::new());
+        for (zero, part) in parts(bytes) {
+            let runs = runs_of(owner, ranges, &part);
+            if zero {
+                zeros.extend(runs);
+                continue;
+            }
+            let checksum = self.checksums.then(|| crc32fast::hash(&bytes[part.clone()]));
+            let runs = Runs { page_shift: PAGE_SHIFT, body_checksum: checksum, runs };
+            let pages = runs.pages();
+            let mut head = Vec::new();
+            let header = Frame::Pages(runs).encode(&mut head).map_err(refused)?;
+            self.count(&header, pages, part.len(), checksum);
+            self.pages_sent += pages;
+            ready.push(Ready { head, body: part, pages });
+        }
+        if !zeros.is_empty() {
+            let runs = Runs { page_shift: PAGE_SHIFT, body_checksum: None, runs: zeros };
+            let pages = runs.pages();
+            let mut head = Vec::new();
+            let header = Frame::ZeroPages(runs).encode(&mut head).map_err(refused)?;
+            self.count(&header, pages, 0, None);
+            ready.push(Ready { head, body: 0..0, pages });
+        }
+        Ok(ready)
+    }
+}
+
+/// Cuts a piece where contents and long runs of zero pages meet.
+fn parts(bytes: &[u8]) -> Vec<(bool, Range<usize>)> {
+    let mut parts: Vec<(bool, Range<usize>)> = Vec::new();
+    let (mut start, mut zeros) = (0, 0);
+    let mut close = |start: &mut usize, end: usize, zeros: usize| {
+        if zeros < ZEROS_MIN * PAGE {
+            return;
+        }
+        let first = end - zeros;
+        if *start < first {
+            parts.push((false, *start..first));
+        }
+        parts.push((true, first..end));
+        *start = end;
+    };
+    for (index, page) in bytes.chunks(PAGE).enumerate() {
+        if page == &ZERO_PAGE[..page.len()] {
+            zeros += page.len();
+        } else {
+            close(&mut start, index * PAGE, zeros);
+            zeros = 0;
+        }
+    }
+    close(&mut start, bytes.len(), zeros);
+    if start < bytes.len() {
+        parts.push((false, start..bytes.len()));
+    }
+    parts
+}
+
+/// The runs of the pages in a part of a piece.
+fn runs_of(owner: ObjectId, ranges: &[(u64, usize)], part: &Range<usize>) -> Vec<Run> {
+    let mut runs = Vec::new();
+    let mut offset = 0;
+    for (start, length) in ranges {
+        let first = part.start.clamp(offset, offset + length) - offset;
+        let last = part.end.clamp(offset, offset + length) - offset;
+        if first < last {
+            let start = (start + first as u64) >> PAGE_SHIFT;
+            runs.push(Run { owner: owner.0, start, count: ((last - first) >> PAGE_SHIFT) as u32 });
+        }
+        offset += length;
+    }
+    runs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One byte per page: is it zero?
+    fn piece(pages: &str) -> Vec<u8> {
+        pages.bytes().flat_map(|page| [if page == b'0' { 0 } else { page }; PAGE]).collect()
+    }
+
+    #[test]
+    fn every_page_is_either_sent_or_named_once() {
+        for pages in ["x", "0", "0000", "x000x", "x0000", "0000x", "xx00000x0000y", "00000000", ""] {
+            let bytes = piece(pages);
+            // Two ranges far apart, cut in the middle of the piece.
+            let half = pages.len() / 2 * PAGE;
+            let ranges: Vec<(u64, usize)> =
+                [(0x10_000, half), (0x90_000, bytes.len() - half)].into_iter().filter(|range| range.1 > 0).collect();
+            let mut pump = Pump::new(true);
+            let frames = pump.frames(ObjectId(9), &ranges, &bytes).unwrap();
+            let mut seen = std::collections::BTreeMap::new();
+            for ready in &frames {
+                let (frame, length) = Frame::split(&ready.head).unwrap().unwrap();
+                assert_eq!(length, ready.head.len());
+                let (runs, zero) = match frame {
+                    Frame::Pages(runs) => (runs, false),
+                    Frame::ZeroPages(runs) => (runs, true),
+                    other => panic!("{other:?}"),
+                };
+                let mut body = bytes[ready.body.clone()].chunks(PAGE);
+                for run in &runs.runs {
+                    for page in run.start..run.start + u64::from(run.count) {
+                        let byte = if zero { 0 } else { body.next().unwrap()[0] };
+                        assert_eq!(seen.insert(page << PAGE_SHIFT, byte), None);
+                    }
+                }
+                assert_eq!(body.next(), None);
+            }
+            let mut expected = std::collections::BTreeMap::new();
+            let mut all = bytes.chunks(PAGE);
+            for (start, length) in &ranges {
+                for page in 0..(length / PAGE) as u64 {
+                    expected.insert(start + page * PAGE_BYTES, all.next().unwrap()[0]);
+                }
+            }
+            assert_eq!(seen, expected, "{pages}");
+            assert_eq!(pump.totals.pages, pages.len() as u64);
+        }
+    }
+}

@@ -1,0 +1,603 @@
+//! The source's driver: performs what the source's machine asks for, on the one thread that froze the tree.
+//!
+//! One loop: the machine's actions first, then a wait for the other side, the user or the machine's clock. The one action that takes
+//! long, sending pages, looks at all three between two pieces.
+use crate::hold;
+use crate::host::{self, Clock};
+use crate::journal::{self, Details, Journal, Member};
+use crate::pump::Pump;
+use crate::report::{self, Observer, OnProgress, Progress, Report};
+use crate::requirement::Requirements;
+use crate::stream::{Arrival, Broken, Stream};
+use crate::transport::{self, Transport};
+use godwit_engine::capture::{self, Captives};
+use godwit_engine::freeze::{self, FrozenTree};
+use godwit_engine::{check, pages};
+use godwit_handoff::{
+    Action, Event, Message, Outcome, Patience, Record, Settlement, Side, Source, SourceConfig, Stage, Versions,
+};
+use godwit_image::{Code, Refusal, Subject};
+use godwit_linux::poll::{self, Readiness};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How to move.
+pub struct Options {
+    /// Decisions about edges of the tree.
+    pub capture: capture::Options,
+    /// Name of a row of the strategy table.
+    pub strategy: String,
+    /// Time-outs.
+    pub patience: Patience,
+    /// Only ask whether the destination would take it.
+    pub dry_run: bool,
+    /// For ssh: the program at the destination.
+    pub remote_program: Option<PathBuf>,
+    /// Readable when the user wants it to end (see [`crate::cancellation`]); never read.
+    pub cancel: Option<OwnedFd>,
+    /// Where the journal is.
+    pub run_directory: PathBuf,
+    /// Whether pages carry checksums of their own.
+    pub page_checksums: bool,
+    /// Whether a second process stands by to finish what a killed engine leaves.
+    pub guardian: bool,
+    /// For tests: called at every step.
+    pub observer: Option<Observer>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            capture: capture::Options::default(),
+            strategy: "total-copy".to_owned(),
+            patience: Patience::default(),
+            dry_run: false,
+            remote_program: None,
+            cancel: None,
+            run_directory: journal::run_directory(),
+            page_checksums: true,
+            guardian: true,
+            observer: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("strategy", &self.strategy)
+            .field("dry_run", &self.dry_run)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long the last words may take to leave when it is over.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Moves a tree to a destination.
+///
+/// # Errors
+/// Why it was not moved. Unless one of them is GW1304 (in doubt: it is kept stopped, see [`crate::recover`]), the tree runs on here
+/// with everything that it had.
+pub fn migrate(
+    pid: i32,
+    destination: &str,
+    options: Options,
+    progress: OnProgress<'_>,
+) -> Result<Report, Vec<Refusal>> {
+    let one = |refusal: Refusal| vec![refusal];
+    let row = godwit_strategy::parse(&options.strategy)
+        .map_err(|error| one(Refusal::new(Code::USAGE, Subject::Object("strategy".to_owned()), error.to_string())))?;
+    let transport = transport::parse(destination, options.remote_program.clone()).map_err(one)?;
+    let examination = check::examine(pid, &options.capture).map_err(one)?;
+    let refusals = examination.refusals();
+    if !refusals.is_empty() {
+        return Err(refusals);
+    }
+    let lane = transport.connect(CONNECT).map_err(|error| {
+        one(Refusal::new(Code::LINK_LOST, Subject::Object(transport.name()), format!("cannot connect: {error}")))
+    })?;
+    let config = SourceConfig {
+        migration: host::migration_id().map_err(one)?,
+        boot: host::boot_id(),
+        versions: Versions::SUPPORTED,
+        capabilities: host::capabilities(),
+        requirements: Requirements::of(&examination, godwit_engine::host::facts()).encode(),
+        row: row.clone(),
+        dry_run: options.dry_run,
+        patience: options.patience,
+    };
+    let migration = config.migration;
+    let machine = Source::new(config).map_err(|error| {
+        one(Refusal::new(Code::UNSUPPORTED, Subject::Object(options.strategy.clone()), error.to_string()))
+    })?;
+    // Who the members are is noted when they are held: until then the death of the engine is itself the roll-back.
+    let details = Details::own(&transport.name(), pid, Vec::new());
+    let mut driver = Driver::new(pid, transport, machine, details, options, progress);
+    driver.stream = Some(Stream::new(lane));
+    if !driver.options.dry_run {
+        let journal = Journal::create(&driver.options.run_directory, migration, Side::Source).map_err(one)?;
+        driver.journal = Some(journal);
+    }
+    driver.feed(Event::Start);
+    driver.run();
+    driver.conclude()
+}
+
+/// Settles what an earlier engine left, from its journal; asks the destination where that is needed. `settlement` decides a
+/// doubt that the destination cannot answer.
+///
+/// # Errors
+/// It could not be settled: still in doubt, or something could not be undone.
+pub(crate) fn recover(
+    journal: Journal,
+    settlement: Option<Settlement>,
+    patience: Patience,
+) -> Result<Outcome, Vec<Refusal>> {
+    let details = journal.details();
+    let Some(record) = journal.last().cloned() else { return Ok(Outcome::Unknown) };
+    let transport = transport::parse(&details.peer, None).map_err(|refusal| vec![refusal])?;
+    let clock = Clock::start();
+    let Some(machine) = Source::recover(clock.now(), &record, host::boot_id(), patience) else {
+        return Ok(Outcome::Unknown);
+    };
+    let options = Options { patience, guardian: false, ..Options::default() };
+    let mut silent = |_: &Progress| {};
+    let mut driver = Driver::new(details.root, transport, machine, details, options, &mut silent);
+    driver.clock = clock;
+    driver.journal = Some(journal);
+    driver.settlement = settlement;
+    driver.settle_machine();
+    driver.run();
+    let troubles: Vec<Refusal> = driver.machine.troubles().iter().map(report::trouble).collect();
+    match driver.machine.outcome() {
+        _ if !troubles.is_empty() => Err(troubles),
+        Some(outcome @ Outcome::InDoubt(_)) => Err(report::failure(outcome)),
+        Some(outcome) => Ok(outcome.clone()),
+        None => Ok(Outcome::Unknown),
+    }
+}
+
+struct Driver<'a> {
+    clock: Clock,
+    options: Options,
+    pid: i32,
+    transport: Box<dyn Transport>,
+    machine: Source,
+    stream: Option<Stream>,
+    queue: VecDeque<Action>,
+    journal: Option<Journal>,
+    details: Details,
+    frozen: Option<FrozenTree>,
+    held: bool,
+    captives: Option<Captives>,
+    pump: Pump,
+    report: Report,
+    sent_before: u64,
+    cancelled: bool,
+    settlement: Option<Settlement>,
+    /// Why the link was given up, for the user.
+    broken: Option<String>,
+    guardian: Option<crate::guardian::Guardian>,
+    progress: OnProgress<'a>,
+}
+
+impl<'a> Driver<'a> {
+    fn new(
+        pid: i32,
+        transport: Box<dyn Transport>,
+        machine: Source,
+        details: Details,
+        options: Options,
+        progress: OnProgress<'a>,
+    ) -> Driver<'a> {
+        Driver {
+            clock: Clock::start(),
+            pump: Pump::new(options.page_checksums),
+            report: Report { strategy: options.strategy.clone(), ..Report::default() },
+            options,
+            pid,
+            transport,
+            machine,
+            stream: None,
+            queue: VecDeque::new(),
+            journal: None,
+            details,
+            frozen: None,
+            held: false,
+            captives: None,
+            sent_before: 0,
+            cancelled: false,
+            settlement: None,
+            broken: None,
+            guardian: None,
+            progress,
+        }
+    }
+
+    fn observe(&mut self, moment: &str, what: impl std::fmt::Display) {
+        if let Some(observer) = &mut self.options.observer {
+            observer(&format!("{moment} {what}"));
+        }
+    }
+
+    fn tell(&mut self) {
+        let step = self.machine.step().map_or("undo", |step| step.row().name);
+        (self.progress)(&Progress { step, bytes_done: self.pump.done, bytes_total: self.pump.total });
+    }
+
+    /// Tells the machine what has happened, and takes what it wants.
+    fn feed(&mut self, event: Event) {
+        self.machine.handle(self.clock.now(), event);
+        self.settle_machine();
+    }
+
+    fn settle_machine(&mut self) {
+        while let Some(packet) = self.machine.poll_message() {
+            let name = name_of(&packet.message);
+            if let Some(stream) = &mut self.stream
+                && let Err(error) = stream.say(packet).and_then(|()| stream.flush())
+            {
+                self.lose_link(&error);
+            }
+            self.observe("sent", name);
+        }
+        while let Some(action) = self.machine.poll_action() {
+            if action.interrupts() {
+                self.queue.retain(|queued| !queued.is_interruptible());
+            }
+            self.queue.push_back(action);
+        }
+    }
+
+    fn lose_link(&mut self, cause: &Broken) {
+        if let Some(stream) = self.stream.take() {
+            self.sent_before += stream.sent;
+            self.broken = Some(format!("{}: {cause}", stream.peer()));
+            self.feed(Event::LinkLost);
+        }
+    }
+
+    fn run(&mut self) {
+        loop {
+            if let Some(action) = self.queue.pop_front() {
+                self.observe("before", action.deed());
+                let deed = action.deed();
+                self.perform(action);
+                self.observe("after", deed);
+                continue;
+            }
+            match self.machine.outcome() {
+                Some(Outcome::InDoubt(_)) => match self.settlement.take() {
+                    Some(settlement) => self.feed(Event::Settle(settlement)),
+                    None => break,
+                },
+                Some(_) => break,
+                None => self.turn(None, false),
+            }
+        }
+        let begin = std::time::Instant::now();
+        while let Some(stream) = &mut self.stream {
+            if stream.flush().is_err() || stream.is_flushed() || begin.elapsed() > LAST_WORDS {
+                break;
+            }
+            let [_, writer] = stream.interest(true);
+            // Whatever it says, the next flush finds out.
+            let _ = poll::wait(&[writer], Some(Duration::from_millis(100)));
+        }
+    }
+
+    /// Waits for the other side, the user or the clock (at most `limit`), and tells the machine. `sending`: room to send ends the
+    /// wait, too.
+    fn turn(&mut self, limit: Option<Duration>, sending: bool) {
+        let due = self.machine.poll_timeout();
+        let limit = due.map(|due| self.clock.until(due)).into_iter().chain(limit).min();
+        let (mut heard, mut cancel) = (self.stream.is_some(), false);
+        {
+            let mut files = Vec::with_capacity(3);
+            if let Some(stream) = &self.stream {
+                files.extend(stream.interest(sending));
+            }
+            if let Some(file) = self.options.cancel.as_ref().filter(|_| !self.cancelled) {
+                files.push((file.as_fd(), Readiness::READABLE));
+            }
+            // An error here can only be one of our own making; the clock still runs.
+            if let Ok(found) = poll::wait(&files, limit) {
+                let streams = if self.stream.is_some() { 2 } else { 0 };
+                heard = streams > 0 && found[0].readable;
+                cancel = found.get(streams).is_some_and(|found| found.readable);
+            }
+        }
+        if heard {
+            self.listen();
+        }
+        if let Some(stream) = &mut self.stream
+            && let Err(error) = stream.flush()
+        {
+            self.lose_link(&error);
+        }
+        if cancel {
+            self.cancelled = true;
+            self.feed(Event::Cancel);
+        }
+        if self.machine.poll_timeout().is_some_and(|due| self.clock.now() >= due) {
+            self.feed(Event::Timeout);
+            if !self.machine_has_link() && self.stream.is_some() && self.machine.is_in_doubt() {
+                // It has given the link up: a new one will be made.
+                self.stream = None;
+            }
+        }
+    }
+
+    /// In doubt, a queued reconnection says that the machine does not believe in its link.
+    fn machine_has_link(&self) -> bool {
+        !self.queue.iter().any(|action| matches!(action, Action::Reconnect))
+    }
+
+    fn listen(&mut self) {
+        while let Some(stream) = &mut self.stream {
+            match stream.next() {
+                Ok(Some(Arrival::Packet(packet))) => {
+                    self.observe("received", name_of(&packet.message));
+                    self.feed(Event::Received(packet));
+                }
+                // Only a source sends these.
+                Ok(Some(_)) => self.lose_link(&Broken::Malformed(godwit_handoff::Malformed::BadValue("direction"))),
+                Ok(None) => break,
+                Err(error) => self.lose_link(&error),
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        let deed = action.deed();
+        let result = match action {
+            Action::WriteJournal(record) => self.note(record),
+            Action::Freeze => self.freeze(),
+            Action::Capture => self.capture(),
+            Action::Send { round, .. } => match self.send() {
+                Ok(()) => return self.feed(Event::Sent { round, left: 0 }),
+                Err(refusal) => Err(refusal),
+            },
+            Action::Finish => return self.feed(Event::AllSent(self.pump.totals)),
+            Action::HoldStopped => self.hold(),
+            Action::KillSource => self.kill(),
+            Action::StopSending => {
+                self.captives = None;
+                Ok(())
+            }
+            // The tree is let go together with the hold, by Thaw.
+            Action::ReleaseHold => Ok(()),
+            Action::Thaw => self.thaw(),
+            Action::Reconnect => return self.reconnect(),
+            // The destination's.
+            Action::Examine { .. } | Action::Receive | Action::Build(_) | Action::Resume | Action::Discard => Ok(()),
+        };
+        self.tell();
+        match result {
+            Ok(()) => self.feed(Event::Done(deed)),
+            Err(refusal) => self.feed(Event::Failed { deed, refusal: report::opaque(&refusal) }),
+        }
+    }
+
+    fn note(&mut self, record: Record) -> Result<(), Refusal> {
+        let Some(journal) = &mut self.journal else { return Ok(()) };
+        let begins = record.stage == Stage::Started;
+        let ends = record.stage == Stage::Done;
+        journal.append(record, &self.details)?;
+        if begins && self.options.guardian {
+            self.guardian = Some(crate::guardian::Guardian::start(
+                &self.options.run_directory,
+                self.machine.migration(),
+                Side::Source,
+            )?);
+        }
+        if ends && let Some(guardian) = self.guardian.take() {
+            guardian.dismiss();
+        }
+        Ok(())
+    }
+
+    fn freeze(&mut self) -> Result<(), Refusal> {
+        let frozen = freeze::freeze(self.pid)?;
+        self.report.processes = frozen.processes.len() as u64;
+        self.report.threads = frozen.processes.iter().map(|process| process.threads.len() as u64).sum();
+        self.frozen = Some(frozen);
+        Ok(())
+    }
+
+    fn capture(&mut self) -> Result<(), Refusal> {
+        let frozen = self.frozen.as_mut().ok_or_else(nothing_frozen)?;
+        let options = std::mem::take(&mut self.options.capture);
+        let captives = capture::capture(frozen, options, godwit_engine::host::facts())?;
+        self.report.destination_pid = captives.tree.root().map_or(self.pid, |task| task.pid.0);
+        let total = pages::bytes(&captives);
+        self.pump.total = total;
+        self.report.pages_total = total / godwit_image::memory::PAGE_BYTES;
+        for frame in self.pump.state(&captives.tree)? {
+            self.transmit(&frame, &[])?;
+        }
+        self.captives = Some(captives);
+        Ok(())
+    }
+
+    fn send(&mut self) -> Result<(), Refusal> {
+        let captives = self.captives.take().ok_or_else(nothing_frozen)?;
+        let result = pages::read(&captives, |owner, ranges, bytes| {
+            for frame in self.pump.frames(owner, ranges, bytes)? {
+                let length = frame.body.len() as u64;
+                self.transmit(&frame.head, &bytes[frame.body])?;
+                self.feed(Event::Moved { pages: frame.pages, bytes: length });
+            }
+            self.pump.done += bytes.len() as u64;
+            self.tell();
+            self.turn(Some(Duration::ZERO), false);
+            self.go_on()
+        });
+        self.captives = Some(captives);
+        self.report.pages_sent = self.pump.pages_sent;
+        result
+    }
+
+    /// An error when the machine wants no more to be sent.
+    fn go_on(&self) -> Result<(), Refusal> {
+        let stop = self.queue.iter().any(Action::interrupts) || self.stream.is_none();
+        if stop { Err(Refusal::new(Code::CANCELLED, Subject::Process(self.pid), "sending was ended")) } else { Ok(()) }
+    }
+
+    /// Sends a frame behind everything that was said before. When the machine wants no more to be sent, the rest of this frame
+    /// still leaves, behind the undo: the other side must be able to read what is said then.
+    fn transmit(&mut self, head: &[u8], body: &[u8]) -> Result<(), Refusal> {
+        self.drain()?;
+        let mut gone = 0;
+        loop {
+            let Some(stream) = &mut self.stream else { return self.go_on() };
+            let (first, second) =
+                if gone < head.len() { (&head[gone..], body) } else { (&body[gone - head.len()..], &[][..]) };
+            match stream.send(first, second) {
+                Ok(0) => {
+                    stream.hold_back();
+                    self.turn(None, true);
+                    if let Err(stop) = self.go_on() {
+                        if let Some(stream) = &mut self.stream {
+                            stream.finish_later(first, second);
+                        }
+                        return Err(stop);
+                    }
+                }
+                Ok(count) => gone += count,
+                Err(error) => {
+                    self.lose_link(&error);
+                    return self.go_on();
+                }
+            }
+            if gone == head.len() + body.len() {
+                if let Some(stream) = &mut self.stream {
+                    stream.finish_later(&[], &[]);
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until everything has left.
+    fn drain(&mut self) -> Result<(), Refusal> {
+        while self.stream.as_ref().is_some_and(|stream| !stream.is_flushed()) {
+            self.turn(None, true);
+            self.go_on()?;
+        }
+        self.go_on()
+    }
+
+    fn hold(&mut self) -> Result<(), Refusal> {
+        let frozen = self.frozen.as_mut().ok_or_else(nothing_frozen)?;
+        let living = frozen.processes.iter().filter(|process| !process.is_zombie());
+        self.details.members = living.map(|process| Member::now(process.pid, process.group_stop() != 0)).collect();
+        if let Some(journal) = &mut self.journal {
+            // Whoever must undo the hold needs to know what was held, before it is.
+            let record = Record {
+                side: Side::Source,
+                stage: Stage::Started,
+                migration: self.machine.migration(),
+                boot: host::boot_id(),
+                details: Vec::new(),
+            };
+            journal.append(record, &self.details)?;
+        }
+        self.held = true;
+        frozen.hold()
+    }
+
+    fn thaw(&mut self) -> Result<(), Refusal> {
+        self.captives = None;
+        match self.frozen.take() {
+            Some(frozen) if self.held => frozen.unhold(),
+            Some(frozen) => {
+                frozen.release();
+                Ok(())
+            }
+            // Frozen by an earlier engine: what it held goes on.
+            None => hold::wake(&self.details.members),
+        }
+    }
+
+    fn kill(&mut self) -> Result<(), Refusal> {
+        self.captives = None;
+        match self.frozen.take() {
+            Some(frozen) => {
+                frozen.kill();
+                Ok(())
+            }
+            None => hold::kill(&self.details.members),
+        }
+    }
+
+    fn reconnect(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            self.sent_before += stream.sent;
+        }
+        match self.transport.connect(CONNECT) {
+            Ok(lane) => {
+                self.stream = Some(Stream::new(lane));
+                self.feed(Event::LinkUp);
+            }
+            Err(_) => self.feed(Event::LinkLost),
+        }
+    }
+
+    fn conclude(mut self) -> Result<Report, Vec<Refusal>> {
+        let troubles: Vec<Refusal> = self.machine.troubles().iter().map(report::trouble).collect();
+        let outcome = self.machine.outcome().cloned().unwrap_or(Outcome::Unknown);
+        let word = match &outcome {
+            Outcome::Moved => "moved",
+            Outcome::Checked => "checked",
+            failed => {
+                let mut refusals = report::failure(failed);
+                if let Some(broken) = self.broken
+                    && let Some(refusal) = refusals.iter_mut().find(|refusal| refusal.code == Code::LINK_LOST)
+                {
+                    refusal.cause = format!("{} ({broken})", refusal.cause);
+                }
+                refusals.extend(troubles);
+                return Err(refusals);
+            }
+        };
+        self.report.outcome = word.to_owned();
+        self.report.take_times(self.machine.timeline());
+        self.report.bytes_sent = self.sent_before + self.stream.as_ref().map_or(0, |stream| stream.sent);
+        self.report.troubles = troubles;
+        if let Some(facts) = self.machine.peer().and_then(|peer| host::facts(&peer.capabilities)) {
+            self.report.destination = facts.name;
+        }
+        Ok(self.report)
+    }
+}
+
+fn nothing_frozen() -> Refusal {
+    Refusal::new(Code::PROCESS_VANISHED, Subject::Host, "there is no frozen tree")
+}
+
+/// The name of a message, for observers.
+pub(crate) fn name_of(message: &Message) -> &'static str {
+    match message {
+        Message::Hello { .. } => "Hello",
+        Message::HelloAnswer { .. } => "HelloAnswer",
+        Message::Offer { .. } => "Offer",
+        Message::Accept => "Accept",
+        Message::Refuse { .. } => "Refuse",
+        Message::AllSent(_) => "AllSent",
+        Message::Ready => "Ready",
+        Message::Abort(_) => "Abort",
+        Message::Commit => "Commit",
+        Message::Resumed => "Resumed",
+        Message::Query => "Query",
+        Message::Answer(_) => "Answer",
+        Message::Goodbye => "Goodbye",
+        Message::Heartbeat => "Heartbeat",
+        Message::Lane { .. } => "Lane",
+    }
+}

@@ -1,0 +1,216 @@
+//! Moves a counting process between two hosts made of namespaces: whole, and with either side killed at every step. Whatever
+//! happens, the numbers that it writes go on one by one: it runs in one place, and loses nothing.
+use godwit_migrate::{Observer, destination, source};
+use godwit_testbed::{Host, Options, Pair};
+use std::ffi::OsString;
+use std::io::Write;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+fn main() -> ExitCode {
+    godwit_testbed::entry();
+    godwit_migrate::entry(|arguments| die_at(arguments.first()?.to_str()?));
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["count", file] => count(Path::new(file)),
+        ["migrate", pid, destination, moment] => migrate(pid.parse().unwrap(), destination, moment),
+        ["receive", address, moment] => receive(address, moment),
+        _ => test(&words),
+    }
+}
+
+/// The process that is moved: appends the next number every few milliseconds.
+fn count(file: &Path) -> ExitCode {
+    let mut file = std::fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
+    let filler = vec![7_u8; 3 << 20];
+    for number in 0_u64.. {
+        file.write_all(format!("{number}\n").as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(3));
+        assert!(filler.iter().all(|byte| *byte == 7));
+    }
+    ExitCode::SUCCESS
+}
+
+/// An observer that kills its process at a moment.
+fn die_at(moment: &str) -> Option<Observer> {
+    let moment = moment.to_owned();
+    Some(Box::new(move |now: &str| {
+        if std::env::var_os("SHOW").is_some() {
+            eprintln!("{} {now}", std::process::id());
+        }
+        if now == moment {
+            let pid = std::process::id() as i32;
+            godwit_linux::signal::send_to_process(pid, 9).unwrap();
+        }
+    }))
+}
+
+fn migrate(pid: i32, destination: &str, moment: &str) -> ExitCode {
+    let options = source::Options { observer: die_at(moment), ..source::Options::default() };
+    match source::migrate(pid, destination, options, &mut |_| {}) {
+        Ok(report) => {
+            println!("{report:?}");
+            ExitCode::SUCCESS
+        }
+        Err(refusals) => {
+            refusals.iter().for_each(|refusal| println!("{refusal}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn receive(address: &str, moment: &str) -> ExitCode {
+    let listener = TcpListener::bind(address).unwrap();
+    println!("listening");
+    let options =
+        destination::Options { shepherd_arguments: vec![OsString::from(moment)], ..destination::Options::default() };
+    for connection in listener.incoming().flatten() {
+        let options = options.clone();
+        std::thread::spawn(move || match destination::receive(connection, &options, &mut |_| {}, &mut |_| {}) {
+            Ok(received) => eprintln!("{received:?}"),
+            Err(refusals) => refusals.iter().for_each(|refusal| eprintln!("receive: {refusal}")),
+        });
+    }
+    ExitCode::SUCCESS
+}
+
+const PORT: u16 = 7300;
+
+struct Rig {
+    pair: Pair,
+    directory: std::path::PathBuf,
+    daemon: Child,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn executable() -> std::path::PathBuf {
+    std::env::current_exe().unwrap()
+}
+
+fn daemon(host: &Host, moment: &str) -> Child {
+    let address = format!("{}:{PORT}", host.address());
+    let command = host.command(executable()).args(["receive", &address, moment]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    assert_eq!(line, "listening\n");
+    child
+}
+
+impl Rig {
+    fn new(moment: &str) -> Result<Rig, godwit_testbed::Error> {
+        let directory = std::env::temp_dir().join(format!("godwit-moving-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let pair = Pair::new(&Options { shared: vec![directory.clone()], ..Options::default() })?;
+        let daemon = daemon(&pair.destination, moment);
+        // From here on, numbers that the destination does not use.
+        let script = "echo 5000 >/proc/sys/kernel/ns_last_pid";
+        pair.source.command("/bin/sh").args(["-c", script]).status()?;
+        Ok(Rig { pair, directory, daemon })
+    }
+
+    fn start(&self, name: &str) -> (u32, std::path::PathBuf) {
+        let file = self.directory.join(name);
+        // What this test's own starter left open is none of the program's business.
+        let script =
+            r#"for f in /proc/self/fd/*; do n=${f##*/}; [ $n -gt 2 ] && eval "exec $n>&-"; done; exec "$0" "$@""#;
+        let shell = self.pair.source.command("/bin/bash").args(["-c", script]).arg(executable());
+        let pid = shell.arg("count").arg(&file).detach().unwrap();
+        await_growth(&file).unwrap();
+        (pid, file)
+    }
+
+    fn migrate(&self, pid: u32, moment: &str) -> std::process::Output {
+        let destination = format!("tcp://{}:{PORT}", self.pair.destination.address());
+        let command = self.pair.source.command(executable()).args(["migrate", &pid.to_string(), &destination, moment]);
+        command.stderr(Stdio::inherit()).output().unwrap()
+    }
+
+    fn runs(&self, host: &Host, pid: u32) -> bool {
+        // Not a zombie, and the counting program, not another process of that number.
+        let script = format!(
+            "grep -q '^State:.[RSDT]' /proc/{pid}/status && tr '\\0' ' ' </proc/{pid}/cmdline | grep -q ' count '"
+        );
+        host.command("/bin/sh").args(["-c", &script]).stderr(Stdio::null()).status().unwrap().success()
+    }
+}
+
+/// Waits until the numbers go on.
+fn await_growth(file: &Path) -> Result<(), String> {
+    let length = || std::fs::metadata(file).map_or(0, |metadata| metadata.len());
+    let (before, begin) = (length(), Instant::now());
+    while length() < before + 20 {
+        if begin.elapsed() > Duration::from_secs(20) {
+            return Err("it does not go on".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// The numbers must be 0, 1, 2, …: a second copy would repeat some, a lost state would leave some out.
+fn check_numbers(file: &Path) -> Result<u64, String> {
+    let text = std::fs::read_to_string(file).unwrap();
+    let complete = text.rsplit_once('\n').map_or("", |(complete, _)| complete);
+    let mut expected = 0;
+    for line in complete.lines() {
+        if line.parse() != Ok(expected) {
+            return Err(format!("{line:?} instead of {expected}"));
+        }
+        expected += 1;
+    }
+    Ok(expected)
+}
+
+fn test(words: &[&str]) -> ExitCode {
+    let filter = words.iter().find(|word| !word.starts_with('-')).copied().unwrap_or("");
+    if words.contains(&"--list") {
+        println!("moves: test");
+        return ExitCode::SUCCESS;
+    }
+    let mut failed = 0;
+    let mut run = |name: &str, test: &dyn Fn(&str) -> Result<(), String>| {
+        if !name.contains(filter) {
+            return;
+        }
+        let begin = Instant::now();
+        match test(name) {
+            Ok(()) => println!("ok {name} ({:.1} s)", begin.elapsed().as_secs_f64()),
+            Err(cause) => {
+                println!("FAILED {name}: {cause}");
+                failed += 1;
+            }
+        }
+    };
+    if let Err(error) = Rig::new("never") {
+        println!("skipped: {error}");
+        return ExitCode::SUCCESS;
+    }
+    run("moves", &moves);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn moves(name: &str) -> Result<(), String> {
+    let rig = Rig::new("never").map_err(|error| error.to_string())?;
+    let (pid, file) = rig.start(name);
+    let output = rig.migrate(pid, "never");
+    println!("{}", String::from_utf8_lossy(&output.stdout).trim());
+    if !output.status.success() {
+        return Err(format!("{output:?}"));
+    }
+    await_growth(&file)?;
+    if rig.runs(&rig.pair.source, pid) || !rig.runs(&rig.pair.destination, pid) {
+        return Err("it runs in the wrong place".to_owned());
+    }
+    check_numbers(&file).map(drop)
+}
