@@ -5,8 +5,8 @@ use super::{Finding, Verdict};
 
 /// The edges, once and for all: a room and those of ours that it may depend on. Arrows point down only.
 ///
-/// `migrate` also names `strategy`, `image` and `linux`: the driver holds rows and trees in its hands, and opens
-/// sockets, without asking `handoff` or `engine` to hand their types on.
+/// `migrate` also names `strategy`, `image`, `linux` and `deterministic`: the driver holds rows and trees in its hands, opens sockets and
+/// tells the machines the time, without asking `handoff` or `engine` to hand their types on.
 const EDGES: &[(&str, &[&str])] = &[
     ("godwit-deterministic", &[]),
     ("godwit-image", &[]),
@@ -14,7 +14,10 @@ const EDGES: &[(&str, &[&str])] = &[
     ("godwit-strategy", &["godwit-image"]),
     ("godwit-handoff", &["godwit-strategy", "godwit-image", "godwit-deterministic"]),
     ("godwit-engine", &["godwit-linux", "godwit-image"]),
-    ("godwit-migrate", &["godwit-engine", "godwit-handoff", "godwit-strategy", "godwit-image", "godwit-linux"]),
+    (
+        "godwit-migrate",
+        &["godwit-engine", "godwit-handoff", "godwit-strategy", "godwit-image", "godwit-linux", "godwit-deterministic"],
+    ),
     (
         "godwit",
         &[
@@ -48,6 +51,9 @@ const EDGES: &[(&str, &[&str])] = &[
 /// Seeded numbers and the exhaustive generator are for everybody's tests.
 const FOR_ALL_TESTS: &str = "godwit-deterministic";
 
+/// What one room's tests may use besides: the drivers are tried between two hosts.
+const FOR_TESTS_OF: (&str, &str) = ("godwit-migrate", "godwit-testbed");
+
 /// Compares every member's dependencies with the table.
 pub(crate) fn check(repository: &Repository) -> Verdict {
     Verdict::Checked(repository.packages.iter().flat_map(|package| check_package(package, repository)).collect())
@@ -65,7 +71,9 @@ fn check_package(package: &Package, repository: &Repository) -> Vec<Finding> {
     let is_ours = |name: &str| name.starts_with("godwit") || name == "xtask";
     let mut findings = Vec::new();
     for dependency in package.dependencies.iter().filter(|dependency| is_ours(&dependency.name)) {
-        let is_test_tool = dependency.is_for_tests && dependency.name == FOR_ALL_TESTS && package.name != FOR_ALL_TESTS;
+        let for_tests = (dependency.name == FOR_ALL_TESTS && package.name != FOR_ALL_TESTS)
+            || (package.name.as_str(), dependency.name.as_str()) == FOR_TESTS_OF;
+        let is_test_tool = dependency.is_for_tests && for_tests;
         if allowed.contains(&dependency.name.as_str()) || is_test_tool {
             continue;
         }
