@@ -13,6 +13,7 @@ pub mod file;
 pub mod filesystem;
 pub mod kcmp;
 pub mod limits;
+pub mod lock;
 pub mod memory;
 pub mod memory_file;
 pub mod mount;

@@ -54,7 +54,7 @@ pub(super) fn tables(frozen: &FrozenTree, capture: &mut Capture, tree: &mut Tree
                 None => {
                     let id = capture.fresh();
                     tables.push((tid, id));
-                    tree.tables.push(table(tid, id, capture, &mut pending)?);
+                    tree.tables.push(table(process.pid, tid, id, capture, &mut pending)?);
                     id
                 }
             };
@@ -77,12 +77,19 @@ pub(super) fn tables(frozen: &FrozenTree, capture: &mut Capture, tree: &mut Tree
     Ok(found)
 }
 
-fn table(tid: i32, id: ObjectId, capture: &mut Capture, pending: &mut Vec<(ObjectId, Look)>) -> Result<FileTable> {
+fn table(
+    pid: i32,
+    tid: i32,
+    id: ObjectId,
+    capture: &mut Capture,
+    pending: &mut Vec<(ObjectId, Look)>,
+) -> Result<FileTable> {
     let process = open(tid)?;
     let mut slots = Vec::new();
     for descriptor in crate::procfs::descriptors(tid).map_err(|error| malformed(Subject::Process(tid), error))? {
         let Some(look) = Look::descriptor(&process, descriptor)? else { continue };
         let close_on_exec = look.information.flags & O_CLOEXEC != 0;
+        capture.note_record_locks(&look, pid, tid, descriptor);
         let (object, new) = capture.reserve(&look, tid, descriptor)?;
         slots.push(Slot { descriptor, close_on_exec, description: object });
         if new {

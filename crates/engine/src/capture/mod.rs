@@ -2,12 +2,13 @@
 use crate::failure::{About, Result};
 use crate::freeze::FrozenTree;
 use crate::look::{Look, Survey};
-use crate::resource::{Captured, KINDS};
+use crate::resource::{Captured, KINDS, record_locks};
 use godwit_image::host::HostFacts;
 use godwit_image::page_set::PageSet;
 use godwit_image::tree::Tree;
-use godwit_image::{Code, Envelope, KindId, ObjectId, Refusal, Subject};
+use godwit_image::{Code, Envelope, KindId, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::kcmp::{self, Object};
+use godwit_linux::proc::locks;
 use serde::Serialize;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -82,6 +83,8 @@ pub struct Capture {
     /// Descriptions found in flight, kept open while the capture lasts.
     kept: Vec<OwnedFd>,
     contents: Vec<Content>,
+    /// Record locks found with the descriptors, by the process that is to set them.
+    record_locks: Vec<(i32, record_locks::Lock)>,
 }
 
 impl Capture {
@@ -97,6 +100,7 @@ impl Capture {
             mapped: BTreeMap::new(),
             kept: Vec::new(),
             contents: Vec::new(),
+            record_locks: Vec::new(),
         }
     }
 
@@ -136,6 +140,29 @@ impl Capture {
             refs: captured.refs,
             payload: captured.payload,
         });
+    }
+
+    /// Notes the record locks that a file table, seen through one of its threads, holds by a descriptor.
+    fn note_record_locks(&mut self, look: &Look, pid: i32, tid: i32, descriptor: i32) {
+        let locks = look.information.locks.iter();
+        for lock in locks.filter(|lock| !lock.waits && lock.kind == locks::Kind::Posix) {
+            // The process that set it sets it again, if it still has the table.
+            let set_by = lock.pid;
+            // A dead one has no table any more.
+            let has_table = set_by != pid
+                && self.survey.pids.contains(&set_by)
+                && kcmp::kcmp(tid, set_by, Object::Files).is_ok_and(|order| order == Ordering::Equal);
+            let (owner, thread) = if has_table { (set_by, set_by) } else { (pid, tid) };
+            let (start, end) = (lock.start, lock.end);
+            let exclusive = lock.access == locks::Access::Write;
+            self.record_locks
+                .push((owner, record_locks::Lock { thread: Pid(thread), descriptor, exclusive, start, end }));
+        }
+    }
+
+    /// The record locks that a process is to set again.
+    pub fn record_locks_of(&self, pid: i32) -> Vec<record_locks::Lock> {
+        self.record_locks.iter().filter(|(owner, _)| *owner == pid).map(|(_, lock)| lock.clone()).collect()
     }
 
     /// Registers the bulk bytes of an object.
@@ -216,7 +243,7 @@ impl Capture {
             if let Some(description) = kind.description().filter(|description| description.recognise(look)) {
                 let captured = description.capture(look, self)?;
                 self.add(object, *kind, captured);
-                return Ok(());
+                return crate::resource::flock::capture(object, look, self);
             }
         }
         Err(Refusal::new(Code::UNKNOWN_KIND, look.subject(), "no kind of this build recognises it")

@@ -15,7 +15,9 @@ pub mod character_device;
 pub mod directory;
 pub mod edge;
 pub mod file_content;
+pub mod flock;
 pub mod memory_file;
+pub mod record_locks;
 pub mod regular_file;
 pub mod unlinked_file;
 
@@ -27,6 +29,8 @@ pub const KINDS: &[&dyn Kind] = &[
     &file_content::FileContent,
     &memory_file::MemoryFile,
     &unlinked_file::UnlinkedFile,
+    &flock::Flock,
+    &record_locks::RecordLocks,
     &regular_file::RegularFile,
 ];
 

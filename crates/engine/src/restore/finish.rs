@@ -119,7 +119,7 @@ impl Restorer {
     }
 
     /// Where the new space itself has a `syscall` instruction: the vDSO first, then any executable area.
-    fn syscall_instruction(&self, task: &Task, space: ObjectId) -> Result<u64> {
+    pub(super) fn syscall_instruction(&self, task: &Task, space: ObjectId) -> Result<u64> {
         let pid = task.pid.0;
         let memory = ForeignMemory::open(first_thread(task)?.tid.0).about(|| Subject::Process(pid))?;
         let space = self.tree.space(space).ok_or_else(|| missing(space))?;
@@ -147,7 +147,7 @@ impl Restorer {
         ))
     }
 
-    fn set_processor_state(&self, task: &Task, thread: &Thread) -> Result<()> {
+    pub(super) fn set_processor_state(&self, task: &Task, thread: &Thread) -> Result<()> {
         let subject = || Subject::Thread(task.pid.0, thread.tid.0);
         let tid = thread.tid.0;
         if !self.puppets.contains_key(&thread.tid) {

@@ -200,6 +200,23 @@ impl Bind<'_> {
         self.made(self.object)
     }
 
+    /// A lock that somebody else has, which may be the source: taken when it has let go, before anything runs.
+    ///
+    /// # Errors
+    /// GW1201: it cannot be the source, which is another machine, and the file is not on a shared file system.
+    pub fn defer(&mut self, error: godwit_linux::Errno, lock: super::DeferredLock) -> Result<()> {
+        self.restorer.defer(error, lock)
+    }
+
+    /// The thread itself while it lives, else the first living one of its process.
+    pub fn living(&self, thread: Pid) -> Option<Pid> {
+        let has = |task: &&godwit_image::task::Task| task.threads.iter().any(|other| other.tid == thread);
+        let task = self.tree().tasks.iter().find(has)?;
+        let mut living = task.threads.iter().filter(|other| !other.dead);
+        let first = living.clone().next()?;
+        Some(living.find(|other| other.tid == thread).unwrap_or(first).tid)
+    }
+
     /// Whether the object was found at the destination with its contents: then nothing of it is to be changed.
     pub fn is_found(&self) -> bool {
         matches!(self.restorer.sinks.get(&self.object), Some(Sink::Same(..) | Sink::Nothing))

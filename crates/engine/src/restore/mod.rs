@@ -16,12 +16,14 @@ mod credentials;
 mod descriptors;
 mod fill;
 mod finish;
+mod locks;
 mod make;
 mod puppet;
 mod skeleton;
 mod space;
 mod thread;
 
+pub use locks::DeferredLock;
 pub use make::{Bind, Make};
 use puppet::Puppet;
 
@@ -35,6 +37,7 @@ pub struct Restorer {
     made: BTreeMap<ObjectId, Made>,
     sinks: BTreeMap<ObjectId, make::Sink>,
     created: make::Created,
+    deferred: Vec<DeferredLock>,
     /// Leaders and threads that exist, stopped.
     puppets: BTreeMap<Pid, Puppet>,
     fillers: BTreeMap<ObjectId, fill::Filler>,
@@ -98,6 +101,7 @@ impl Restorer {
             made,
             sinks,
             created,
+            deferred: Vec::new(),
             puppets: BTreeMap::new(),
             fillers: BTreeMap::new(),
             built: BTreeSet::new(),
@@ -205,6 +209,7 @@ impl Restorer {
     /// # Errors
     /// A thread is dead.
     pub fn resume(mut self) -> Result<i32> {
+        self.take_deferred_locks()?;
         let stopped: BTreeSet<Pid> = self
             .tree
             .tasks

@@ -74,8 +74,14 @@ impl Puppet {
         Ok(ran)
     }
 
-    /// Makes one call at a `syscall` instruction that is not the stub's, by system-call stops.
+    /// Makes one call at a `syscall` instruction that is not the stub's, by system-call stops; it may not fail.
     pub(super) fn single(&mut self, at: u64, name: &'static str, number: u64, arguments: [u64; 6]) -> Result<u64> {
+        let result = self.call(at, number, arguments)?;
+        godwit_linux::errno::foreign(name, result).about(|| self.subject())
+    }
+
+    /// The same, with whatever the call answers.
+    pub(super) fn call(&mut self, at: u64, number: u64, arguments: [u64; 6]) -> Result<i64> {
         let subject = self.subject();
         let mut registers = self.template;
         registers.rip = at;
@@ -91,8 +97,7 @@ impl Puppet {
                 stops += 1;
             }
         }
-        let result = ptrace::registers(self.tid).about(|| subject.clone())?.rax as i64;
-        godwit_linux::errno::foreign(name, result).about(|| subject)
+        Ok(ptrace::registers(self.tid).about(|| subject)?.rax as i64)
     }
 
     /// The thread is gone on purpose (a zombie in the image).
