@@ -197,6 +197,12 @@ fn test(words: &[&str]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     run("moves", &moves);
+    for moment in SOURCE_MOMENTS {
+        run(&format!("source dies {moment}"), &|_| killed(moment, "never"));
+    }
+    for moment in DESTINATION_MOMENTS {
+        run(&format!("destination dies {moment}"), &|_| killed("never", moment));
+    }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -213,4 +219,51 @@ fn moves(name: &str) -> Result<(), String> {
         return Err("it runs in the wrong place".to_owned());
     }
     check_numbers(&file).map(drop)
+}
+
+#[rustfmt::skip]
+const SOURCE_MOMENTS: [&str; 24] = [
+    "sent Hello", "received HelloAnswer", "sent Offer", "received Accept",
+    "before note \"started\" in the journal", "after note \"started\" in the journal", "before freeze", "after freeze",
+    "before capture", "after capture", "before send", "after send", "sent AllSent", "received Ready", "before hold stopped",
+    "after hold stopped", "before note \"commit sent\" in the journal", "after note \"commit sent\" in the journal", "sent Commit",
+    "received Resumed", "after note \"committed\" in the journal", "after kill", "before note \"done\" in the journal", "sent Goodbye",
+];
+
+#[rustfmt::skip]
+const DESTINATION_MOMENTS: [&str; 22] = [
+    "received Hello", "sent HelloAnswer", "received Offer", "after examine",
+    "before note \"accepted\" in the journal", "after note \"accepted\" in the journal", "sent Accept", "received AllSent",
+    "before build", "after build", "before hold stopped", "sent Ready", "after hold stopped", "received Commit",
+    "before note \"committed\" in the journal", "after note \"committed\" in the journal", "before resume", "sent Resumed",
+    "after resume", "before note \"resumed\" in the journal", "after note \"resumed\" in the journal", "received Goodbye",
+];
+
+/// One side is killed at a moment: the process must go on in exactly one place.
+fn killed(source: &str, destination: &str) -> Result<(), String> {
+    let rig = Rig::new(destination).map_err(|error| error.to_string())?;
+    let (pid, file) = rig.start("numbers");
+    let output = rig.migrate(pid, source);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let here = || rig.runs(&rig.pair.source, pid);
+    let there = || rig.runs(&rig.pair.destination, pid);
+    let begin = Instant::now();
+    while here() == there() {
+        if begin.elapsed() > Duration::from_secs(20) {
+            return Err(format!("here {}, there {}; {said}", here(), there()));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    await_growth(&file).map_err(|error| format!("{error}: here {}, there {}; {said}", here(), there()))?;
+    let place = (here(), there());
+    if place.0 == place.1 {
+        return Err(format!("here {}, there {}; {said}", place.0, place.1));
+    }
+    let numbers = check_numbers(&file)?;
+    println!(
+        "   {} after {numbers} numbers; {}",
+        if place.0 { "here" } else { "there" },
+        said.lines().next().unwrap_or("killed")
+    );
+    Ok(())
 }
