@@ -1,9 +1,11 @@
 //! What can be seen of an open description from outside, on a running or a frozen tree, changing nothing.
 use crate::failure::{About, Result, malformed};
 use godwit_image::{Code, Refusal, Subject};
+use godwit_linux::kcmp::{self, Object};
 use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
 use godwit_linux::proc::{Error as ProcError, fdinfo, maps};
 use std::cell::OnceCell;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -170,6 +172,7 @@ pub struct Survey {
     pub inside: BTreeMap<Vec<u8>, Vec<(i32, i32)>>,
     outside: OnceCell<Holders>,
     nameless: OnceCell<BTreeMap<(u64, u64), i32>>,
+    in_flight: OnceCell<bool>,
 }
 
 impl Survey {
@@ -178,9 +181,19 @@ impl Survey {
         let pids: BTreeSet<i32> = pids.iter().copied().collect();
         let mut inside = BTreeMap::new();
         for &pid in &pids {
-            collect_links(pid, &mut inside);
+            // A thread may have a table of its own; of a leader that has ended /proc shows none.
+            let mut first = None;
+            for tid in crate::procfs::threads(pid).unwrap_or_default() {
+                let shared = first.is_some_and(|first| {
+                    kcmp::kcmp(first, tid, Object::Files).is_ok_and(|order| order == Ordering::Equal)
+                });
+                if !shared {
+                    collect_links(tid, &mut inside);
+                    first.get_or_insert(tid);
+                }
+            }
         }
-        Survey { pids, inside, outside: OnceCell::new(), nameless: OnceCell::new() }
+        Survey { pids, inside, outside: OnceCell::new(), nameless: OnceCell::new(), in_flight: OnceCell::new() }
     }
 
     /// Who outside the tree holds something of this name (`pipe:[N]`, `socket:[N]`, a terminal's path). Reads the
@@ -224,17 +237,51 @@ impl Survey {
         })
     }
 
+    /// Who outside the tree has this file open, under whatever name: (pid, descriptor).
+    pub fn outside_file(&self, device: u64, inode: u64) -> Vec<(i32, i32)> {
+        let mut found = Vec::new();
+        for_each_user(|pid, its_device, its_inode, _| {
+            if (its_device, its_inode) == (device, inode) && !self.pids.contains(&pid) {
+                found.push(pid);
+            }
+            true
+        });
+        found.sort_unstable();
+        found.dedup();
+        let number = |pid: i32| {
+            descriptors_of(pid)
+                .find(|(_, path)| std::fs::metadata(path).is_ok_and(|data| (data.dev(), data.ino()) == (device, inode)))
+        };
+        found.into_iter().map(|pid| (pid, number(pid).map_or(-1, |(number, _)| number))).collect()
+    }
+
+    /// Whether a socket of the tree has descriptors in flight: ends of pipes may be there that no table shows.
+    pub fn descriptors_in_flight(&self) -> bool {
+        *self.in_flight.get_or_init(|| {
+            let sockets = self.inside.iter().filter(|(link, _)| link.starts_with(b"socket:["));
+            sockets.flat_map(|(_, holders)| holders.first()).any(|(pid, descriptor)| {
+                fdinfo::read(*pid, *descriptor).is_ok_and(|info| info.descriptors_in_flight.unwrap_or(0) > 0)
+            })
+        })
+    }
+
     /// Who inside the tree holds something of this name.
     pub fn holders(&self, link: &[u8]) -> &[(i32, i32)] {
         self.inside.get(link).map_or(&[], Vec::as_slice)
     }
 }
 
-fn collect_links(pid: i32, all: &mut BTreeMap<Vec<u8>, Vec<(i32, i32)>>) {
-    // A process may end, or not be ours to read: then it holds nothing that we could name.
-    for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
-        let number = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
-        if let (Some(number), Ok(link)) = (number, std::fs::read_link(entry.path())) {
+/// The descriptors of a process: number and path in /proc. None of one that ended, or that is not ours to read.
+fn descriptors_of(pid: i32) -> impl Iterator<Item = (i32, std::path::PathBuf)> {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().filter_map(|entry| {
+        let number = entry.file_name().to_str()?.parse().ok()?;
+        Some((number, entry.path()))
+    })
+}
+
+fn collect_links(pid: i32, all: &mut Holders) {
+    for (number, path) in descriptors_of(pid) {
+        if let Ok(link) = std::fs::read_link(path) {
             all.entry(link.as_os_str().as_bytes().to_vec()).or_default().push((pid, number));
         }
     }

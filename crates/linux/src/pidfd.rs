@@ -46,6 +46,15 @@ impl PidFd {
         }
     }
 
+    /// The same, with a descriptor number at or above `minimum`.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn above(self, minimum: i32) -> Result<PidFd> {
+        let descriptor = crate::file::duplicate_above(self.descriptor.as_fd(), minimum)?;
+        Ok(PidFd { descriptor, pid: self.pid })
+    }
+
     /// The number at the time of opening.
     pub fn pid(&self) -> i32 {
         self.pid

@@ -46,6 +46,33 @@ pub fn chosen(look: &Look, choice: &Choice) -> Result<(&'static dyn Kind, Captur
     Ok((&Edge, Captured::new(Vec::new(), &state)?))
 }
 
+/// The refusal for a descriptor whose other side is outside the tree, with the choices that there are.
+pub fn cut(look: &Look, cause: impl Into<String>) -> Refusal {
+    let refusal = Refusal::new(Code::EDGE, look.subject(), cause);
+    match look.number() {
+        Some(number) => refusal
+            .choice(format!(
+                "choose, where the root process has it: --edge {number}=file:PATH, =null, =inherit or =close"
+            ))
+            .choice("move the process at the other side as well"),
+        None => refusal.choice("move the process at the other side as well"),
+    }
+}
+
+/// The cause that names outside holders: (pid, descriptor).
+pub fn held_outside(holders: &[(i32, i32)]) -> String {
+    let named: Vec<String> = holders
+        .iter()
+        .take(3)
+        .map(|(pid, descriptor)| {
+            let comm = crate::procfs::comm(*pid, *pid).unwrap_or_default();
+            format!("process {pid} ({}) as descriptor {descriptor}", String::from_utf8_lossy(&comm))
+        })
+        .collect();
+    let more = if holders.len() > named.len() { ", and more," } else { "" };
+    format!("outside the tree it is held by {}{more}", named.join(", "))
+}
+
 /// Parses `file:PATH`, `null`, `inherit`, `close`.
 ///
 /// # Errors

@@ -14,9 +14,12 @@ use std::os::fd::OwnedFd;
 pub mod character_device;
 pub mod directory;
 pub mod edge;
+pub mod fifo;
 pub mod file_content;
 pub mod flock;
 pub mod memory_file;
+pub mod pipe_content;
+pub mod pipe_end;
 pub mod record_locks;
 pub mod regular_file;
 pub mod unlinked_file;
@@ -32,6 +35,9 @@ pub const KINDS: &[&dyn Kind] = &[
     &flock::Flock,
     &record_locks::RecordLocks,
     &regular_file::RegularFile,
+    &pipe_content::PipeContent,
+    &pipe_end::PipeEnd,
+    &fifo::FifoEnd,
 ];
 
 /// When an object can be made.
@@ -39,8 +45,11 @@ pub const KINDS: &[&dyn Kind] = &[
 pub enum Stage {
     /// By the restorer, before any task exists; tasks inherit it.
     Early,
-    /// After all tasks exist (`/proc/PID` files, pidfds); tasks get it through a channel.
+    /// After all tasks exist (`/proc/PID` files, pidfds); tasks fetch it from the restorer.
     Late,
+    /// Made as early as the first, but bound last: every task has its descriptors, and of what the restorer holds only
+    /// this and what it refers to is left. For what would notice other work: epoll sets, owners of descriptions.
+    Final,
 }
 
 /// What the destination must have for an object.
@@ -103,8 +112,8 @@ pub trait Kind: Sync {
     /// # Errors
     /// Why it cannot be made exactly.
     fn make(&self, envelope: &Envelope, make: &mut Make) -> Result<Made>;
-    /// Second stage: every object is made, every task exists, every content is filled. For what needs others: members
-    /// of epoll sets, owners, seals, positions.
+    /// Second stage: every object is made, every task exists, every content is filled, what this one refers to is bound.
+    /// For what needs others: members of epoll sets, owners, seals, positions, descriptors in flight.
     ///
     /// # Errors
     /// Why it cannot be bound exactly.

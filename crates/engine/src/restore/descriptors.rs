@@ -19,7 +19,7 @@ const CALLS_MAX: usize = 4000;
 
 impl Restorer {
     /// The first thread of every file table and of every working-directory context.
-    fn first_users(&self) -> (BTreeMap<ObjectId, Pid>, BTreeMap<ObjectId, Pid>) {
+    pub(super) fn first_users(&self) -> (BTreeMap<ObjectId, Pid>, BTreeMap<ObjectId, Pid>) {
         let (mut tables, mut contexts) = (BTreeMap::new(), BTreeMap::new());
         for thread in self.tree.tasks.iter().flat_map(|task| &task.threads) {
             if let Some(table) = thread.files {
@@ -66,13 +66,13 @@ impl Restorer {
                 self.tree.filesystems.iter().find(|context| context.id == id).cloned().ok_or_else(|| missing(id))?;
             let mut program = Program::new();
             if let Some(root) = context.root {
-                let number = self.inherited_number(root).ok_or_else(|| missing(root))?;
+                let number = self.number_in(tid, root).ok_or_else(|| missing(root))?;
                 program.call("fchdir", SYS_FCHDIR, [number.into()]);
                 let here = program.text(b".");
                 program.call("chroot", SYS_CHROOT, [here]);
             }
             let number =
-                self.inherited_number(context.working_directory).ok_or_else(|| missing(context.working_directory))?;
+                self.number_in(tid, context.working_directory).ok_or_else(|| missing(context.working_directory))?;
             program.call("fchdir", SYS_FCHDIR, [number.into()]);
             program.call("umask", SYS_UMASK, [context.umask.into()]);
             self.run(tid, &program)?;
@@ -89,7 +89,7 @@ impl Restorer {
         let mut placed = Vec::with_capacity(table.slots.len());
         for slot in &table.slots {
             // An edge that the user chose to close was made into nothing.
-            let Some(number) = self.inherited_number(slot.description) else { continue };
+            let Some(number) = self.number_in(tid, slot.description) else { continue };
             let flags = if slot.close_on_exec { O_CLOEXEC } else { 0 };
             program.call("dup3", SYS_DUP3, [number.into(), slot.descriptor.into(), flags.into()]);
             placed.push(slot.descriptor);

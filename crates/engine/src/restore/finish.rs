@@ -20,13 +20,15 @@ impl Restorer {
             self.create_threads(task)?;
         }
         self.separate_tables()?;
-        self.bind_objects(Stage::Early)?;
+        self.make_late()?;
+        self.bind_objects(&[Stage::Early, Stage::Late])?;
         self.place_descriptors()?;
         for space in self.built.clone() {
             self.finish_space(space)?;
         }
         self.restore_task_state(&tasks)?;
         self.end_zombies()?;
+        self.settle()?;
         let own = own_credentials()?;
         let mut programs = Vec::new();
         for task in &tasks {
@@ -51,17 +53,6 @@ impl Restorer {
         for task in &tasks {
             for thread in task.threads.iter().filter(|thread| !thread.dead) {
                 self.set_processor_state(task, thread)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn bind_objects(&mut self, stage: Stage) -> Result<()> {
-        let objects = self.tree.objects.clone();
-        for envelope in &objects {
-            let kind = resource::kind_of(envelope)?;
-            if kind.stage() == stage {
-                kind.bind(envelope, &mut Bind { restorer: self, object: envelope.id })?;
             }
         }
         Ok(())

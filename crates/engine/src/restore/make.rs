@@ -26,6 +26,11 @@ impl<'a> Make<'a> {
         Make { tree, minimum, made: BTreeMap::new(), sinks: BTreeMap::new(), created: Created::default() }
     }
 
+    /// Goes on with what was made before.
+    pub(super) fn again(tree: &'a Tree, minimum: i32, made: BTreeMap<ObjectId, Made>) -> Make<'a> {
+        Make { made, ..Make::new(tree, minimum) }
+    }
+
     /// The image.
     pub fn tree(&self) -> &Tree {
         self.tree
@@ -122,6 +127,11 @@ pub(super) struct Created {
 }
 
 impl Created {
+    /// Takes over what another stage made.
+    pub(super) fn extend(&mut self, mut later: Created) {
+        self.paths.append(&mut later.paths);
+    }
+
     /// They belong to the tree now.
     pub(super) fn keep(&mut self) {
         self.paths.clear();
@@ -220,6 +230,11 @@ impl Bind<'_> {
     /// Whether the object was found at the destination with its contents: then nothing of it is to be changed.
     pub fn is_found(&self) -> bool {
         matches!(self.restorer.sinks.get(&self.object), Some(Sink::Same(..) | Sink::Nothing))
+    }
+
+    /// How many descriptors another object was made of.
+    pub fn made_count(&self, id: ObjectId) -> usize {
+        self.restorer.made.get(&id).map_or(0, Vec::len)
     }
 
     /// Another object's descriptor.

@@ -9,6 +9,7 @@ use godwit_image::task::State;
 use godwit_image::tree::Tree;
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::arena::{self, Arena};
+use godwit_linux::pidfd::PidFd;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -16,6 +17,7 @@ mod credentials;
 mod descriptors;
 mod fill;
 mod finish;
+mod late;
 mod locks;
 mod make;
 mod puppet;
@@ -35,6 +37,12 @@ pub struct Restorer {
     /// Slot of every thread that runs programs, by number.
     slots: BTreeMap<Pid, usize>,
     made: BTreeMap<ObjectId, Made>,
+    /// The lowest number in our table that no descriptor of the tree has.
+    minimum: i32,
+    /// This process itself, by a descriptor that every task inherits.
+    own: PidFd,
+    /// What tasks fetched: its number by file table and object.
+    fetched: BTreeMap<(ObjectId, ObjectId), i32>,
     sinks: BTreeMap<ObjectId, make::Sink>,
     created: make::Created,
     deferred: Vec<DeferredLock>,
@@ -83,12 +91,14 @@ impl Restorer {
         let arena = Restorer::arena(&tree, threads.len())?;
         let highest = tree.tables.iter().flat_map(|table| &table.slots).map(|slot| slot.descriptor).max().unwrap_or(2);
         raise_descriptor_limit(&tree, highest);
-        let mut make = Make::new(&tree, highest.max(2) + 1);
+        let minimum = highest.max(2) + 1;
+        let own = late::own_process(minimum)?;
+        let mut make = Make::new(&tree, minimum);
         let order = make::order(&tree)?;
         for id in &order {
             let envelope = tree.object(*id).ok_or_else(|| missing(*id))?;
             let kind = resource::kind_of(envelope)?;
-            if kind.stage() == Stage::Early {
+            if kind.stage() != Stage::Late {
                 let made = kind.make(envelope, &mut make)?;
                 make.keep(*id, made)?;
             }
@@ -99,6 +109,9 @@ impl Restorer {
             arena,
             slots,
             made,
+            minimum,
+            own,
+            fetched: BTreeMap::new(),
             sinks,
             created,
             deferred: Vec::new(),

@@ -1,0 +1,335 @@
+//! What is in a pipe or FIFO, buffer by buffer: every end of it refers to this one object.
+//!
+//! The contents are copied by tee(2) into a pipe of ours, and from there buffer by buffer through one with two slots, so
+//! that packets (O_DIRECT) and the slots that unread bytes occupy come out as they were. Sources: pipe(7), tee(2), fs/pipe.c
+//! and fs/splice.c of Linux 6.18.
+use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open};
+use crate::capture::Capture;
+use crate::failure::{About, Result};
+use crate::look::Look;
+use crate::restore::{Bind, Make};
+use godwit_image::{Code, Envelope, KindId, ObjectId, Refusal, Subject};
+use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
+use godwit_linux::proc::fdinfo;
+use godwit_linux::{file, pipe};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+const S_IFMT: u32 = 0o170_000;
+const S_IFIFO: u32 = 0o010_000;
+pub(super) const O_ACCMODE: u32 = 3;
+pub(super) const O_WRONLY: u32 = 1;
+const O_RDWR: u32 = 2;
+pub(super) const O_NONBLOCK: u32 = 0o4_000;
+pub(super) const O_ASYNC: u32 = 0o20_000;
+const O_DIRECT: u32 = 0o40_000;
+const SPLICE_MAX: u64 = 1 << 30;
+
+/// State.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct State {
+    /// Capacity in bytes.
+    pub capacity: u64,
+    /// Unread bytes, oldest first.
+    pub buffers: Vec<Buffer>,
+    /// Whether it has a name, or what a nameless one's inode tells.
+    pub sort: Sort,
+}
+
+/// Nameless or not.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Sort {
+    /// pipe(2).
+    Pipe {
+        /// Permission bits of the inode (they decide who may open /proc/PID/fd/N).
+        mode: u32,
+        /// Owner and group of the inode.
+        owner: (u32, u32),
+        /// Access and modification time: seconds, nanoseconds.
+        times: [(i64, i64); 2],
+    },
+    /// A FIFO of this path.
+    Fifo {
+        /// Absolute path.
+        path: String,
+        /// An end is open for writing, here or outside.
+        writers: bool,
+    },
+}
+
+/// One slot of the pipe's ring.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Buffer {
+    /// The bytes.
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
+    /// A read ends with it (O_DIRECT).
+    pub packet: bool,
+}
+
+/// The kind.
+#[derive(Debug)]
+pub struct PipeContent;
+
+/// The reading end of some holder of the pipe: the look's own, or another descriptor of the tree's, or, when it has no
+/// reader at all, a fresh one.
+fn reader(look: &Look, holders: &[(i32, i32)]) -> Result<OwnedFd> {
+    let subject = || look.subject();
+    if look.flags() & O_ACCMODE != O_WRONLY {
+        return file::duplicate_above(look.borrow(), 0).about(subject);
+    }
+    for (pid, descriptor) in holders {
+        let readable = fdinfo::read(*pid, *descriptor).is_ok_and(|info| info.flags & O_ACCMODE != O_WRONLY);
+        let process = PidFd::open_thread(*pid);
+        if let Ok(found) = process.and_then(|process| process.duplicate(ForeignDescriptor(*descriptor)))
+            && readable
+        {
+            return Ok(found);
+        }
+    }
+    file::open(format!("/proc/self/fd/{}", look.file.as_raw_fd()).as_bytes(), O_NONBLOCK).about(subject)
+}
+
+fn read_once(from: BorrowedFd<'_>, room: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; room as usize];
+    let mut file = File::from(from.try_clone_to_owned()?);
+    let length = file.read(&mut bytes)?;
+    bytes.truncate(length);
+    Ok(bytes)
+}
+
+fn write_whole(to: BorrowedFd<'_>, bytes: &[u8]) -> std::io::Result<()> {
+    File::from(to.try_clone_to_owned()?).write_all(bytes)
+}
+
+/// Reads a pipe's buffers and leaves them where they are.
+fn peek(from: BorrowedFd<'_>, capacity: u64, subject: impl Fn() -> Subject) -> Result<Vec<Buffer>> {
+    let unread = pipe::unread(from).about(&subject)?;
+    if unread == 0 {
+        return Ok(Vec::new());
+    }
+    let (copied, copy) = pipe::create(O_NONBLOCK).about(&subject)?;
+    // Where this fails the copy may still have room; if not, the sum below tells.
+    let _ = pipe::set_capacity(copy.as_fd(), capacity);
+    pipe::copy(from, copy.as_fd(), SPLICE_MAX).about(&subject)?;
+    let (one_out, one_in) = pipe::create(O_NONBLOCK).about(&subject)?;
+    pipe::set_capacity(one_in.as_fd(), 2 * 4096).about(&subject)?;
+    let mut buffers: Vec<Buffer> = Vec::new();
+    while pipe::unread(copied.as_fd()).about(&subject)? > 0 {
+        // One slot is taken, so that exactly one buffer fits in; then that slot marks what follows the buffer: a read
+        // that stops before the mark has met a packet.
+        write_whole(one_in.as_fd(), b"<").about(&subject)?;
+        pipe::shift(copied.as_fd(), one_in.as_fd(), SPLICE_MAX).about(&subject)?;
+        read_once(one_out.as_fd(), 1).about(&subject)?;
+        write_whole(one_in.as_fd(), b">").about(&subject)?;
+        let total = pipe::unread(one_out.as_fd()).about(&subject)?;
+        let mut bytes = read_once(one_out.as_fd(), total).about(&subject)?;
+        let packet = bytes.len() as u64 == total - 1;
+        if packet {
+            read_once(one_out.as_fd(), 1).about(&subject)?;
+        } else {
+            bytes.pop();
+        }
+        buffers.push(Buffer { bytes, packet });
+    }
+    let read: usize = buffers.iter().map(|buffer| buffer.bytes.len()).sum();
+    if read as u64 == unread {
+        return Ok(buffers);
+    }
+    let cause = format!(
+        "{read} of its {unread} unread bytes could be read: its capacity of {capacity} is above what this user may have"
+    );
+    Err(Refusal::new(Code::NOT_MIGRATABLE, subject(), cause))
+}
+
+/// The object of the pipe behind a look, captured once per inode.
+///
+/// # Errors
+/// The contents cannot be read whole.
+pub(super) fn capture(look: &Look, capture: &mut Capture, path: Option<String>, writers: bool) -> Result<ObjectId> {
+    let key = [look.device.to_le_bytes(), look.inode.to_le_bytes()].concat();
+    let subject = || look.subject();
+    capture.intern(&PipeContent, &key, |capture, _| {
+        let from = File::from(reader(look, capture.survey.holders(&look.link))?);
+        let capacity = pipe::capacity(from.as_fd()).about(subject)?;
+        let buffers = peek(from.as_fd(), capacity, subject)?;
+        let metadata = from.metadata().about(subject)?;
+        let sort = match path {
+            Some(path) => Sort::Fifo { path, writers },
+            None => Sort::Pipe {
+                mode: metadata.mode() & 0o7777,
+                owner: (metadata.uid(), metadata.gid()),
+                times: [(metadata.atime(), metadata.atime_nsec()), (metadata.mtime(), metadata.mtime_nsec())],
+            },
+        };
+        Ok((Vec::new(), State { capacity, buffers, sort }))
+    })
+}
+
+/// Puts buffers into an empty pipe, each into its own slot.
+fn fill(to: BorrowedFd<'_>, buffers: &[Buffer], subject: impl Fn() -> Subject) -> Result<()> {
+    let (scratch_out, scratch_in) = pipe::create(O_NONBLOCK).about(&subject)?;
+    for buffer in buffers {
+        let flags = if buffer.packet { O_NONBLOCK | O_DIRECT } else { O_NONBLOCK };
+        file::set_status_flags(scratch_in.as_fd(), flags).about(&subject)?;
+        write_whole(scratch_in.as_fd(), &buffer.bytes).about(&subject)?;
+        let mut left = buffer.bytes.len() as u64;
+        while left > 0 {
+            left -= pipe::shift(scratch_out.as_fd(), to, left).about(&subject)?.min(left);
+        }
+    }
+    Ok(())
+}
+
+/// Opens one more end of a made content, without waiting for another end.
+///
+/// # Errors
+/// EACCES.
+pub(super) fn reopen(content: BorrowedFd<'_>, flags: u32, subject: impl Fn() -> Subject) -> Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", content.as_raw_fd());
+    let end = file::open(path.as_bytes(), flags & !(O_ASYNC | O_DIRECT) | O_NONBLOCK).about(&subject)?;
+    file::set_status_flags(end.as_fd(), flags & !O_ASYNC).about(&subject)?;
+    Ok(end)
+}
+
+impl State {
+    /// Both ends of a pipe.
+    fn make_pipe(&self, subject: impl Fn() -> Subject) -> Result<Made> {
+        let (reader, writer) = pipe::create(O_NONBLOCK).about(&subject)?;
+        self.set_capacity(writer.as_fd(), &subject)?;
+        fill(writer.as_fd(), &self.buffers, &subject)?;
+        Ok(vec![reader, writer])
+    }
+
+    /// A reader of a FIFO, and a writer where it has any.
+    fn make_fifo(&self, path: &str, writers: bool) -> Result<Made> {
+        let subject = || Subject::Path(path.to_owned());
+        let holder = File::from(file::open(path.as_bytes(), O_RDWR | O_NONBLOCK).about(subject)?);
+        if holder.metadata().about(subject)?.mode() & S_IFMT != S_IFIFO {
+            return Err(Refusal::new(Code::FILE_DIFFERS, subject(), "it is not a FIFO here"));
+        }
+        if pipe::unread(holder.as_fd()).about(subject)? != 0 {
+            return Err(Refusal::new(Code::FILE_DIFFERS, subject(), "somebody uses this FIFO here: it is not empty"));
+        }
+        self.set_capacity(holder.as_fd(), subject)?;
+        fill(holder.as_fd(), &self.buffers, subject)?;
+        let reader = reopen(holder.as_fd(), O_NONBLOCK, subject)?;
+        // Without writers none may be there when readers open it: a reader tells whether there has been one (POLLHUP).
+        Ok(if writers { vec![reader, holder.into()] } else { vec![reader] })
+    }
+
+    fn set_capacity(&self, end: BorrowedFd<'_>, subject: impl Fn() -> Subject) -> Result<()> {
+        if pipe::capacity(end).about(&subject)? == self.capacity {
+            return Ok(());
+        }
+        pipe::set_capacity(end, self.capacity).map_err(|error| {
+            let cause = format!("its capacity was {} bytes and cannot be set here: {error}", self.capacity);
+            Refusal::new(Code::DESTINATION_LACKS, subject(), cause)
+        })
+    }
+}
+
+impl Kind for PipeContent {
+    fn id(&self) -> KindId {
+        KindId(5)
+    }
+    fn name(&self) -> &'static str {
+        "pipe content"
+    }
+    fn version(&self) -> u16 {
+        1
+    }
+    fn stage(&self) -> Stage {
+        Stage::Early
+    }
+    fn needs(&self, envelope: &Envelope) -> Result<Vec<Need>> {
+        let state: State = open(envelope)?;
+        Ok(match state.sort {
+            Sort::Fifo { path, .. } => vec![Need::Path { path, bytes: None, file_type: S_IFIFO }],
+            Sort::Pipe { .. } => Vec::new(),
+        })
+    }
+    fn make(&self, envelope: &Envelope, _: &mut Make) -> Result<Made> {
+        let state: State = open(envelope)?;
+        match &state.sort {
+            Sort::Pipe { .. } => state.make_pipe(|| Subject::Object(format!("pipe {}", envelope.id))),
+            Sort::Fifo { path, writers } => state.make_fifo(path, *writers),
+        }
+    }
+    fn bind(&self, envelope: &Envelope, bind: &mut Bind) -> Result<()> {
+        let state: State = open(envelope)?;
+        let Sort::Pipe { mode, owner, times } = state.sort else { return Ok(()) };
+        let subject = || Subject::Object(format!("pipe {}", envelope.id));
+        let end = bind.own()?;
+        std::os::unix::fs::fchown(end, Some(owner.0), Some(owner.1)).about(subject)?;
+        let end = File::from(end.try_clone_to_owned().about(subject)?);
+        end.set_permissions(std::fs::Permissions::from_mode(mode)).about(subject)?;
+        file::set_times(end.as_fd(), times).about(subject)
+    }
+    fn description(&self) -> Option<&dyn Description> {
+        None
+    }
+    fn task_state(&self) -> Option<&dyn TaskState> {
+        None
+    }
+}
+
+/// State of one end, of a pipe or of a FIFO.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct End {
+    /// The content.
+    pub content: ObjectId,
+    /// Open flags.
+    pub flags: u32,
+    /// A reader without writers: whether it has seen one go (POLLHUP).
+    pub hung_up: bool,
+}
+
+impl End {
+    /// Encodes an end.
+    ///
+    /// # Errors
+    /// None today.
+    pub(super) fn captured(&self) -> Result<Captured> {
+        Captured::new(vec![self.content], self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject() -> Subject {
+        Subject::Host
+    }
+
+    #[test]
+    fn states_come_back() {
+        let buffers = vec![Buffer { bytes: vec![1, 2], packet: true }, Buffer { bytes: vec![0; 4096], packet: false }];
+        let sort = Sort::Pipe { mode: 0o600, owner: (1000, 7), times: [(1, 2), (-3, 4)] };
+        super::super::assert_round_trip(&State { capacity: 65536, buffers, sort });
+        let sort = Sort::Fifo { path: "/tmp/a".to_owned(), writers: true };
+        super::super::assert_round_trip(&State { capacity: 4096, buffers: Vec::new(), sort });
+        super::super::assert_round_trip(&End { content: ObjectId(9), flags: 0o4001, hung_up: false });
+    }
+
+    #[test]
+    fn a_filled_pipe_shows_what_was_seen_in_another() {
+        let (reader, writer) = pipe::create(O_NONBLOCK).unwrap();
+        write_whole(writer.as_fd(), &[7; 8192]).unwrap();
+        file::set_status_flags(writer.as_fd(), O_NONBLOCK | O_DIRECT).unwrap();
+        write_whole(writer.as_fd(), b"packet").unwrap();
+        write_whole(writer.as_fd(), b"another").unwrap();
+        read_once(reader.as_fd(), 100).unwrap();
+        let seen = peek(reader.as_fd(), 65536, subject).unwrap();
+        let lengths: Vec<(usize, bool)> = seen.iter().map(|buffer| (buffer.bytes.len(), buffer.packet)).collect();
+        assert_eq!(lengths, [(3996, false), (4096, false), (6, true), (7, true)]);
+        assert_eq!(pipe::unread(reader.as_fd()).unwrap(), 8105, "nothing was taken out");
+        let (again, to) = pipe::create(O_NONBLOCK).unwrap();
+        fill(to.as_fd(), &seen, subject).unwrap();
+        assert_eq!(peek(again.as_fd(), 65536, subject).unwrap(), seen);
+    }
+}
