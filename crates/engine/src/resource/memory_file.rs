@@ -23,7 +23,7 @@ pub(super) fn home() -> Option<u64> {
     *HOME.get_or_init(|| File::from(memory_file::create(b"", None).ok()?).metadata().ok().map(|data| data.dev()))
 }
 
-fn sort(look: &Look) -> Option<Sort> {
+pub(super) fn sort(look: &Look) -> Option<Sort> {
     if look.file_type() != S_IFREG || look.links != 0 || home() != Some(look.device) {
         return None;
     }

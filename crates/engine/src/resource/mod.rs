@@ -20,13 +20,17 @@ pub mod flock;
 pub mod memory_file;
 pub mod pipe_content;
 pub mod pipe_end;
+pub mod path_handle;
 pub mod record_locks;
 pub mod regular_file;
+pub mod sysfs;
 pub mod unlinked_file;
 
 /// Every kind of this build. One line each; the order decides who recognises a description first.
 pub const KINDS: &[&dyn Kind] = &[
     &edge::Edge,
+    &path_handle::PathHandle,
+    &sysfs::SysfsFile,
     &character_device::CharacterDevice,
     &directory::Directory,
     &file_content::FileContent,

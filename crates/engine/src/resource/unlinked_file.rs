@@ -18,7 +18,7 @@ pub(super) const ID: KindId = KindId(16);
 #[derive(Debug)]
 pub struct UnlinkedFile;
 
-fn sort(look: &Look) -> Result<Sort> {
+pub(super) fn sort(look: &Look) -> Result<Sort> {
     let refuse = |cause| Err(Refusal::new(Code::UNSUPPORTED, look.subject(), cause));
     let text = look.link.strip_suffix(b" (deleted)").and_then(|path| std::str::from_utf8(path).ok());
     let Some(path) = text.filter(|path| path.starts_with('/')) else {
