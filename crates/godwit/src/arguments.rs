@@ -29,6 +29,12 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Tell what a move would do to every object of a running tree; freezes and changes nothing.
     Check(Check),
+    /// Move a running tree to another host.
+    Migrate(Migrate),
+    /// Take trees from other hosts.
+    Receive(Receive),
+    /// Settle what an engine that was killed left behind; without an option, asks the other side.
+    Recover(Recover),
     /// Write a running tree to a directory.
     Checkpoint(Checkpoint),
     /// Bring a checkpoint back to life.
@@ -63,11 +69,60 @@ pub(crate) struct Edges {
 pub(crate) struct Check {
     /// Root of the tree.
     pub(crate) pid: i32,
+    /// Ask this destination, too, whether it would take the tree (see migrate).
+    #[arg(long, value_name = "DESTINATION")]
+    pub(crate) to: Option<String>,
     /// Show what is carried, too, not only what needs attention.
     #[arg(long, short)]
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) edges: Edges,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Migrate {
+    /// Root of the tree.
+    pub(crate) pid: i32,
+    /// tcp://HOST:PORT of a `godwit receive`, or ssh://[USER@]HOST (runs `godwit receive` there through your own ssh).
+    pub(crate) destination: String,
+    /// How memory moves.
+    #[arg(long, default_value = "total-copy")]
+    pub(crate) strategy: String,
+    /// For ssh: the godwit program at the destination.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) remote_program: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) edges: Edges,
+    /// For tests: `die:STEP` or `pause:STEP`.
+    #[arg(long, hide = true)]
+    pub(crate) observe: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Receive {
+    /// Address and port to listen on; port 0 takes a free one and prints it.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Option<String>,
+    /// End after the first tree has come.
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Speak over standard input and output (what ssh:// runs).
+    #[arg(long, conflicts_with = "listen")]
+    pub(crate) stdio: bool,
+    /// For tests: `die:STEP` or `pause:STEP`.
+    #[arg(long, hide = true)]
+    pub(crate) observe: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Recover {
+    /// Decide a doubt: the process does not run at the destination; let it go on here.
+    #[arg(long, value_name = "MIGRATION")]
+    pub(crate) resume: Option<String>,
+    /// Decide a doubt: the process runs at the destination, or is to end; end it here.
+    #[arg(long, value_name = "MIGRATION", conflicts_with = "resume")]
+    pub(crate) discard: Option<String>,
 }
 
 #[derive(Debug, Args)]

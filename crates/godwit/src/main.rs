@@ -10,10 +10,18 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // Hosts made of namespaces enter themselves through this same binary.
     godwit_testbed::entry();
+    // So do shepherds and guardians, each a process of its own.
+    godwit_migrate::entry(command::shepherd_observer);
     let arguments = Arguments::parse();
     let output = output::Output::new(arguments.json, arguments.quiet);
+    if !matches!(arguments.command, Command::Recover(_)) {
+        command::recover::remind(&output);
+    }
     let result = match arguments.command {
         Command::Check(check) => command::check::run(&check, &output),
+        Command::Migrate(migrate) => command::migrate::run(&migrate, &output),
+        Command::Receive(receive) => command::receive::run(&receive, &output),
+        Command::Recover(recover) => command::recover::run(&recover, &output),
         Command::Checkpoint(checkpoint) => command::checkpoint::run(&checkpoint, &output),
         Command::Restore(restore) => command::restore::run(&restore, &output),
         Command::Image { command: ImageCommand::Show { directory, map } } => {

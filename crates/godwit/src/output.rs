@@ -135,3 +135,8 @@ pub(crate) fn bytes(count: u64) -> String {
 pub(crate) fn usage(what: &str, cause: impl Into<String>) -> Vec<Refusal> {
     vec![Refusal::new(Code::USAGE, Subject::Object(what.to_owned()), cause)]
 }
+
+/// A failed operation of the system that a command needs.
+pub(crate) fn failure(what: &str, error: &dyn std::fmt::Display) -> Vec<Refusal> {
+    vec![Refusal::new(Code::ENVIRONMENT, Subject::Object(what.to_owned()), error.to_string())]
+}

@@ -2,7 +2,8 @@
 use crate::arguments::Check;
 use crate::output::{CommandResult, Output, bytes, refusal_value};
 use godwit_engine::check::{self, Finding};
-use godwit_image::Verdict;
+use godwit_image::{Code, Refusal, Verdict};
+use godwit_migrate::source::{self, Options};
 use serde_json::{Value, json};
 use std::process::ExitCode;
 
@@ -29,17 +30,35 @@ fn value(finding: &Finding) -> Value {
     value
 }
 
+/// Asks a destination whether it would take the tree: a hand-off that ends before the freeze. What it refuses; an error when it
+/// cannot be asked.
+fn ask(arguments: &Check, destination: &str) -> Result<Vec<Refusal>, Vec<Refusal>> {
+    let options = Options { capture: super::options(&arguments.edges)?, dry_run: true, ..Options::default() };
+    match source::migrate(arguments.pid, destination, options, &mut |_| {}) {
+        Ok(_) => Ok(Vec::new()),
+        Err(refusals) if refusals.iter().any(|refusal| matches!(refusal.code, Code::LINK_LOST | Code::USAGE)) => {
+            Err(refusals)
+        }
+        Err(refusals) => Ok(refusals),
+    }
+}
+
 pub(crate) fn run(arguments: &Check, output: &Output) -> CommandResult {
     let options = super::options(&arguments.edges)?;
     let examination = check::examine(arguments.pid, &options).map_err(|refusal| vec![refusal])?;
+    let elsewhere = match (&arguments.to, examination.findings.iter().any(Finding::blocks)) {
+        (Some(destination), false) => ask(arguments, destination)?,
+        _ => Vec::new(),
+    };
     let blocked = examination.findings.iter().filter(|finding| finding.blocks()).count();
     output.object(&json!({
         "pid": arguments.pid,
         "processes": examination.pids,
         "memory_bytes": examination.memory_bytes,
         "findings": examination.findings.iter().map(value).collect::<Vec<_>>(),
-        "blocked": blocked,
-        "outcome": if blocked == 0 { "would go through" } else { "would be refused" },
+        "destination": elsewhere.iter().map(refusal_value).collect::<Vec<_>>(),
+        "blocked": blocked + elsewhere.len(),
+        "outcome": if blocked + elsewhere.len() == 0 { "would go through" } else { "would be refused" },
     }));
     for finding in &examination.findings {
         match &finding.verdict {
@@ -62,6 +81,10 @@ pub(crate) fn run(arguments: &Check, output: &Output) -> CommandResult {
             }
         }
     }
+    for refusal in &elsewhere {
+        output.line(&format!("blocks      at the destination: {refusal}"));
+    }
+    let blocked = blocked + elsewhere.len();
     output.line(&format!(
         "{} processes, {} objects, at most {} of memory to move: a migration would {}",
         examination.pids.len(),

@@ -1,0 +1,46 @@
+//! `godwit migrate`: a running tree to another host.
+use crate::arguments::Migrate;
+use crate::output::{CommandResult, Output, bytes};
+use godwit_migrate::source::{self, Options};
+use godwit_migrate::{Progress, Report};
+use std::process::ExitCode;
+
+pub(crate) fn run(arguments: &Migrate, output: &Output) -> CommandResult {
+    let failed = |error: std::io::Error| crate::output::failure("cancellation", &error);
+    let options = Options {
+        capture: super::options(&arguments.edges)?,
+        strategy: arguments.strategy.clone(),
+        remote_program: arguments.remote_program.clone(),
+        cancel: Some(godwit_migrate::cancellation().map_err(failed)?),
+        observer: super::observer(arguments.observe.as_deref()),
+        ..Options::default()
+    };
+    let mut bar = output.progress("migrate");
+    let mut progress = |progress: &Progress| bar.update(progress.bytes_done, progress.bytes_total);
+    let moved = source::migrate(arguments.pid, &arguments.destination, options, &mut progress);
+    bar.finish();
+    let report = moved?;
+    output.object(&serde_json::to_value(&report).unwrap_or_default());
+    show(&report, output);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(report: &Report, output: &Output) {
+    output.line(&format!(
+        "moved to {}: process {}, {} processes, {} threads, strategy {}",
+        report.destination, report.destination_pid, report.processes, report.threads, report.strategy
+    ));
+    output.line(&format!("  preparation time  {:9.3} ms", report.preparation_ms));
+    output.line(&format!("  down time         {:9.3} ms", report.down_ms));
+    output.line(&format!("  post-processing   {:9.3} ms", report.post_ms));
+    output.line(&format!("  total             {:9.3} ms", report.total_ms));
+    output.line(&format!(
+        "  {} pages, {} sent, {} over the link",
+        report.pages_total,
+        report.pages_sent,
+        bytes(report.bytes_sent)
+    ));
+    for trouble in &report.troubles {
+        output.note(&format!("  still to be cleared away (godwit recover): {trouble}"));
+    }
+}

@@ -1,0 +1,80 @@
+//! `godwit receive`: takes trees from other hosts.
+use crate::arguments::Receive;
+use crate::output::{CommandResult, Output, failure, usage};
+use godwit_image::Refusal;
+use godwit_migrate::destination::{self, Options, Received};
+use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::net::TcpListener;
+use std::process::ExitCode;
+
+pub(crate) fn run(arguments: &Receive, output: &Output) -> CommandResult {
+    let observed = arguments.observe.iter().flat_map(|text| [OsString::from("--observe"), OsString::from(text)]);
+    let options = Options { shepherd_arguments: observed.collect(), ..Options::default() };
+    if arguments.stdio {
+        let observer = super::observer(arguments.observe.as_deref());
+        let received = destination::receive_over_standard_streams(&options, observer, &mut |_| {})?;
+        output.note(&sentence(&received));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(address) = &arguments.listen else {
+        return Err(usage("receive", "expected --listen ADDRESS:PORT or --stdio"));
+    };
+    let listener = TcpListener::bind(address).map_err(|error| failure(address, &error))?;
+    let local = listener.local_addr().map_err(|error| failure(address, &error))?;
+    // Whoever started us may wait for this line; port 0 becomes a number here.
+    output.line(&format!("listening on {local}"));
+    output.object(&json!({ "outcome": "listening", "address": local.to_string() }));
+    loop {
+        let (connection, peer) = listener.accept().map_err(|error| failure(address, &error))?;
+        let received = serve(connection, options.clone(), arguments.once, output);
+        let moved = received.as_ref().is_ok_and(|received| received.outcome == "moved");
+        let value = match &received {
+            Ok(received) => serde_json::to_value(received).unwrap_or_default(),
+            Err(refusals) => {
+                json!({ "outcome": "refused", "refusals": refusals.iter().map(crate::output::refusal_value).collect::<Vec<Value>>() })
+            }
+        };
+        output.object(&value);
+        match received {
+            Ok(received) => output.line(&sentence(&received)),
+            Err(refusals) => {
+                for refusal in &refusals {
+                    output.note(&format!("{peer}: {refusal}"));
+                }
+            }
+        }
+        if arguments.once && moved {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+}
+
+/// One connection: here and now when only one tree is awaited, else beside the others.
+fn serve(
+    connection: std::net::TcpStream,
+    options: Options,
+    once: bool,
+    output: &Output,
+) -> Result<Received, Vec<Refusal>> {
+    if once {
+        return destination::receive(connection, &options, &mut |_| {}, &mut |_| {});
+    }
+    let quiet = output.is_json();
+    std::thread::spawn(move || match destination::receive(connection, &options, &mut |_| {}, &mut |_| {}) {
+        Ok(received) if quiet => println!("{}", serde_json::to_value(&received).unwrap_or_default()),
+        Ok(received) => println!("{}", sentence(&received)),
+        Err(refusals) => refusals.iter().for_each(|refusal| eprintln!("godwit: {refusal}")),
+    });
+    Ok(Received { outcome: "accepted".to_owned(), ..Received::default() })
+}
+
+fn sentence(received: &Received) -> String {
+    match received.outcome.as_str() {
+        "moved" => format!(
+            "process {} runs here now, from {}: {} processes, {} pages",
+            received.pid, received.source, received.processes, received.pages
+        ),
+        other => format!("{other} ({})", received.source),
+    }
+}
