@@ -74,6 +74,13 @@ impl Stopped {
         ptrace::detach(self.tid, self.deferred_stop).about(|| Subject::Thread(self.pid, self.tid))
     }
 
+    /// Takes back a stop signal that was kept for the end: it was ours.
+    pub(crate) fn forget_stop(&mut self) {
+        if self.deferred_stop == libc_signal::STOP {
+            self.deferred_stop = 0;
+        }
+    }
+
     /// Gives up a thread that is known to be dead or that the kernel has let go.
     pub(crate) fn forget(mut self) {
         self.held = false;
@@ -101,7 +108,9 @@ impl Drop for Stopped {
 pub struct FrozenProcess {
     /// Number.
     pub pid: i32,
-    /// /proc/PID/stat as it was when the process was found.
+    /// The thread of its parent whose child it is; 0 for the root.
+    pub parent_thread: i32,
+    /// /proc/PID/stat as it was when the process was found; the layout is that of a living thread.
     pub stat: stat::Stat,
     /// Living threads, the leader first unless it is dead; empty for a zombie.
     pub threads: Vec<Stopped>,
@@ -135,9 +144,14 @@ pub struct FrozenTree {
 /// # Errors
 /// GW1001 when the root does not exist.
 pub fn tree(root: i32) -> Result<Vec<i32>> {
-    let mut found = vec![root];
+    Ok(walk(root)?.into_iter().map(|(pid, _)| pid).collect())
+}
+
+/// The numbers of a running tree, each with the thread of its parent whose child it is.
+fn walk(root: i32) -> Result<Vec<(i32, i32)>> {
+    let mut found = vec![(root, 0)];
     let mut next = 0;
-    while let Some(&pid) = found.get(next) {
+    while let Some(&(pid, _)) = found.get(next) {
         next += 1;
         let threads = match procfs::threads(pid) {
             Ok(threads) => threads,
@@ -146,7 +160,14 @@ pub fn tree(root: i32) -> Result<Vec<i32>> {
         };
         for tid in threads {
             match procfs::children(pid, tid) {
-                Ok(children) => found.extend(children.into_iter().filter(|child| *child > 1)),
+                Ok(children) => {
+                    for child in children.into_iter().filter(|child| *child > 1) {
+                        // Adopted while we look, it may be seen twice.
+                        if !found.iter().any(|(known, _)| *known == child) {
+                            found.push((child, tid));
+                        }
+                    }
+                }
                 Err(ProcError::Gone) => {}
                 Err(error) => return Err(Refusal::new(Code::KERNEL_CALL, Subject::Process(pid), error.to_string())),
             }
@@ -195,11 +216,11 @@ fn seize(pid: i32, tid: i32) -> Result<bool> {
 pub fn freeze(root: i32) -> Result<FrozenTree> {
     let begin = std::time::Instant::now();
     let mut known: BTreeMap<i32, BTreeMap<i32, Stopped>> = BTreeMap::new();
-    let mut order: Vec<i32>;
+    let mut order: Vec<(i32, i32)>;
     loop {
-        order = tree(root)?;
+        order = walk(root)?;
         let mut fresh: Vec<Stopped> = Vec::new();
-        for &pid in &order {
+        for &(pid, _) in &order {
             let threads = match procfs::threads(pid) {
                 Ok(threads) => threads,
                 Err(ProcError::Gone) => continue,
@@ -236,9 +257,9 @@ pub fn freeze(root: i32) -> Result<FrozenTree> {
         }
     }
     let mut processes = Vec::new();
-    for pid in order {
+    for (pid, parent_thread) in order {
         let Some(held) = known.remove(&pid) else { continue };
-        let stat = match stat::read_process_wide(pid) {
+        let mut stat = match stat::read_process_wide(pid) {
             Ok(stat) => stat,
             Err(ProcError::Gone) if pid != root => continue,
             Err(error) => return Err(Refusal::new(Code::NO_SUCH_PROCESS, Subject::Process(pid), error.to_string())),
@@ -246,7 +267,19 @@ pub fn freeze(root: i32) -> Result<FrozenTree> {
         let mut threads: Vec<Stopped> = held.into_values().collect();
         threads.sort_by_key(|thread| (thread.tid != pid, thread.tid));
         let leader_dead = threads.first().is_some_and(|thread| thread.tid != pid);
-        processes.push(FrozenProcess { pid, stat, threads, leader_dead });
+        if let Some(first) = threads.first().filter(|_| leader_dead) {
+            // The kernel shows the layout of the address space only through who has it.
+            let living = stat::read(pid, first.tid)
+                .map_err(|error| Refusal::new(Code::PROCESS_VANISHED, Subject::Process(pid), error.to_string()))?;
+            stat = stat::Stat {
+                comm: stat.comm,
+                state: stat.state,
+                exit_signal: stat.exit_signal,
+                exit_code: stat.exit_code,
+                ..living
+            };
+        }
+        processes.push(FrozenProcess { pid, parent_thread, stat, threads, leader_dead });
     }
     if processes.first().is_none_or(FrozenProcess::is_zombie) {
         return Err(Refusal::new(Code::NO_SUCH_PROCESS, Subject::Process(root), "it has ended"));
@@ -271,7 +304,9 @@ impl FrozenTree {
     /// # Errors
     /// A thread is dead.
     pub fn hold(&mut self) -> Result<()> {
-        for thread in self.processes.iter().flat_map(|process| &process.threads) {
+        // What job control has stopped stays so anyway.
+        let running = self.processes.iter().filter(|process| process.group_stop() == 0);
+        for thread in running.flat_map(|process| &process.threads) {
             godwit_linux::signal::send_to_thread(thread.pid, thread.tid, libc_signal::STOP)
                 .about(|| thread.subject())?;
         }
@@ -283,7 +318,8 @@ impl FrozenTree {
     /// # Errors
     /// A thread is dead.
     pub fn unhold(mut self) -> Result<()> {
-        for thread in self.processes.iter_mut().flat_map(|process| &mut process.threads) {
+        let running = self.processes.iter_mut().filter(|process| process.group_stop() == 0);
+        for thread in running.flat_map(|process| &mut process.threads) {
             swallow_stop(thread)?;
         }
         self.release();

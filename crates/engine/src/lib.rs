@@ -10,6 +10,7 @@ pub mod host;
 pub mod injector;
 pub mod look;
 pub mod pages;
+pub mod lineage;
 mod procfs;
 pub mod resource;
 pub mod restore;

@@ -13,6 +13,9 @@ pub struct Task {
     pub pid: Pid,
     /// Parent's number; of the root it may lie outside the tree.
     pub parent: Pid,
+    /// The thread of the parent that made it: a parent-death signal comes at the end of that thread.
+    #[serde(default)]
+    pub parent_thread: Option<Pid>,
     /// Process group.
     pub group: Pid,
     /// Session.
@@ -21,6 +24,12 @@ pub struct Task {
     pub exit_signal: i32,
     /// Running, stopped, zombie.
     pub state: State,
+    /// A stop or continuation of which the parent has not been told by waitpid(2) yet, as a wait status; 0 = none.
+    #[serde(default)]
+    pub untold: i32,
+    /// Its dispositions are its parent's own (CLONE_SIGHAND).
+    #[serde(default)]
+    pub shares_actions: bool,
     /// Address space; none for a zombie.
     pub space: Option<ObjectId>,
     /// All 64 dispositions, signal 1 first.
@@ -100,8 +109,24 @@ pub struct Thread {
     pub timestamp_counter_mode: i32,
     /// The leader ended while other threads go on.
     pub dead: bool,
+    /// Of a dead leader: how it ended, as a wait status.
+    #[serde(default)]
+    pub exit_status: i32,
+    /// The timed wait that the freeze cut short, when it has to go on with the time that was left.
+    #[serde(default)]
+    pub wait: Option<Wait>,
     /// Free text about state that needs a word (`waiting in nanosleep`), for people.
     pub note: String,
+}
+
+/// A timed wait that was cut short: made again by the destination with `remaining_ns`, then interrupted there, so that the
+/// kernel continues it when the thread is let go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Wait {
+    /// The system call: nanosleep, clock_nanosleep, poll, futex; its arguments are in the registers.
+    pub call: u32,
+    /// ns from the freeze to its end.
+    pub remaining_ns: u64,
 }
 
 /// sched_getattr(2).

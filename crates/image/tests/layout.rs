@@ -6,7 +6,7 @@ use godwit_image::layout::{self, Checkpoint, HEADER_BYTES, Invalid, PageIndex};
 use godwit_image::memory::{AddressSpace, Area, AreaFlags, Backing, Layout};
 use godwit_image::page_set::Run;
 use godwit_image::signal::{Action, AlternateStack, Queued};
-use godwit_image::task::{Scheduling, State, Task, Thread};
+use godwit_image::task::{Scheduling, State, Task, Thread, Wait};
 use godwit_image::tree::Tree;
 use godwit_image::{Envelope, KindId, ObjectId, Pid, codec};
 
@@ -33,6 +33,8 @@ fn thread(tid: i32) -> Thread {
         io_priority: 4,
         timestamp_counter_mode: 1,
         dead: false,
+        exit_status: 0,
+        wait: Some(Wait { call: 35, remaining_ns: 1_500_000_000 }),
         note: "in system call 230".to_owned(),
     }
 }
@@ -69,10 +71,13 @@ fn sample() -> Checkpoint {
     let task = Task {
         pid: Pid(14),
         parent: Pid(1),
+        parent_thread: Some(Pid(1)),
         group: Pid(14),
         session: Pid(14),
         exit_signal: 17,
         state: State::Running,
+        untold: 0xffff,
+        shares_actions: false,
         space: Some(ObjectId(3)),
         actions: vec![Action { handler: 0x40_1000, flags: 0x0400_0000, restorer: 0x40_2000, mask: 0 }; 64],
         pending: Vec::new(),

@@ -64,3 +64,15 @@ pub fn next(listener: BorrowedFd<'_>) -> Option<i32> {
     let number = information.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));
     number.filter(|_| length == 128)
 }
+
+/// Whether this process adopts what loses its parent below it (PR_SET_CHILD_SUBREAPER).
+///
+/// # Errors
+/// None that is known.
+pub fn set_own_subreaper(on: bool) -> Result<()> {
+    // SAFETY: no pointers.
+    check("prctl(PR_SET_CHILD_SUBREAPER)", unsafe {
+        i64::from(libc::prctl(libc::PR_SET_CHILD_SUBREAPER, libc::c_ulong::from(on), 0, 0, 0))
+    })
+    .map(drop)
+}

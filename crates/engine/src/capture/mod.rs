@@ -274,9 +274,10 @@ pub fn capture(frozen: &mut FrozenTree, options: Options, host: HostFacts) -> Re
     let mut capture = Capture::new(root, &pids, options);
     let mut tree = Tree { host, ..Tree::default() };
     let mut spaces = Vec::new();
+    let mut shape = task::Shape::new(frozen)?;
     let tables = files::tables(frozen, &mut capture, &mut tree)?;
     for process in &mut frozen.processes {
-        let captured = task::capture(process, &tables, &mut capture, &mut tree, &mut spaces)?;
+        let captured = task::capture(process, &tables, &mut capture, &mut tree, &mut spaces, &mut shape)?;
         tree.tasks.push(captured);
     }
     tree.objects = capture.objects;

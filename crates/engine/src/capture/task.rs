@@ -2,11 +2,13 @@
 use super::files::Tables;
 use super::{Capture, SpacePages, credentials, space};
 use crate::failure::{About, Result, malformed};
-use crate::freeze::FrozenProcess;
+use crate::freeze::{FrozenProcess, FrozenTree};
 use crate::injector::{Injector, Ran, restart};
+use crate::lineage::{Lineage, Member};
 use crate::look::{Look, Purpose};
 use crate::procfs;
 use crate::resource::KINDS;
+use godwit_image::credentials::Credentials;
 use godwit_image::memory::{AddressSpace, Layout};
 use godwit_image::page_set::PageSet;
 use godwit_image::signal::{Action, AlternateStack, Queued};
@@ -18,6 +20,7 @@ use godwit_linux::proc::status;
 use godwit_linux::program::{Argument, Program, Step};
 use godwit_linux::{limits, ptrace, scheduling};
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 
 mod number {
     //! System calls and prctl options that this file uses.
@@ -26,6 +29,8 @@ mod number {
     pub(super) const GETITIMER: i64 = 36;
     pub(super) const SIGALTSTACK: i64 = 131;
     pub(super) const PRCTL: i64 = 157;
+    pub(super) const PRLIMIT64: i64 = 302;
+    pub(super) const WAITID: i64 = 247;
     pub(super) const PR_GET_PDEATHSIG: u64 = 2;
     pub(super) const PR_GET_DUMPABLE: u64 = 3;
     pub(super) const PR_GET_TSC: u64 = 25;
@@ -80,6 +85,7 @@ struct ProcessQuestions {
     program: Program,
     actions: usize,
     timers: usize,
+    limits: usize,
     subreaper: usize,
     brk: Step,
     dumpable: Step,
@@ -107,12 +113,19 @@ impl ProcessQuestions {
             let (space, _) = program.space(32);
             program.call("getitimer", number::GETITIMER, [which.into(), space]);
         }
+        // From inside: of another user's process the kernel tells them only to CAP_SYS_RESOURCE.
+        let limits = program.bytes().len();
+        for resource in 0..limits::COUNT {
+            let (space, _) = program.space(16);
+            let zero = Argument::Value(0);
+            program.call("prlimit64", number::PRLIMIT64, [zero, resource.into(), zero, space]);
+        }
         let actions = program.bytes().len();
         for signal in 1..=64_u64 {
             let (space, _) = program.space(32);
             program.call("rt_sigaction", number::RT_SIGACTION, [signal.into(), 0_u64.into(), space, 8_u64.into()]);
         }
-        ProcessQuestions { program, actions, timers, subreaper, brk, dumpable, huge_pages, write_execute, merge }
+        ProcessQuestions { program, actions, timers, limits, subreaper, brk, dumpable, huge_pages, write_execute, merge }
     }
 
     fn actions(&self, ran: &Ran) -> Vec<Action> {
@@ -121,6 +134,12 @@ impl ProcessQuestions {
                 let word = |n: usize| ran.word(self.actions + index * 32 + n * 8);
                 Action { handler: word(0), flags: word(1), restorer: word(2), mask: word(3) }
             })
+            .collect()
+    }
+
+    fn limits(&self, ran: &Ran) -> Vec<(u64, u64)> {
+        (0..limits::COUNT as usize)
+            .map(|resource| (ran.word(self.limits + resource * 16), ran.word(self.limits + resource * 16 + 8)))
             .collect()
     }
 
@@ -133,16 +152,28 @@ impl ProcessQuestions {
     }
 }
 
-fn zombie(process: &FrozenProcess) -> Task {
+fn zombie(process: &FrozenProcess) -> Result<Task> {
     let stat = &process.stat;
-    let leader = Thread { tid: Pid(process.pid), name: stat.comm.clone(), dead: true, ..empty_thread() };
-    Task {
+    let status =
+        status::read(process.pid, process.pid).map_err(|error| malformed(Subject::Process(process.pid), error))?;
+    let leader = Thread {
+        tid: Pid(process.pid),
+        name: stat.comm.clone(),
+        dead: true,
+        exit_status: stat.exit_code,
+        credentials: Credentials { user: status.uid, group: status.gid, ..Credentials::default() },
+        ..empty_thread()
+    };
+    Ok(Task {
         pid: Pid(process.pid),
         parent: Pid(stat.parent),
+        parent_thread: Some(Pid(process.parent_thread)).filter(|thread| thread.0 != 0),
         group: Pid(stat.process_group),
         session: Pid(stat.session),
         exit_signal: stat.exit_signal,
         state: State::Zombie(stat.exit_code),
+        untold: 0,
+        shares_actions: false,
         space: None,
         actions: Vec::new(),
         pending: Vec::new(),
@@ -152,6 +183,77 @@ fn zombie(process: &FrozenProcess) -> Task {
         interval_timers: [(0, 0); 3],
         threads: vec![leader],
         objects: Vec::new(),
+    })
+}
+
+/// What concerns several processes: who forks whom, and what parents have not been told yet.
+#[derive(Debug)]
+pub(super) struct Shape {
+    lineage: Lineage,
+    /// Living processes by parent.
+    children: BTreeMap<i32, Vec<i32>>,
+    untold: BTreeMap<i32, i32>,
+}
+
+impl Shape {
+    /// Makes the plan of births.
+    ///
+    /// # Errors
+    /// GW1104: it cannot be rebuilt.
+    pub(super) fn new(frozen: &FrozenTree) -> Result<Shape> {
+        let members: Vec<Member> = frozen
+            .processes
+            .iter()
+            .map(|process| Member {
+                pid: Pid(process.pid),
+                parent: Pid(process.stat.parent),
+                session: Pid(process.stat.session),
+                zombie: process.is_zombie(),
+            })
+            .collect();
+        let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+        for process in frozen.processes.iter().filter(|process| !process.is_zombie()) {
+            children.entry(process.stat.parent).or_default().push(process.pid);
+        }
+        Ok(Shape { lineage: Lineage::plan(&members)?, children, untold: BTreeMap::new() })
+    }
+
+    /// Has a parent look at what it has not been told of its children, without taking it.
+    fn ask_about_children(&mut self, injector: &mut Injector<'_>) -> Result<()> {
+        /// Children per program: their answers fit the large slot.
+        const CHILDREN: usize = 2000;
+        const P_PID: u64 = 1;
+        /// WSTOPPED | WCONTINUED | WNOHANG | WNOWAIT | __WALL.
+        const OPTIONS: u64 = 2 | 8 | 1 | 0x0100_0000 | 0x4000_0000;
+        const CLD_STOPPED: u32 = 5;
+        const CLD_CONTINUED: u32 = 6;
+        let Some(children) = self.children.get(&injector.process().pid) else { return Ok(()) };
+        for chunk in children.chunks(CHILDREN) {
+            let mut program = Program::new();
+            let mut places = Vec::with_capacity(chunk.len());
+            for child in chunk {
+                let (space, place) = program.space(ptrace::SIGNAL_INFORMATION_BYTES);
+                let zero = Argument::Value(0);
+                program.try_call("waitid", number::WAITID, [P_PID.into(), (*child).into(), space, OPTIONS.into(), zero]);
+                places.push(place);
+            }
+            for ran in injector.run(&[(0, program)])? {
+                for (child, place) in chunk.iter().zip(&places) {
+                    // si_code and si_pid; si_uid and si_status.
+                    let (code, status) = (ran.word(place + 8) as u32, (ran.word(place + 16) >> 32) as i32);
+                    match code {
+                        CLD_STOPPED => self.untold.insert(*child, status << 8 | 0x7f),
+                        CLD_CONTINUED => self.untold.insert(*child, 0xffff),
+                        _ => None,
+                    };
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn untold(&self, pid: i32) -> i32 {
+        self.untold.get(&pid).copied().unwrap_or(0)
     }
 }
 
@@ -178,6 +280,8 @@ fn empty_thread() -> Thread {
         io_priority: 0,
         timestamp_counter_mode: 0,
         dead: false,
+        exit_status: 0,
+        wait: None,
         note: String::new(),
     }
 }
@@ -189,9 +293,10 @@ pub(super) fn capture(
     capture: &mut Capture,
     tree: &mut Tree,
     spaces: &mut Vec<SpacePages>,
+    shape: &mut Shape,
 ) -> Result<Task> {
     if process.is_zombie() {
-        return Ok(zombie(process));
+        return zombie(process);
     }
     let pid = process.pid;
     let subject = || Subject::Process(pid);
@@ -199,6 +304,7 @@ pub(super) fn capture(
     let group_stop = process.group_stop();
     let leader_dead = process.leader_dead;
     let stat = process.stat.clone();
+    let parent_thread = Some(Pid(process.parent_thread)).filter(|thread| thread.0 != 0);
     let mut injector = Injector::install(process)?;
     let questions: Vec<Questions> = (0..injector.threads()).map(|_| Questions::new()).collect();
     let programs: Vec<(usize, Program)> =
@@ -207,6 +313,7 @@ pub(super) fn capture(
     let whole = ProcessQuestions::new();
     let answer = injector.run(&[(0, whole.program.clone())])?;
     let answer = answer.first().ok_or_else(|| malformed(subject(), "no answer"))?;
+    shape.ask_about_children(&mut injector)?;
     let mut objects = Vec::new();
     for kind in KINDS {
         let Some(state) = kind.task_state() else { continue };
@@ -224,7 +331,8 @@ pub(super) fn capture(
     }
     let mut threads = Vec::with_capacity(injector.threads() + 1);
     if leader_dead {
-        threads.push(Thread { tid: Pid(pid), name: stat.comm.clone(), dead: true, ..empty_thread() });
+        let (name, exit_status) = (stat.comm.clone(), stat.exit_code);
+        threads.push(Thread { tid: Pid(pid), name, dead: true, exit_status, ..empty_thread() });
     }
     for (index, (questions, ran)) in questions.iter().zip(&answers).enumerate() {
         threads.push(thread(&injector, index, questions, ran, tables)?);
@@ -263,7 +371,7 @@ pub(super) fn capture(
             let executable = Look::link(first, "exe", Purpose::Executable, 0)?;
             let executable = capture.file(&executable, false)?;
             let mut pages = space::pages(first, id, &areas)?;
-            let parent = parent_space(&stat, tree);
+            let parent = parent_space(&stat, tree).filter(|_| shape.lineage.is_fork(Pid(pid)));
             let inherited = match parent
                 .and_then(|parent| Some((spaces.iter().find(|s| s.space == parent)?, tree.space(parent)?)))
             {
@@ -288,21 +396,23 @@ pub(super) fn capture(
             id
         }
     };
-    let limits = (0..limits::COUNT)
-        .map(|resource| limits::get(pid, resource))
-        .collect::<std::result::Result<Vec<_>, _>>()
-        .about(subject)?;
     Ok(Task {
         pid: Pid(pid),
         parent: Pid(stat.parent),
+        parent_thread,
         group: Pid(stat.process_group),
         session: Pid(stat.session),
         exit_signal: stat.exit_signal,
         state: if group_stop != 0 { State::Stopped(group_stop) } else { State::Running },
         space: Some(space),
         actions,
+        untold: shape.untold(pid),
+        shares_actions: match shared.and_then(|space| spaces.iter().find(|pages| pages.space == space)) {
+            Some(other) => kcmp::kcmp(other.pid, first, Object::Handlers).about(subject)? == Ordering::Equal,
+            None => false,
+        },
         pending: pending(first, true)?,
-        limits,
+        limits: whole.limits(answer),
         out_of_memory_adjustment: procfs::oom_score_adj(pid).map_err(|error| malformed(subject(), error))?,
         child_subreaper,
         interval_timers,
@@ -378,6 +488,8 @@ fn thread(injector: &Injector<'_>, index: usize, questions: &Questions, ran: &Ra
         io_priority: scheduling::io_priority(tid).about(subject)?,
         timestamp_counter_mode: ran.word(questions.timestamp) as i32,
         dead: false,
+        exit_status: 0,
+        wait: None,
         note,
     })
 }

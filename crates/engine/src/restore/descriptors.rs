@@ -8,11 +8,8 @@ use std::collections::BTreeMap;
 const SYS_CHROOT: i64 = 161;
 const SYS_FCHDIR: i64 = 81;
 const SYS_UMASK: i64 = 95;
-const SYS_UNSHARE: i64 = 272;
 const SYS_DUP3: i64 = 292;
 const SYS_CLOSE_RANGE: i64 = 436;
-const CLONE_FS: u64 = 0x200;
-const CLONE_FILES: u64 = 0x400;
 const O_CLOEXEC: u64 = 0o2_000_000;
 /// Calls per program.
 const CALLS_MAX: usize = 4000;
@@ -30,32 +27,6 @@ impl Restorer {
             }
         }
         (tables, contexts)
-    }
-
-    /// Threads whose table or context is not their leader's get their own copy, while all still have everything.
-    pub(super) fn separate_tables(&mut self) -> Result<()> {
-        let mut separate: Vec<(Pid, u64)> = Vec::new();
-        for task in &self.tree.tasks {
-            let Some(first) = task.threads.iter().find(|thread| !thread.dead) else { continue };
-            for thread in task.threads.iter().filter(|thread| !thread.dead) {
-                let mut flags = 0;
-                if thread.files != first.files {
-                    flags |= CLONE_FILES;
-                }
-                if thread.filesystem != first.filesystem {
-                    flags |= CLONE_FS;
-                }
-                if flags != 0 {
-                    separate.push((thread.tid, flags));
-                }
-            }
-        }
-        for (tid, flags) in separate {
-            let mut program = Program::new();
-            program.call("unshare", SYS_UNSHARE, [flags.into()]);
-            self.run(tid, &program)?;
-        }
-        Ok(())
     }
 
     /// Fills every file table and context.

@@ -1,10 +1,11 @@
 //! From a tree of skeletons with memory to a tree that only has to be let go.
+use super::thread::RLIMIT_SIGPENDING;
 use super::{Restorer, missing};
 use crate::failure::{About, Result, malformed};
 use crate::resource::{self, Stage};
 use crate::restore::Bind;
 use godwit_image::credentials::Credentials;
-use godwit_image::task::{Task, Thread};
+use godwit_image::task::{State, Task, Thread};
 use godwit_image::{Code, ObjectId, Refusal, Subject};
 use godwit_linux::memory::{ForeignAddress, ForeignMemory};
 use godwit_linux::{limits, ptrace, scheduling};
@@ -14,12 +15,11 @@ const RLIMIT_COUNT: usize = 16;
 
 impl Restorer {
     pub(super) fn finish(&mut self) -> Result<()> {
-        self.enter_groups()?;
         let tasks = self.living();
         for task in &tasks {
             self.create_threads(task)?;
         }
-        self.separate_tables()?;
+        self.enter_groups()?;
         self.make_late()?;
         self.bind_objects(&[Stage::Early, Stage::Late])?;
         self.place_descriptors()?;
@@ -29,31 +29,71 @@ impl Restorer {
         self.restore_task_state(&tasks)?;
         self.end_zombies()?;
         self.settle()?;
+        self.check_parents()?;
+        self.end_dead_leaders(&tasks)?;
+        self.continue_processes(&tasks)?;
         let own = own_credentials()?;
+        // Stopped processes one by one, children before parents; see `stop`.
+        let (stopped, running): (Vec<Task>, Vec<Task>) =
+            tasks.into_iter().partition(|task| matches!(task.state, State::Stopped(_)));
+        for task in stopped.iter().rev() {
+            self.complete_tasks(std::slice::from_ref(task), &own)?;
+            if let State::Stopped(signal) = task.state {
+                self.stop_process(task, signal)?;
+            }
+            self.set_processor_states(task)?;
+        }
+        self.complete_tasks(&running, &own)?;
+        for task in &running {
+            self.set_processor_states(task)?;
+        }
+        Ok(())
+    }
+
+    /// Everything of tasks that is done from inside: afterwards nothing of ours is left in them.
+    fn complete_tasks(&mut self, tasks: &[Task], own: &Credentials) -> Result<()> {
         let mut programs = Vec::new();
-        for task in &tasks {
-            let first = first_thread(task)?;
-            self.run(first.tid, &self.process_program(task))?;
+        for task in tasks {
+            let program = self.process_program(task);
+            self.run(first_thread(task)?.tid, &program)?;
             for thread in task.threads.iter().filter(|thread| !thread.dead) {
-                programs.push((thread.tid, self.thread_program(task, thread, &own)));
+                programs.push((thread.tid, self.thread_program(task, thread, own)));
             }
         }
         // From outside, before privileges go down inside.
-        for task in &tasks {
+        for task in tasks {
             self.set_from_outside(task)?;
         }
         self.run_all(&programs)?;
-        for task in &tasks {
-            let program = Restorer::timer_program(task);
-            self.run(first_thread(task)?.tid, &program)?;
+        let mut last = Vec::new();
+        for task in tasks {
+            let program = self.last_program(task);
+            if !program.is_empty() {
+                last.push((first_thread(task)?.tid, program));
+            }
         }
-        for task in &tasks {
+        self.run_all(&last)?;
+        for task in tasks {
+            for thread in task.threads.iter().filter(|thread| !thread.dead) {
+                self.begin_wait(thread)?;
+            }
+        }
+        for task in tasks {
+            self.incomplete.remove(&task.pid);
             self.remove_stub(task)?;
         }
-        for task in &tasks {
-            for thread in task.threads.iter().filter(|thread| !thread.dead) {
-                self.set_processor_state(task, thread)?;
-            }
+        Ok(())
+    }
+
+    /// Makes a timed wait again and cuts it short, so that the kernel continues it with the time that is left.
+    fn begin_wait(&mut self, thread: &Thread) -> Result<()> {
+        let _ = thread.wait;
+        Ok(())
+    }
+
+    fn set_processor_states(&self, task: &Task) -> Result<()> {
+        for thread in task.threads.iter().filter(|thread| !thread.dead) {
+            self.set_processor_state(task, thread)?;
         }
         Ok(())
     }
@@ -66,7 +106,7 @@ impl Restorer {
                 let state = kind
                     .task_state()
                     .ok_or_else(|| malformed(Subject::Object(format!("object {id}")), "it is not a task's state"))?;
-                state.restore(&envelope, task.pid, &mut Bind { restorer: self, object: *id })?;
+                state.restore(&envelope, first_thread(task)?.tid, &mut Bind { restorer: self, object: *id })?;
             }
         }
         Ok(())
@@ -76,6 +116,9 @@ impl Restorer {
     fn set_from_outside(&self, task: &Task) -> Result<()> {
         let pid = task.pid.0;
         for (resource, (soft, hard)) in task.limits.iter().take(RLIMIT_COUNT).enumerate() {
+            if resource == RLIMIT_SIGPENDING {
+                continue;
+            }
             let resource = resource as u32;
             let now = limits::get(pid, resource).about(|| Subject::Process(pid))?;
             if now != (*soft, *hard) {
@@ -96,10 +139,12 @@ impl Restorer {
         Ok(())
     }
 
-    /// Unmaps the arena from a task's space: the last thing of ours.
+    /// Unmaps the arena from a task's space when nobody needs it there any more: the last thing of ours.
     fn remove_stub(&mut self, task: &Task) -> Result<()> {
         let Some(space) = task.space else { return Ok(()) };
-        if !self.cleaned.insert(space) {
+        let needed =
+            self.tree.tasks.iter().any(|other| other.space == Some(space) && self.incomplete.contains(&other.pid));
+        if needed || !self.cleaned.insert(space) {
             return Ok(());
         }
         let first = first_thread(task)?.tid;

@@ -2,6 +2,7 @@
 //! each other with their own numbers, and programs make each of them what it was. Nothing of it runs before
 //! [`Restorer::resume`]; until [`Restorer::hold`] all of it dies with this process.
 use crate::failure::Result;
+use crate::lineage::{self, Lineage};
 use crate::resource::{self, Made, Stage};
 use godwit_image::memory::{Backing, PAGE_BYTES};
 use godwit_image::page_set::{PageSet, Run};
@@ -21,8 +22,10 @@ mod late;
 mod locks;
 mod make;
 mod puppet;
+mod session;
 mod skeleton;
 mod space;
+mod stop;
 mod thread;
 
 pub use locks::DeferredLock;
@@ -53,6 +56,14 @@ pub struct Restorer {
     /// What was written into each space, for the children that inherit from it.
     filled: BTreeMap<ObjectId, PageSet>,
     cleaned: BTreeSet<ObjectId>,
+    /// How each task is born.
+    lineage: Lineage,
+    /// Tasks that were forked from their parent when its space was built: they begin as copies of it.
+    copies: BTreeSet<Pid>,
+    /// Processes that hold numbers of dead leaders.
+    stand_ins: Vec<session::StandIn>,
+    /// Living tasks in which programs are still to run.
+    incomplete: BTreeSet<Pid>,
     held: bool,
 }
 
@@ -86,7 +97,21 @@ impl Restorer {
     pub fn begin(tree: Tree) -> Result<Restorer> {
         tree.validate().map_err(|cause| Refusal::new(Code::MALFORMED, Subject::Object("image".to_owned()), cause))?;
         let threads: Vec<Pid> = tree.tasks.iter().flat_map(|task| &task.threads).map(|thread| thread.tid).collect();
+        let lineage = Lineage::plan(&lineage::members(&tree))?;
+        for space in tree.spaces.iter().filter(|space| space.parent.is_some()) {
+            let owner = tree.tasks.iter().find(|task| task.space == Some(space.id));
+            if owner.is_some_and(|owner| !lineage.is_fork(owner.pid)) {
+                let cause = format!("space {} has pages of a parent that it is not forked from", space.id);
+                return Err(Refusal::new(Code::MALFORMED, Subject::Object("image".to_owned()), cause));
+            }
+        }
+        // Those who stand in for dead leaders of sessions and groups run programs too, and one errand at a time.
+        let leaders = tree.tasks.iter().flat_map(|task| [task.session, task.group]);
+        let mut threads: BTreeSet<Pid> = threads.into_iter().chain(leaders).collect();
+        threads.insert(session::ERRAND);
         let slots: BTreeMap<Pid, usize> = threads.iter().enumerate().map(|(index, tid)| (*tid, index)).collect();
+        let living = tree.tasks.iter().filter(|task| !matches!(task.state, State::Zombie(_)));
+        let incomplete = living.map(|task| task.pid).collect();
         // Every signal but the stub's own stays blocked: what is sent to us must not end a half-built tree halfway.
         let arena = Restorer::arena(&tree, threads.len())?;
         let highest = tree.tables.iter().flat_map(|table| &table.slots).map(|slot| slot.descriptor).max().unwrap_or(2);
@@ -120,6 +145,10 @@ impl Restorer {
             built: BTreeSet::new(),
             filled: BTreeMap::new(),
             cleaned: BTreeSet::new(),
+            lineage,
+            copies: BTreeSet::new(),
+            stand_ins: Vec::new(),
+            incomplete,
             held: false,
         })
     }
@@ -223,19 +252,12 @@ impl Restorer {
     /// A thread is dead.
     pub fn resume(mut self) -> Result<i32> {
         self.take_deferred_locks()?;
-        let stopped: BTreeSet<Pid> = self
-            .tree
-            .tasks
-            .iter()
-            .filter(|task| matches!(task.state, State::Stopped(_)))
-            .flat_map(|task| task.threads.iter().map(|thread| thread.tid))
-            .collect();
         let root = self.tree.root().map_or(0, |task| task.pid.0);
         let puppets = std::mem::take(&mut self.puppets);
         self.created.keep();
         // The root last: when it runs, its whole tree does.
-        for (tid, puppet) in puppets.into_iter().rev() {
-            puppet.release(self.held, stopped.contains(&tid))?;
+        for (_, puppet) in puppets.into_iter().rev() {
+            puppet.release(self.held)?;
         }
         Ok(root)
     }

@@ -7,6 +7,7 @@ use godwit_linux::arena::{Arena, Slot};
 use godwit_linux::program::Program;
 use godwit_linux::ptrace::{self, Event, Registers, options};
 use godwit_linux::stub::{Ending, Healing};
+use std::time::{Duration, Instant};
 
 /// A thread of a skeleton, attached and stopped.
 #[derive(Debug)]
@@ -15,25 +16,44 @@ pub(super) struct Puppet {
     pid: i32,
     tid: i32,
     template: Registers,
+    /// In a group stop for good: it needs no other means to stay stopped.
+    group_stopped: bool,
 }
 
 /// All signals but SIGTRAP, by which programs end.
 const MASK: u64 = !(1 << (libc_signal::TRAP - 1));
+/// How long a program may take before it counts as lost.
+const PROGRAM_TIME_MAX: Duration = Duration::from_secs(10);
 
 impl Puppet {
     /// Attaches to a newborn that waits in the stub or in pause(2).
     pub(super) fn attach(pid: Pid, tid: Pid) -> Result<Puppet> {
+        Puppet::begin(pid, tid)?.arrive()
+    }
+
+    /// Attaches to many newborns at the same time.
+    pub(super) fn attach_all(pid: Pid, tids: &[Pid]) -> Result<Vec<Puppet>> {
+        let begun = tids.iter().map(|tid| Puppet::begin(pid, *tid)).collect::<Result<Vec<_>>>()?;
+        begun.into_iter().map(Puppet::arrive).collect()
+    }
+
+    fn begin(pid: Pid, tid: Pid) -> Result<Puppet> {
         let subject = || Subject::Thread(pid.0, tid.0);
         let wanted = options::SYSGOOD | options::EXIT_KILL | options::SUSPEND_SECCOMP;
         ptrace::seize(tid.0, wanted)
             .or_else(|_| ptrace::seize(tid.0, options::SYSGOOD | options::EXIT_KILL))
             .about(subject)?;
+        let stopped = Stopped::new(pid.0, tid.0, 0);
         ptrace::interrupt(tid.0).about(subject)?;
-        let mut stopped = Stopped::new(pid.0, tid.0, 0);
-        stopped.wait_stop(false)?;
-        ptrace::set_signal_mask(tid.0, MASK).about(subject)?;
-        let template = ptrace::registers(tid.0).about(subject)?;
-        Ok(Puppet { stopped: Some(stopped), pid: pid.0, tid: tid.0, template })
+        let template = ptrace::from_words(&[0; ptrace::REGISTER_WORDS]);
+        Ok(Puppet { stopped: Some(stopped), pid: pid.0, tid: tid.0, template, group_stopped: false })
+    }
+
+    fn arrive(mut self) -> Result<Puppet> {
+        self.await_stop()?;
+        ptrace::set_signal_mask(self.tid, MASK).about(|| self.subject())?;
+        self.template = ptrace::registers(self.tid).about(|| self.subject())?;
+        Ok(self)
     }
 
     pub(super) fn subject(&self) -> Subject {
@@ -44,34 +64,88 @@ impl Puppet {
         self.stopped.is_none()
     }
 
-    /// Lays a program and starts it.
-    pub(super) fn start(&self, arena: &Arena, slot: Slot, program: &Program) -> Result<()> {
-        arena.lay(slot, program, arena.base(), Ending::Trap, &Healing::default()).about(|| self.subject())?;
+    fn living(&mut self) -> Result<&mut Stopped> {
+        let subject = self.subject();
+        self.stopped.as_mut().ok_or_else(|| Refusal::new(Code::PROCESS_VANISHED, subject, "it has ended"))
+    }
+
+    /// Waits for a stop that is not about a signal or a call.
+    fn await_stop(&mut self) -> Result<()> {
+        let tid = self.tid;
+        let stopped = self.living()?;
+        loop {
+            match stopped.wait_stop(false)? {
+                Event::Stop(_) => return Ok(()),
+                _ => ptrace::resume(tid, 0).about(|| stopped.subject())?,
+            }
+        }
+    }
+
+    fn lay(&self, arena: &Arena, slot: Slot, program: &Program, ending: Ending) -> Result<()> {
+        arena.lay(slot, program, arena.base(), ending, &Healing::default()).about(|| self.subject())?;
         let mut registers = self.template;
         registers.rip = arena.base();
         registers.rbx = arena.base() + slot.offset as u64;
         registers.orig_rax = u64::MAX;
-        ptrace::set_registers(self.tid, &registers).and_then(|()| ptrace::resume(self.tid, 0)).about(|| self.subject())
+        // SIGTRAP must not be blocked when a program ends by it, and nothing must come through when it does not.
+        let mask = if ending == Ending::Trap { MASK } else { u64::MAX };
+        ptrace::set_signal_mask(self.tid, mask)
+            .and_then(|()| ptrace::set_registers(self.tid, &registers))
+            .about(|| self.subject())
     }
 
-    /// Waits for a started program and checks it.
+    /// Lays a program and starts it.
+    pub(super) fn start(&self, arena: &Arena, slot: Slot, program: &Program, ending: Ending) -> Result<()> {
+        self.lay(arena, slot, program, ending)?;
+        ptrace::resume(self.tid, 0).about(|| self.subject())
+    }
+
+    /// Waits for a program that ends by a trap, and checks it.
     pub(super) fn finish(&mut self, arena: &Arena, slot: Slot, program: &Program) -> Result<Ran> {
-        let subject = self.subject();
-        let Some(stopped) = &mut self.stopped else {
-            return Err(Refusal::new(Code::PROCESS_VANISHED, subject, "it has ended"));
-        };
+        let (subject, tid) = (self.subject(), self.tid);
+        let stopped = self.living()?;
         loop {
             match stopped.wait_stop(false)? {
                 Event::Signal(libc_signal::TRAP) => break,
-                _ => ptrace::resume(self.tid, 0).about(|| subject.clone())?,
+                _ => ptrace::resume(tid, 0).about(|| subject.clone())?,
             }
         }
         if !arena.done(slot) {
             return Err(Refusal::new(Code::RESTORE_FAILED, subject, "a program trapped before its end"));
         }
+        self.answers(arena, slot, program)
+    }
+
+    fn answers(&self, arena: &Arena, slot: Slot, program: &Program) -> Result<Ran> {
         let ran = Ran::new(arena.outcome(slot, program), arena.data(slot, program, 0, program.bytes().len()));
-        ran.check(program).about(|| subject)?;
+        ran.check(program).about(|| self.subject())?;
         Ok(ran)
+    }
+
+    /// Waits until a program that ends by waiting has run, and asks the thread to stop: [`Puppet::stopped`] is next.
+    pub(super) fn await_done(&self, arena: &Arena, slot: Slot) -> Result<()> {
+        let begin = Instant::now();
+        let mut spins = 0_u32;
+        while !arena.done(slot) {
+            spins += 1;
+            if spins.is_multiple_of(64) {
+                std::thread::yield_now();
+                if let Some(Event::Ended(_)) = ptrace::poll(self.tid).about(|| self.subject())? {
+                    return Err(Refusal::new(Code::PROCESS_VANISHED, self.subject(), "it ended in a program"));
+                }
+                if begin.elapsed() > PROGRAM_TIME_MAX {
+                    return Err(Refusal::new(Code::RESTORE_FAILED, self.subject(), "a program did not end in time"));
+                }
+            }
+            std::hint::spin_loop();
+        }
+        ptrace::interrupt(self.tid).about(|| self.subject())
+    }
+
+    /// The stop after [`Puppet::await_done`], and the program's results.
+    pub(super) fn stopped(&mut self, arena: &Arena, slot: Slot, program: &Program) -> Result<Ran> {
+        self.await_stop()?;
+        self.answers(arena, slot, program)
     }
 
     /// Makes one call at a `syscall` instruction that is not the stub's, by system-call stops; it may not fail.
@@ -88,16 +162,47 @@ impl Puppet {
         registers.rax = number;
         registers.orig_rax = u64::MAX;
         [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9] = arguments;
-        ptrace::set_registers(self.tid, &registers).about(|| subject.clone())?;
+        ptrace::set_signal_mask(self.tid, u64::MAX)
+            .and_then(|()| ptrace::set_registers(self.tid, &registers))
+            .about(|| subject.clone())?;
         let mut stops = 0;
         while stops < 2 {
             ptrace::resume_to_syscall(self.tid).about(|| subject.clone())?;
-            let Some(stopped) = &mut self.stopped else { break };
-            if stopped.wait_stop(false)? == Event::Syscall {
+            if self.living()?.wait_stop(false)? == Event::Syscall {
                 stops += 1;
             }
         }
-        Ok(ptrace::registers(self.tid).about(|| subject)?.rax as i64)
+        let result = ptrace::registers(self.tid).about(|| subject.clone())?.rax as i64;
+        // From here the kernel would go on without a look at interrupted calls: have it stop where it does look.
+        ptrace::interrupt(self.tid).and_then(|()| ptrace::resume(self.tid, 0)).about(|| subject.clone())?;
+        self.await_stop()?;
+        Ok(result)
+    }
+
+    /// Makes a call in the stub that waits, and interrupts it, so that the kernel remembers how to continue it. False
+    /// when the call did not wait.
+    pub(super) fn cut_short(&mut self, code: u64, block: u64, number: u64, arguments: [u64; 6]) -> Result<bool> {
+        /// The kernel continues the call through restart_syscall(2).
+        const ERESTART_RESTARTBLOCK: i64 = -516;
+        let subject = self.subject();
+        let mut registers = self.template;
+        registers.rip = code;
+        registers.rbx = block;
+        registers.rax = number;
+        registers.orig_rax = u64::MAX;
+        [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9] = arguments;
+        ptrace::set_signal_mask(self.tid, u64::MAX)
+            .and_then(|()| ptrace::set_registers(self.tid, &registers))
+            .and_then(|()| ptrace::resume_to_syscall(self.tid))
+            .about(|| subject.clone())?;
+        while self.living()?.wait_stop(false)? != Event::Syscall {
+            ptrace::resume_to_syscall(self.tid).about(|| subject.clone())?;
+        }
+        // The request is pending when the call begins to wait: it ends at once, without a race.
+        ptrace::interrupt(self.tid).and_then(|()| ptrace::resume(self.tid, 0)).about(|| subject.clone())?;
+        self.await_stop()?;
+        let now = ptrace::registers(self.tid).about(|| subject)?;
+        Ok(now.rax as i64 == ERESTART_RESTARTBLOCK)
     }
 
     /// The thread is gone on purpose (a zombie in the image).
@@ -107,19 +212,70 @@ impl Puppet {
         }
     }
 
+    /// Lets the thread run a program that ends it, untraced: the end of a leader is told to nobody as long as its threads
+    /// live, and a traced leader would stay ours for ever.
+    pub(super) fn depart(&mut self, arena: &Arena, slot: Slot, program: &Program) -> Result<()> {
+        self.lay(arena, slot, program, Ending::Exit)?;
+        match self.stopped.take() {
+            Some(stopped) => stopped.release(),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops the thread by job control: the first one of its process by the signal, the others because of it. It must not
+    /// be resumed again.
+    pub(super) fn stop_group(&mut self, signal: i32, first: bool) -> Result<()> {
+        let (pid, tid, subject) = (self.pid, self.tid, self.subject());
+        if first {
+            ptrace::set_signal_mask(tid, !(1 << (signal - 1)))
+                .and_then(|()| godwit_linux::signal::send_to_thread(pid, tid, signal))
+                .about(|| subject.clone())?;
+        }
+        ptrace::resume(tid, 0).about(|| subject.clone())?;
+        let deadline = Instant::now() + PROGRAM_TIME_MAX;
+        loop {
+            match ptrace::wait(tid).about(|| subject.clone())? {
+                Event::Signal(found) if found == signal => ptrace::resume(tid, signal).about(|| subject.clone())?,
+                Event::Stop(found) if found == signal => break,
+                Event::Ended(_) => {
+                    self.bury();
+                    return Err(Refusal::new(Code::PROCESS_VANISHED, subject, "it ended while it was being stopped"));
+                }
+                _ => ptrace::resume(tid, 0).about(|| subject.clone())?,
+            }
+            if Instant::now() > deadline {
+                return Err(Refusal::new(Code::RESTORE_FAILED, subject, format!("signal {signal} does not stop it")));
+            }
+        }
+        self.group_stopped = true;
+        Ok(())
+    }
+
+    /// Takes the thread out of a group stop that [`Puppet::stop_group`] made; SIGCONT has been sent.
+    pub(super) fn continue_group(&mut self) -> Result<()> {
+        ptrace::resume(self.tid, 0).and_then(|()| ptrace::interrupt(self.tid)).about(|| self.subject())?;
+        self.await_stop()?;
+        self.group_stopped = false;
+        Ok(())
+    }
+
     pub(super) fn hold(&mut self) -> Result<()> {
-        godwit_linux::signal::send_to_thread(self.pid, self.tid, libc_signal::STOP)
+        let stopped = if self.group_stopped {
+            Ok(())
+        } else {
+            godwit_linux::signal::send_to_thread(self.pid, self.tid, libc_signal::STOP)
+        };
+        stopped
             .and_then(|()| ptrace::set_options(self.tid, options::SYSGOOD | options::SUSPEND_SECCOMP))
             .or_else(|_| ptrace::set_options(self.tid, options::SYSGOOD))
             .about(|| self.subject())
     }
 
-    pub(super) fn release(mut self, held: bool, stay_stopped: bool) -> Result<()> {
+    pub(super) fn release(mut self, held: bool) -> Result<()> {
         let Some(mut stopped) = self.stopped.take() else { return Ok(()) };
-        if held && !stay_stopped {
+        if held && !self.group_stopped {
             swallow_stop(&mut stopped)?;
-        } else if stay_stopped && !held {
-            godwit_linux::signal::send_to_thread(self.pid, self.tid, libc_signal::STOP).about(|| stopped.subject())?;
+            stopped.forget_stop();
         }
         stopped.release()
     }

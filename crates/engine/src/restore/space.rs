@@ -82,6 +82,7 @@ impl Restorer {
     pub(super) fn unregister_restartable_sequence(&mut self, pid: Pid) -> Result<()> {
         let now = ptrace::restartable_sequence(pid.0).about(|| Subject::Process(pid.0))?;
         let mut program = Program::new();
+        super::thread::default_actions(&mut program);
         if now.address != 0 {
             program.call(
                 "rseq",
@@ -116,6 +117,10 @@ impl Restorer {
         let parent_task = self.tree.tasks.iter().find(|task| task.pid == pid).map(|task| task.parent);
         let of_parent_task =
             self.tree.tasks.iter().find(|task| Some(task.pid) == parent_task).and_then(|task| task.space);
+        // A copy of the parent from before it had its memory has nothing of it.
+        if !self.copies.contains(&pid) {
+            return Vec::new();
+        }
         let parent = space.parent.filter(|parent| of_parent_task == Some(*parent) && self.built.contains(parent));
         let Some(parent) = parent.and_then(|parent| self.tree.space(parent)) else { return Vec::new() };
         // After an execve nothing is shared; an equal program file is what lets PR_SET_MM_MAP leave it alone.

@@ -2,16 +2,27 @@
 use super::puppet::Puppet;
 use super::skeleton::clone_arguments;
 use super::{Restorer, credentials, missing};
-use crate::failure::{About, Result};
+use crate::failure::{About, Result, malformed};
 use godwit_image::credentials::Credentials;
+use godwit_image::signal::Action;
 use godwit_image::task::{State, Task, Thread};
-use godwit_image::{ObjectId, Pid, Subject};
+use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::clone::{self, Arguments};
+use godwit_linux::proc::stat;
 use godwit_linux::program::Program;
 use godwit_linux::stub::{Ending, Healing};
+use std::time::{Duration, Instant};
 
 const SYS_RT_SIGACTION: i64 = 13;
+const SYS_RT_SIGPROCMASK: i64 = 14;
 const SYS_GETPID: i64 = 39;
+const SYS_EXIT: i64 = 60;
+const SYS_KILL: i64 = 62;
+const SYS_SETRESUID: i64 = 117;
+const SYS_SETRESGID: i64 = 119;
+const SYS_EXIT_GROUP: i64 = 231;
+const SYS_UNSHARE: i64 = 272;
+const SYS_PRLIMIT64: i64 = 302;
 const SYS_SETITIMER: i64 = 38;
 const SYS_RT_SIGQUEUEINFO: i64 = 129;
 const SYS_SIGALTSTACK: i64 = 131;
@@ -32,6 +43,16 @@ const PR_SET_MDWE: u64 = 65;
 const PR_SET_MEMORY_MERGE: u64 = 67;
 /// CLONE_VM | FS | FILES | SIGHAND | THREAD | SYSVSEM.
 const THREAD_FLAGS: u64 = 0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000;
+const CLONE_FS: u64 = 0x200;
+const CLONE_FILES: u64 = 0x400;
+/// Their entries and data fit the large slot.
+const THREADS_PER_PROGRAM: usize = 2000;
+const RLIMIT_CORE: u64 = 4;
+/// Highest number of queued signals: set by the task itself, behind queueing.
+pub(super) const RLIMIT_SIGPENDING: usize = 11;
+const SIGTRAP: usize = 5;
+const SIGCHLD: usize = 17;
+const SIG_IGN: u64 = 1;
 const SIGNALS: usize = 64;
 /// SIGKILL and SIGSTOP have no disposition.
 const UNCATCHABLE: [usize; 2] = [9, 19];
@@ -41,48 +62,143 @@ const SS_AUTODISARM: i32 = i32::MIN;
 /// PR_GET_TSC's default.
 const PR_TSC_ENABLE: i32 = 1;
 
+fn mixed(task: &Task, thread: &Thread, what: &str) -> Refusal {
+    let cause = format!("it shares its {what} with some tasks and not with all of those that share something with it");
+    Refusal::new(Code::UNSUPPORTED, Subject::Thread(task.pid.0, thread.tid.0), cause)
+}
+
+fn set_action(program: &mut Program, signal: usize, action: &Action) {
+    let mut raw = Vec::with_capacity(32);
+    for word in [action.handler, action.flags, action.restorer, action.mask] {
+        raw.extend_from_slice(&word.to_le_bytes());
+    }
+    let new = program.data(&raw);
+    program.call("rt_sigaction", SYS_RT_SIGACTION, [signal.into(), new, 0_u64.into(), 8_u64.into()]);
+}
+
+/// Has every signal do what it does by default: a restorer may have inherited ignored ones, and its children reaped by
+/// the kernel.
+pub(super) fn default_actions(program: &mut Program) {
+    for signal in (1..=SIGNALS).filter(|signal| !UNCATCHABLE.contains(signal)) {
+        set_action(program, signal, &Action::default());
+    }
+}
+
 impl Restorer {
-    /// Creates the threads of a task beside its leader; each waits in the stub and is attached.
+    /// Creates the threads of a task beside its leader, once; each waits in the stub and is attached. A thread is made by
+    /// one that has its file table and working directory: the leader, or the first one whose own they are.
     pub(super) fn create_threads(&mut self, task: &Task) -> Result<()> {
-        let others: Vec<Pid> = task.threads.iter().skip(1).map(|thread| thread.tid).collect();
-        if others.is_empty() {
+        let Some(leader) = task.threads.first() else { return Ok(()) };
+        if task.threads.len() < 2 || task.threads.get(1).is_some_and(|second| self.puppets.contains_key(&second.tid)) {
+            return Ok(());
+        }
+        // A dead leader has no tables any more: what it makes is made as its first living thread.
+        let model = task.threads.iter().find(|thread| !thread.dead).unwrap_or(leader);
+        let mut makers: Vec<(&Thread, Pid)> = vec![(model, leader.tid)];
+        let mut made: Vec<(Pid, Vec<Pid>)> = vec![(leader.tid, Vec::new())];
+        let mut separate: Vec<(Pid, u64)> = Vec::new();
+        for thread in &task.threads[1..] {
+            let alike = |other: &Thread| other.files == thread.files && other.filesystem == thread.filesystem;
+            if let Some((_, maker)) = makers.iter().find(|(other, _)| alike(other)) {
+                if let Some((_, list)) = made.iter_mut().find(|(other, _)| other == maker) {
+                    list.push(thread.tid);
+                }
+                continue;
+            }
+            let flags = self.own_tables(task, thread, model)?;
+            if let Some((_, list)) = made.first_mut() {
+                list.push(thread.tid);
+            }
+            separate.push((thread.tid, flags));
+            makers.push((thread, thread.tid));
+            made.push((thread.tid, Vec::new()));
+        }
+        for (maker, threads) in made {
+            if let Some((_, flags)) = separate.iter().find(|(tid, _)| *tid == maker) {
+                let mut program = Program::new();
+                program.call("unshare", SYS_UNSHARE, [(*flags).into()]);
+                self.run(maker, &program)?;
+            }
+            for chunk in threads.chunks(THREADS_PER_PROGRAM) {
+                self.make_threads(task.pid, maker, chunk)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a thread has to itself beside the model, as CLONE_* flags. What it shares with anybody but its own kind cannot
+    /// be made.
+    fn own_tables(&self, task: &Task, thread: &Thread, model: &Thread) -> Result<u64> {
+        let others = |shares: &dyn Fn(&Thread) -> bool| {
+            let all = self.tree.tasks.iter().flat_map(|task| &task.threads);
+            let same = |t: &Thread| t.files == thread.files && t.filesystem == thread.filesystem;
+            all.filter(|other| !same(other)).any(|other| shares(other))
+        };
+        let mut flags = 0;
+        if thread.files != model.files {
+            flags |= CLONE_FILES;
+            if others(&|other| other.files == thread.files) {
+                return Err(mixed(task, thread, "file table"));
+            }
+        }
+        if thread.filesystem != model.filesystem {
+            flags |= CLONE_FS;
+            if others(&|other| other.filesystem == thread.filesystem) {
+                return Err(mixed(task, thread, "working directory"));
+            }
+        }
+        Ok(flags)
+    }
+
+    fn make_threads(&mut self, pid: Pid, maker: Pid, threads: &[Pid]) -> Result<()> {
+        if threads.is_empty() {
             return Ok(());
         }
         let mut program = Program::new();
-        for tid in &others {
+        for tid in threads {
             let slot = self.slot(*tid)?;
             let mut first = Program::new();
             first.call("getpid", SYS_GETPID, []);
             self.arena
                 .lay(slot, &first, self.arena.base(), Ending::Exit, &Healing::default())
-                .about(|| Subject::Thread(task.pid.0, tid.0))?;
+                .about(|| Subject::Thread(pid.0, tid.0))?;
             let numbers = program.data(&tid.0.to_le_bytes());
             let arguments = Arguments { flags: THREAD_FLAGS, set_tid_size: 1, ..Arguments::default() };
-            let place = clone_arguments(&mut program, &arguments, numbers);
+            let place = clone_arguments(&mut program, &arguments, Some(numbers));
             program.clone_task(place, clone::ARGUMENTS_BYTES, self.arena.base() + slot.offset as u64);
         }
-        self.run(task.pid, &program)?;
-        for tid in others {
-            self.puppets.insert(tid, Puppet::attach(task.pid, tid)?);
+        self.run(maker, &program).map_err(|refusal| {
+            if refusal.cause.contains("File exists") {
+                return Refusal::new(Code::PID_IN_USE, refusal.subject, "the number of one of its threads is in use");
+            }
+            refusal
+        })?;
+        for (tid, puppet) in threads.iter().zip(Puppet::attach_all(pid, threads)?) {
+            self.puppets.insert(*tid, puppet);
         }
         Ok(())
     }
 
-    /// Runs one program in each of several threads at the same time.
+    /// Runs one program in each of several threads at the same time; none of them ends by a trap, and no signal comes
+    /// through to the end.
     pub(super) fn run_all(&mut self, programs: &[(Pid, Program)]) -> Result<()> {
-        let mut begun = Vec::with_capacity(programs.len());
-        for (tid, program) in programs {
-            let slot = self.slot(*tid)?;
-            if !slot.holds(program) {
-                self.run(*tid, program)?;
-                continue;
-            }
-            self.puppet(*tid)?.start(&self.arena, slot, program)?;
-            begun.push((*tid, slot, program));
+        let (small, large): (Vec<_>, Vec<_>) =
+            programs.iter().partition(|(tid, program)| self.slot(*tid).is_ok_and(|slot| slot.holds(program)));
+        for (tid, program) in large {
+            let slot = self.arena.bulk();
+            self.puppet(*tid)?.start(&self.arena, slot, program, Ending::Exit)?;
+            self.puppet(*tid)?.await_done(&self.arena, slot)?;
+            self.puppets.get_mut(tid).ok_or_else(|| missing(ObjectId(0)))?.stopped(&self.arena, slot, program)?;
         }
-        for (tid, slot, program) in begun {
-            let puppet = self.puppets.get_mut(&tid).ok_or_else(|| missing(ObjectId(0)))?;
-            puppet.finish(&self.arena, slot, program)?;
+        for (tid, program) in &small {
+            self.puppet(*tid)?.start(&self.arena, self.slot(*tid)?, program, Ending::Exit)?;
+        }
+        for (tid, _) in &small {
+            self.puppet(*tid)?.await_done(&self.arena, self.slot(*tid)?)?;
+        }
+        for (tid, program) in &small {
+            let slot = self.slot(*tid)?;
+            self.puppets.get_mut(tid).ok_or_else(|| missing(ObjectId(0)))?.stopped(&self.arena, slot, program)?;
         }
         Ok(())
     }
@@ -90,17 +206,23 @@ impl Restorer {
     /// Process-wide state that needs no privilege to be gone yet: dispositions, flags of the address space.
     pub(super) fn process_program(&self, task: &Task) -> Program {
         let mut program = Program::new();
-        for (index, action) in task.actions.iter().enumerate().take(SIGNALS) {
+        // Ignoring a signal drops what is queued of it: what the building of its children has sent.
+        let mut sent: Vec<usize> = vec![SIGCHLD];
+        for child in self.tree.tasks.iter().filter(|child| child.parent == task.pid && child.exit_signal > 0) {
+            if !sent.contains(&(child.exit_signal as usize)) && child.exit_signal as usize <= SIGNALS {
+                sent.push(child.exit_signal as usize);
+            }
+        }
+        let actions = if task.shares_actions { &[] } else { task.actions.as_slice() };
+        for (index, action) in actions.iter().enumerate().take(SIGNALS) {
             let signal = index + 1;
-            if UNCATCHABLE.contains(&signal) {
+            if UNCATCHABLE.contains(&signal) || signal == SIGTRAP {
                 continue;
             }
-            let mut raw = Vec::with_capacity(32);
-            for word in [action.handler, action.flags, action.restorer, action.mask] {
-                raw.extend_from_slice(&word.to_le_bytes());
+            if sent.contains(&signal) {
+                set_action(&mut program, signal, &Action { handler: SIG_IGN, ..Action::default() });
             }
-            let new = program.data(&raw);
-            program.call("rt_sigaction", SYS_RT_SIGACTION, [signal.into(), new, 0_u64.into(), 8_u64.into()]);
+            set_action(&mut program, signal, action);
         }
         let prctl = |program: &mut Program, option: u64, value: u64| {
             let zero = 0_u64.into();
@@ -123,7 +245,7 @@ impl Restorer {
         program
     }
 
-    /// One thread's own state, privileges last.
+    /// One thread's own state, privileges last. Must not end by a trap: SIGTRAP's disposition is part of it.
     pub(super) fn thread_program(&self, task: &Task, thread: &Thread, now: &Credentials) -> Program {
         let mut program = Program::new();
         let zero: u64 = 0;
@@ -155,15 +277,37 @@ impl Restorer {
             program.call("sigaltstack", SYS_SIGALTSTACK, [new, zero.into()]);
         }
         program.call("personality", SYS_PERSONALITY, [thread.personality.into()]);
+        let first = task.threads.iter().find(|thread| !thread.dead).map(|first| first.tid) == Some(thread.tid);
+        if let Some(action) = task.actions.get(SIGTRAP - 1).filter(|_| first && !task.shares_actions) {
+            set_action(&mut program, SIGTRAP, action);
+        }
         self.queue_signals(&mut program, task, thread);
+        if let Some((soft, hard)) = task.limits.get(RLIMIT_SIGPENDING).filter(|_| first) {
+            // Only now: it may be lower than what is queued.
+            let mut raw = soft.to_le_bytes().to_vec();
+            raw.extend_from_slice(&hard.to_le_bytes());
+            let new = program.data(&raw);
+            program.call("prlimit64", SYS_PRLIMIT64, [zero.into(), RLIMIT_SIGPENDING.into(), new, zero.into()]);
+        }
         credentials::program(&mut program, &thread.credentials, now);
         prctl(&mut program, PR_SET_PDEATHSIG, thread.parent_death_signal.into());
+        program
+    }
+
+    /// What has to wait until every thread of a process has its credentials: changing them clears the dumpable flag.
+    /// Interval timers are armed as late as possible: from here on they run.
+    pub(super) fn last_program(&self, task: &Task) -> Program {
+        let mut program = Program::new();
+        let zero = 0_u64;
         if let Some(space) = task.space.and_then(|id| self.tree.space(id)) {
-            // Changing credentials clears it; 2 (only root may read) cannot be set, and is what the kernel chose then.
-            if space.dumpable < 2 {
-                prctl(&mut program, PR_SET_DUMPABLE, u64::from(space.dumpable).into());
+            // 2 (only root may read) cannot be set: it is what the kernel chooses by fs.suid_dumpable; checked behind.
+            let value = u64::from(space.dumpable);
+            if value < 2 {
+                let arguments = [PR_SET_DUMPABLE.into(), value.into(), zero.into(), zero.into(), zero.into()];
+                program.call("prctl(PR_SET_DUMPABLE)", SYS_PRCTL, arguments);
             }
         }
+        Restorer::timers(&mut program, task);
         program
     }
 
@@ -193,9 +337,7 @@ impl Restorer {
         }
     }
 
-    /// Interval timers, armed as late as possible: from here on they run.
-    pub(super) fn timer_program(task: &Task) -> Program {
-        let mut program = Program::new();
+    fn timers(program: &mut Program, task: &Task) {
         for (which, (value, interval)) in task.interval_timers.into_iter().enumerate() {
             if value == 0 {
                 continue;
@@ -207,7 +349,74 @@ impl Restorer {
             let new = program.data(&raw);
             program.call("setitimer", SYS_SETITIMER, [which.into(), new, 0_u64.into()]);
         }
-        program
+    }
+
+    /// What a task that is a zombie in the image does to become one.
+    pub(super) fn zombie_program(&self, task: &Task, status: i32) -> Result<Program> {
+        const CORE: i32 = 0x80;
+        let mut program = Program::new();
+        let zero = 0_u64;
+        if let Some(leader) = task.threads.first() {
+            let name = program.text(&leader.name[..leader.name.len().min(15)]);
+            let arguments = [PR_SET_NAME.into(), name, zero.into(), zero.into(), zero.into()];
+            program.call("prctl(PR_SET_NAME)", SYS_PRCTL, arguments);
+            let nothing = program.data(&[0; 16]);
+            program.call("prlimit64", SYS_PRLIMIT64, [zero.into(), RLIMIT_CORE.into(), nothing, zero.into()]);
+            let [real, effective, saved, _] = leader.credentials.group;
+            program.call("setresgid", SYS_SETRESGID, [real.into(), effective.into(), saved.into()]);
+            let [real, effective, saved, _] = leader.credentials.user;
+            program.call("setresuid", SYS_SETRESUID, [real.into(), effective.into(), saved.into()]);
+        }
+        match (status & 0x7f, status & CORE) {
+            (0, _) => {
+                program.call("exit_group", SYS_EXIT_GROUP, [(status >> 8 & 0xff).into()]);
+            }
+            (signal, 0) => {
+                let none = program.data(&[0; 8]);
+                let two = 2_u64;
+                program.call("rt_sigprocmask", SYS_RT_SIGPROCMASK, [two.into(), none, zero.into(), 8_u64.into()]);
+                program.call("kill", SYS_KILL, [task.pid.0.into(), signal.into()]);
+            }
+            _ => {
+                let cause = "it has ended and left a core file, and nobody has waited for it";
+                return Err(super::skeleton::unsupported(task.pid, cause.to_owned())
+                    .choice("let its parent wait for it before the move"));
+            }
+        }
+        Ok(program)
+    }
+
+    /// Ends leaders that have ended while their threads go on.
+    pub(super) fn end_dead_leaders(&mut self, tasks: &[Task]) -> Result<()> {
+        for task in tasks {
+            let Some(leader) = task.threads.first().filter(|leader| leader.dead) else { continue };
+            let mut program = Program::new();
+            let zero = 0_u64;
+            let name = program.text(&leader.name[..leader.name.len().min(15)]);
+            let arguments = [PR_SET_NAME.into(), name, zero.into(), zero.into(), zero.into()];
+            program.call("prctl(PR_SET_NAME)", SYS_PRCTL, arguments);
+            program.call("exit", SYS_EXIT, [(leader.exit_status >> 8 & 0xff).into()]);
+            let slot = self.slot(task.pid)?;
+            let mut puppet = self
+                .puppets
+                .remove(&task.pid)
+                .ok_or_else(|| malformed(Subject::Process(task.pid.0), "it does not exist yet"))?;
+            puppet.depart(&self.arena, slot, &program)?;
+            let begin = Instant::now();
+            loop {
+                let now = stat::read(task.pid.0, task.pid.0)
+                    .map_err(|error| malformed(Subject::Process(task.pid.0), error))?;
+                if now.state == b'Z' {
+                    break;
+                }
+                if begin.elapsed() > Duration::from_secs(5) {
+                    let cause = "its first thread does not end";
+                    return Err(Refusal::new(Code::RESTORE_FAILED, Subject::Process(task.pid.0), cause));
+                }
+                std::thread::yield_now();
+            }
+        }
+        Ok(())
     }
 
     /// Living tasks.
