@@ -3,10 +3,13 @@
 
 pub mod entry;
 pub mod error;
+mod godwit;
 pub mod host;
 pub mod leftover;
 pub mod link;
+pub mod matrix;
 pub mod pair;
+pub mod path;
 pub mod workload;
 
 pub use entry::entry;

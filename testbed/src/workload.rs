@@ -95,6 +95,12 @@ impl Workload {
         users
     }
 
+    /// The kind of state that it sets up, in one word.
+    #[must_use]
+    pub fn kind(&self) -> &str {
+        self.tags.get("kind").map_or("other", String::as_str)
+    }
+
     /// Compiles it, unless the same sources have been compiled before. Returns the program.
     ///
     /// # Errors
@@ -137,7 +143,7 @@ impl Workload {
         fs::write(&report, "").doing("make a report")?;
         fs::set_permissions(&report, Permissions::from_mode(0o666)).doing("open a report to everybody")?;
         let pid = host.command(program).arg(&report).user(user).detach()?;
-        Ok(Run { pid, report, _directory: directory })
+        Ok(Run { pid, report, directory })
     }
 }
 
@@ -147,10 +153,16 @@ pub struct Run {
     /// The id of its first process, inside its host.
     pub pid: u32,
     report: PathBuf,
-    _directory: ScratchDirectory,
+    directory: ScratchDirectory,
 }
 
 impl Run {
+    /// A directory on disk, seen by every host, that goes with this run.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory.path
+    }
+
     /// Waits until the state is set up. A verdict comes instead where it cannot be.
     ///
     /// # Errors

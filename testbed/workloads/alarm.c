@@ -1,4 +1,4 @@
-/* workload: alarm; user: any; about: an alarm far away, and in a child one that rings after a second, once */
+/* workload: alarm; kind: clock; user: any; about: an alarm far away, and in a child one that rings after a second, once */
 #include "workload.h"
 
 static volatile sig_atomic_t rings;

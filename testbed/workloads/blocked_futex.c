@@ -1,4 +1,4 @@
-/* workload: blocked_futex; user: any; about: futex waits with and without time-out, absolute and relative, and condition variables */
+/* workload: blocked_futex; kind: blocked; user: any; about: futex waits with and without time-out, absolute and relative, and condition variables */
 #include "blocked.h"
 #include <linux/futex.h>
 

@@ -1,4 +1,4 @@
-/* workload: blocked_lock; user: any; about: waiting for flock, POSIX and open-file-description locks, and for a FIFO to be opened */
+/* workload: blocked_lock; kind: blocked; user: any; about: waiting for flock, POSIX and open-file-description locks, and for a FIFO to be opened */
 #include "blocked.h"
 
 static char *path, *fifo;

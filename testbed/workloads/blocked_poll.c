@@ -1,4 +1,4 @@
-/* workload: blocked_poll; user: any; about: poll, ppoll, select, pselect, epoll_wait with and without time-out */
+/* workload: blocked_poll; kind: blocked; user: any; about: poll, ppoll, select, pselect, epoll_wait with and without time-out */
 #include "blocked.h"
 
 static int ends[10][2], epoll[2];

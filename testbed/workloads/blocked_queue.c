@@ -1,4 +1,4 @@
-/* workload: blocked_queue; user: any; about: waiting in POSIX queues, eventfd, timerfd, inotify */
+/* workload: blocked_queue; kind: blocked; user: any; about: waiting in POSIX queues, eventfd, timerfd, inotify */
 #include "blocked.h"
 #include <mqueue.h>
 #include <sys/inotify.h>

@@ -1,4 +1,4 @@
-/* workload: blocked_read; user: any; about: read of an empty pipe, write to a full one, readv, splice */
+/* workload: blocked_read; kind: blocked; user: any; about: read of an empty pipe, write to a full one, readv, splice */
 #include "blocked.h"
 #include <sys/uio.h>
 

@@ -1,4 +1,4 @@
-/* workload: blocked_receive; user: any; about: recv, recvmsg, send, accept on Unix sockets, with and without SO_RCVTIMEO */
+/* workload: blocked_receive; kind: blocked; user: any; about: recv, recvmsg, send, accept on Unix sockets, with and without SO_RCVTIMEO */
 #include "blocked.h"
 
 static int pairs[5][2], listener, timed_listener;

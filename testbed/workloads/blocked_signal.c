@@ -1,4 +1,4 @@
-/* workload: blocked_signal; user: any; about: pause, sigsuspend, sigwaitinfo, sigtimedwait */
+/* workload: blocked_signal; kind: blocked; user: any; about: pause, sigsuspend, sigwaitinfo, sigtimedwait */
 #include "blocked.h"
 
 static atomic_int handled[65];

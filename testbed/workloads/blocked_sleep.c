@@ -1,4 +1,4 @@
-/* workload: blocked_sleep; user: any; about: nanosleep, clock_nanosleep relative and absolute */
+/* workload: blocked_sleep; kind: blocked; user: any; about: nanosleep, clock_nanosleep relative and absolute */
 #include "blocked.h"
 
 static long do_nanosleep(void)

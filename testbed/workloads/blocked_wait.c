@@ -1,4 +1,4 @@
-/* workload: blocked_wait; user: any; about: wait4, waitid, joining a thread, reading a pidfd by poll */
+/* workload: blocked_wait; kind: blocked; user: any; about: wait4, waitid, joining a thread, reading a pidfd by poll */
 #include "blocked.h"
 
 static pid_t pids[3];

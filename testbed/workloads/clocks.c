@@ -1,4 +1,4 @@
-/* workload: clocks; user: any; about: clocks of the vDSO and of the kernel: never backwards, and the same in both */
+/* workload: clocks; kind: clock; user: any; about: clocks of the vDSO and of the kernel: never backwards, and the same in both */
 #include "workload.h"
 
 /* Not the processor time of a process or thread: no system call can set it, so nothing can bring it along. */

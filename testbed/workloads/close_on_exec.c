@@ -1,4 +1,4 @@
-/* workload: close_on_exec; user: any; about: descriptors up to high numbers with and without close-on-exec, as an exec after the move sees them */
+/* workload: close_on_exec; kind: file; user: any; about: descriptors up to high numbers with and without close-on-exec, as an exec after the move sees them */
 #include "workload.h"
 
 int main(int argc, char **argv)

@@ -1,4 +1,4 @@
-/* workload: cow_sharing; user: any; about: a parent and four children that share 16 MiB until they write: no more memory afterwards */
+/* workload: cow_sharing; kind: memory; user: any; about: a parent and four children that share 16 MiB until they write: no more memory afterwards */
 #include "workload.h"
 
 #define SIZE (16 * MIB)

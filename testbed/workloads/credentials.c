@@ -1,4 +1,4 @@
-/* workload: credentials; user: root; about: different real, effective, saved and filesystem ids, groups, capability sets, securebits, per thread */
+/* workload: credentials; kind: rights; user: root; about: different real, effective, saved and filesystem ids, groups, capability sets, securebits, per thread */
 #include "workload.h"
 #include <grp.h>
 #include <linux/capability.h>

@@ -1,4 +1,4 @@
-/* workload: dead_group_leader; user: any; about: a process group whose leader has ended */
+/* workload: dead_group_leader; kind: task; user: any; about: a process group whose leader has ended */
 #include "workload.h"
 
 static atomic_int *step;

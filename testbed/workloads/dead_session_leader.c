@@ -1,4 +1,4 @@
-/* workload: dead_session_leader; user: any; about: processes of a session whose leader has ended */
+/* workload: dead_session_leader; kind: task; user: any; about: processes of a session whose leader has ended */
 #include "workload.h"
 
 static struct shared {

@@ -1,4 +1,4 @@
-/* workload: dead_thread_leader; user: any; about: a process whose first thread has ended while others work */
+/* workload: dead_thread_leader; kind: task; user: any; about: a process whose first thread has ended while others work */
 #include "workload.h"
 
 static pid_t process;

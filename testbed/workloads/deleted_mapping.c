@@ -1,4 +1,4 @@
-/* workload: deleted_mapping; user: any; about: mappings of files that have no name any more, shared and private */
+/* workload: deleted_mapping; kind: memory; user: any; about: mappings of files that have no name any more, shared and private */
 #include "mappings.h"
 
 #define SIZE (256 * KIB)

@@ -1,4 +1,4 @@
-/* workload: descriptor_owner; user: any; about: F_SETOWN, F_SETOWN_EX, F_SETSIG and O_ASYNC of pipes and sockets */
+/* workload: descriptor_owner; kind: file; user: any; about: F_SETOWN, F_SETOWN_EX, F_SETSIG and O_ASYNC of pipes and sockets */
 #include "workload.h"
 
 int main(int argc, char **argv)

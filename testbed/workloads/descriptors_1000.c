@@ -1,4 +1,4 @@
-/* workload: descriptors_1000; user: any; about: 1,000 descriptors of several kinds */
+/* workload: descriptors_1000; kind: file; user: any; about: 1,000 descriptors of several kinds */
 #include "workload.h"
 
 int main(int argc, char **argv)

@@ -1,4 +1,4 @@
-/* workload: descriptors_in_flight; user: any; about: descriptors and credentials inside unread messages of Unix sockets, one in a socket in flight itself */
+/* workload: descriptors_in_flight; kind: socket; user: any; about: descriptors and credentials inside unread messages of Unix sockets, one in a socket in flight itself */
 #include "workload.h"
 
 static void send_fds(int socket, const char *text, const int *fds, int count)

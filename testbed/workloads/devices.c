@@ -1,4 +1,4 @@
-/* workload: devices; user: any; about: null, zero, full, random, urandom, and private mappings of zero */
+/* workload: devices; kind: file; user: any; about: null, zero, full, random, urandom, and private mappings of zero */
 #include "workload.h"
 
 int main(int argc, char **argv)

@@ -1,4 +1,4 @@
-/* workload: directories; user: any; about: working directory and umask of parent and child */
+/* workload: directories; kind: file; user: any; about: working directory and umask of parent and child */
 #include "workload.h"
 
 static void inner(void *argument)

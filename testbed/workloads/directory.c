@@ -1,4 +1,4 @@
-/* workload: directory; user: any; about: directories: one read half-way, one only held, openat from them */
+/* workload: directory; kind: file; user: any; about: directories: one read half-way, one only held, openat from them */
 #include "workload.h"
 #include <dirent.h>
 

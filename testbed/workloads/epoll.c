@@ -1,4 +1,4 @@
-/* workload: epoll; user: any; about: epoll sets: nested, edge-triggered, one-shot fired, ready, duplicated members */
+/* workload: epoll; kind: file; user: any; about: epoll sets: nested, edge-triggered, one-shot fired, ready, duplicated members */
 #include "workload.h"
 
 /* All events that a set tells now, as one number per kind of member. */

@@ -1,4 +1,4 @@
-/* workload: epoll_closed; user: any; about: an epoll set whose members' descriptors are closed or mean something else by now */
+/* workload: epoll_closed; kind: file; user: any; about: an epoll set whose members' descriptors are closed or mean something else by now */
 #include "workload.h"
 
 int main(int argc, char **argv)

@@ -1,4 +1,4 @@
-/* workload: eventfd; user: any; about: eventfds with counts, semaphore mode, flags, shared with a child, one full */
+/* workload: eventfd; kind: file; user: any; about: eventfds with counts, semaphore mode, flags, shared with a child, one full */
 #include "workload.h"
 
 static int fds[5];

@@ -1,4 +1,4 @@
-/* workload: fifo; user: any; about: FIFOs with a name on disk and unread bytes, ends in two processes, one opened for both */
+/* workload: fifo; kind: file; user: any; about: FIFOs with a name on disk and unread bytes, ends in two processes, one opened for both */
 #include "workload.h"
 
 static char *path[2];

@@ -1,4 +1,4 @@
-/* workload: file_offsets; user: any; about: regular files: offsets, flags, append, one description shared by dup and fork, two of one file */
+/* workload: file_offsets; kind: file; user: any; about: regular files: offsets, flags, append, one description shared by dup and fork, two of one file */
 #include "workload.h"
 
 static int fds[9];

@@ -1,4 +1,4 @@
-/* workload: file_private; user: any; about: private mapping of a file, some pages changed, the others still the file's */
+/* workload: file_private; kind: memory; user: any; about: private mapping of a file, some pages changed, the others still the file's */
 #include "mappings.h"
 
 #define PAGES 64

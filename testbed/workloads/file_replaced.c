@@ -1,4 +1,4 @@
-/* workload: file_replaced; user: any; about: open files whose name another file has taken, one removed with its directory, one of /dev/shm made without following links */
+/* workload: file_replaced; kind: file; user: any; about: open files whose name another file has taken, one removed with its directory, one of /dev/shm made without following links */
 #include "mappings.h"
 
 #define SIZE (64 * KIB)

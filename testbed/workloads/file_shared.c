@@ -1,4 +1,4 @@
-/* workload: file_shared; user: any; about: shared mappings of a file, one to read and one to write, and the file itself */
+/* workload: file_shared; kind: memory; user: any; about: shared mappings of a file, one to read and one to write, and the file itself */
 #include "mappings.h"
 
 #define PAGES 64

@@ -1,4 +1,4 @@
-/* workload: file_table_shared; user: any; about: processes that share one file table (CLONE_FILES), or only directory and umask (CLONE_FS) */
+/* workload: file_table_shared; kind: file; user: any; about: processes that share one file table (CLONE_FILES), or only directory and umask (CLONE_FS) */
 #include "workload.h"
 
 static atomic_int *number;

@@ -1,4 +1,4 @@
-/* workload: getpid; user: any; about: a loop that asks the kernel who it is */
+/* workload: getpid; kind: task; user: any; about: a loop that asks the kernel who it is */
 #include "workload.h"
 
 int main(int argc, char **argv)

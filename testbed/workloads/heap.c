@@ -1,4 +1,4 @@
-/* workload: heap; user: any; about: blocks of malloc and the program break, growing and shrinking after the move */
+/* workload: heap; kind: memory; user: any; about: blocks of malloc and the program break, growing and shrinking after the move */
 #include "mappings.h"
 
 #define BLOCKS 4000

@@ -1,4 +1,4 @@
-/* workload: identity; user: any; about: name, command line, environment, auxiliary vector, executable */
+/* workload: identity; kind: task; user: any; about: name, command line, environment, auxiliary vector, executable */
 #include "workload.h"
 #include <sys/auxv.h>
 

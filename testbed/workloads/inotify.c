@@ -1,4 +1,4 @@
-/* workload: inotify; user: any; about: inotify watches with their numbers and masks, and events that wait to be read */
+/* workload: inotify; kind: file; user: any; about: inotify watches with their numbers and masks, and events that wait to be read */
 #include "workload.h"
 #include <sys/inotify.h>
 

@@ -1,4 +1,4 @@
-/* workload: itimers; user: any; about: interval timers of real, virtual and profiling time: fast ones that tick, in a child slow ones that wait */
+/* workload: itimers; kind: clock; user: any; about: interval timers of real, virtual and profiling time: fast ones that tick, in a child slow ones that wait */
 #include "workload.h"
 
 static atomic_int *up;

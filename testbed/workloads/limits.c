@@ -1,4 +1,4 @@
-/* workload: limits; user: any; about: resource limits, soft below hard, and the out-of-memory score adjustment */
+/* workload: limits; kind: rights; user: any; about: resource limits, soft below hard, and the out-of-memory score adjustment */
 #include "workload.h"
 
 int main(int argc, char **argv)

@@ -1,4 +1,4 @@
-/* workload: locks; user: any; about: flock, POSIX and open-file-description locks, by ranges, shared and exclusive, of a parent and a child */
+/* workload: locks; kind: file; user: any; about: flock, POSIX and open-file-description locks, by ranges, shared and exclusive, of a parent and a child */
 #include "workload.h"
 
 static char *path[3];

@@ -1,4 +1,4 @@
-/* workload: madvise; user: any; about: advice that stays with an area, by its flags and by what it does */
+/* workload: madvise; kind: memory; user: any; about: advice that stays with an area, by its flags and by what it does */
 #include "mappings.h"
 
 static struct area_list areas;

@@ -1,4 +1,4 @@
-/* workload: mappings_10000; user: any; about: 10,000 areas */
+/* workload: mappings_10000; kind: memory; user: any; about: 10,000 areas */
 #include "workload.h"
 
 #define PAGES 10000

@@ -1,4 +1,4 @@
-/* workload: memfd_seals; user: any; about: memfds with seals, sizes, holes, access modes; one that may run code */
+/* workload: memfd_seals; kind: file; user: any; about: memfds with seals, sizes, holes, access modes; one that may run code */
 #include "workload.h"
 
 int main(int argc, char **argv)

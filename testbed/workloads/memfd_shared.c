@@ -1,4 +1,4 @@
-/* workload: memfd_shared; user: any; about: a memfd mapped and written by two processes, through mapping and descriptor */
+/* workload: memfd_shared; kind: memory; user: any; about: a memfd mapped and written by two processes, through mapping and descriptor */
 #include "mappings.h"
 
 #define SIZE (2 * MIB)

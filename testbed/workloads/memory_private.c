@@ -1,4 +1,4 @@
-/* workload: memory_private; user: any; about: 4 MiB of private anonymous memory with holes, guards and untouched pages */
+/* workload: memory_private; kind: memory; user: any; about: 4 MiB of private anonymous memory with holes, guards and untouched pages */
 #include "mappings.h"
 
 static struct area_list areas;

@@ -1,4 +1,4 @@
-/* workload: memory_shared; user: any; about: MAP_SHARED|MAP_ANONYMOUS memory among parent, child and grandchild, partly mapped, partly untouched */
+/* workload: memory_shared; kind: memory; user: any; about: MAP_SHARED|MAP_ANONYMOUS memory among parent, child and grandchild, partly mapped, partly untouched */
 #include "mappings.h"
 
 #define PAGES 64

@@ -1,4 +1,4 @@
-/* workload: message_queue; user: any; about: POSIX message queues: messages with priorities, attributes, a name, one without a name, notification */
+/* workload: message_queue; kind: ipc; user: any; about: POSIX message queues: messages with priorities, attributes, a name, one without a name, notification */
 #include "workload.h"
 #include <mqueue.h>
 

@@ -1,4 +1,4 @@
-/* workload: mlock; user: any; about: locked memory, at once and on fault */
+/* workload: mlock; kind: memory; user: any; about: locked memory, at once and on fault */
 #include "mappings.h"
 
 static struct area_list areas;

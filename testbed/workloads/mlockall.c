@@ -1,4 +1,4 @@
-/* workload: mlockall; user: root; about: all memory locked, present and future */
+/* workload: mlockall; kind: memory; user: root; about: all memory locked, present and future */
 #include "workload.h"
 
 int main(int argc, char **argv)

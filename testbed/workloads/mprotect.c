@@ -1,4 +1,4 @@
-/* workload: mprotect; user: any; about: areas of every mixture of rights, with contents */
+/* workload: mprotect; kind: memory; user: any; about: areas of every mixture of rights, with contents */
 #include "mappings.h"
 #include <setjmp.h>
 

@@ -1,4 +1,4 @@
-/* workload: no_new_privileges; user: any; about: no_new_privs of a process and of one thread, dumpable, keep-caps */
+/* workload: no_new_privileges; kind: rights; user: any; about: no_new_privs of a process and of one thread, dumpable, keep-caps */
 #include "workload.h"
 
 static atomic_int up, stop;

@@ -1,4 +1,4 @@
-/* workload: o_path; user: any; about: descriptors that only name: of a file, a directory, a symbolic link */
+/* workload: o_path; kind: file; user: any; about: descriptors that only name: of a file, a directory, a symbolic link */
 #include "workload.h"
 
 int main(int argc, char **argv)

@@ -1,4 +1,4 @@
-/* workload: orphan; user: any; about: an orphan adopted by a subreaper inside the tree, and one adopted after the move */
+/* workload: orphan; kind: task; user: any; about: an orphan adopted by a subreaper inside the tree, and one adopted after the move */
 #include "workload.h"
 
 static struct shared {

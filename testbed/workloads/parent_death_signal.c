@@ -1,4 +1,4 @@
-/* workload: parent_death_signal; user: any; about: the signal that a child gets when its parent ends */
+/* workload: parent_death_signal; kind: task; user: any; about: the signal that a child gets when its parent ends */
 #include "workload.h"
 
 static atomic_int *step;

@@ -1,4 +1,4 @@
-/* workload: personality; user: any; about: execution domain flags of a process and of a thread */
+/* workload: personality; kind: rights; user: any; about: execution domain flags of a process and of a thread */
 #include "workload.h"
 #include <sys/personality.h>
 

@@ -1,4 +1,4 @@
-/* workload: pidfd; user: any; about: pidfds of itself, of children, of a thread's process, of an ended child */
+/* workload: pidfd; kind: file; user: any; about: pidfds of itself, of children, of a thread's process, of an ended child */
 #include "workload.h"
 
 #ifndef PIDFD_NONBLOCK

@@ -1,4 +1,4 @@
-/* workload: pipe; user: any; about: pipes with unread bytes, of several sizes, flags and holders, one without writer, one without reader */
+/* workload: pipe; kind: file; user: any; about: pipes with unread bytes, of several sizes, flags and holders, one without writer, one without reader */
 #include "workload.h"
 
 #define PIPES 6

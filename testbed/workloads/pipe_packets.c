@@ -1,4 +1,4 @@
-/* workload: pipe_packets; user: any; about: a pipe in packet mode keeps the boundaries of what is unread */
+/* workload: pipe_packets; kind: file; user: any; about: a pipe in packet mode keeps the boundaries of what is unread */
 #include "workload.h"
 
 int main(int argc, char **argv)

@@ -1,4 +1,4 @@
-/* workload: posix_timers; user: any; about: POSIX timers: ids with gaps, clocks, ways to notify, remaining times, overruns */
+/* workload: posix_timers; kind: clock; user: any; about: POSIX timers: ids with gaps, clocks, ways to notify, remaining times, overruns */
 #include "workload.h"
 
 #ifndef sigev_notify_thread_id

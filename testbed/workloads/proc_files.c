@@ -1,4 +1,4 @@
-/* workload: proc_files; user: any; about: open files and directories of /proc about the tree's own tasks, and of /sys */
+/* workload: proc_files; kind: file; user: any; about: open files and directories of /proc about the tree's own tasks, and of /sys */
 #include "workload.h"
 
 static void idle(void *unused)

@@ -1,4 +1,4 @@
-/* workload: process_settings; user: any; about: prctl settings: huge pages off, machine-check policy, speculation, core dump filter, subreaper */
+/* workload: process_settings; kind: task; user: any; about: prctl settings: huge pages off, machine-check policy, speculation, core dump filter, subreaper */
 #include "workload.h"
 
 

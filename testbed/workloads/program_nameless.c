@@ -1,4 +1,4 @@
-/* workload: program_nameless; user: any; about: a program whose file was removed, one that runs from a memfd, both with children */
+/* workload: program_nameless; kind: task; user: any; about: a program whose file was removed, one that runs from a memfd, both with children */
 #include "mappings.h"
 
 static char *program_of(const char *path)

@@ -1,4 +1,4 @@
-/* workload: pty; user: any; about: a terminal pair inside the tree: settings, size, unread bytes both ways, session, foreground group, hangup */
+/* workload: pty; kind: terminal; user: any; about: a terminal pair inside the tree: settings, size, unread bytes both ways, session, foreground group, hangup */
 #include "workload.h"
 #include <termios.h>
 

@@ -1,4 +1,4 @@
-/* workload: registers; user: any; about: general, x87, SSE, AVX, AVX-512 registers, flags and control words, held while it spins */
+/* workload: registers; kind: processor; user: any; about: general, x87, SSE, AVX, AVX-512 registers, flags and control words, held while it spins */
 #include "workload.h"
 
 struct block {

@@ -1,4 +1,4 @@
-/* workload: robust_mutex; user: any; about: robust lists: a lock whose owner dies after the move tells so */
+/* workload: robust_mutex; kind: processor; user: any; about: robust lists: a lock whose owner dies after the move tells so */
 #include "workload.h"
 #include <linux/futex.h>
 

@@ -1,4 +1,4 @@
-/* workload: root_directory; user: root; about: a child with another root directory */
+/* workload: root_directory; kind: file; user: root; about: a child with another root directory */
 #include "workload.h"
 
 static char *directory;

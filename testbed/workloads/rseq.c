@@ -1,4 +1,4 @@
-/* workload: rseq; user: any; about: restartable sequences: the registration and that a sequence cut by the freeze starts over */
+/* workload: rseq; kind: processor; user: any; about: restartable sequences: the registration and that a sequence cut by the freeze starts over */
 #include "workload.h"
 #include <linux/rseq.h>
 #include <sys/rseq.h>

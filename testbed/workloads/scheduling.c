@@ -1,4 +1,4 @@
-/* workload: scheduling; user: any; about: nice values and policies (normal, batch, idle, reset on fork) per thread */
+/* workload: scheduling; kind: scheduling; user: any; about: nice values and policies (normal, batch, idle, reset on fork) per thread */
 #include "workload.h"
 
 #ifndef SCHED_RESET_ON_FORK

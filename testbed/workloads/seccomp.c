@@ -1,4 +1,4 @@
-/* workload: seccomp; user: any; about: seccomp filters: two on one thread, one on a child that it kills, none on the first thread */
+/* workload: seccomp; kind: rights; user: any; about: seccomp filters: two on one thread, one on a child that it kills, none on the first thread */
 #include "workload.h"
 #include <linux/audit.h>
 #include <linux/filter.h>

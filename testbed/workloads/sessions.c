@@ -1,4 +1,4 @@
-/* workload: sessions; user: any; about: sessions and process groups with living leaders */
+/* workload: sessions; kind: task; user: any; about: sessions and process groups with living leaders */
 #include "workload.h"
 
 static struct shared {

@@ -1,4 +1,4 @@
-/* workload: shared_anonymous; user: any; about: shared anonymous memory of a parent and two children */
+/* workload: shared_anonymous; kind: memory; user: any; about: shared anonymous memory of a parent and two children */
 #include "mappings.h"
 
 #define SIZE (4 * MIB)

@@ -1,4 +1,4 @@
-/* workload: shm_file; user: any; about: a file in /dev/shm, mapped by two processes that opened it by name */
+/* workload: shm_file; kind: ipc; user: any; about: a file in /dev/shm, mapped by two processes that opened it by name */
 #include "mappings.h"
 
 #define SIZE (1 * MIB)

@@ -1,4 +1,4 @@
-/* workload: signal_handlers; user: any; about: dispositions of all signals, masks per thread, alternate stacks */
+/* workload: signal_handlers; kind: signal; user: any; about: dispositions of all signals, masks per thread, alternate stacks */
 #include "workload.h"
 
 /* The kernel's own form, so that flags and restorer are compared as they are. */

@@ -1,4 +1,4 @@
-/* workload: signal_pending; user: any; about: blocked signals from kill, tgkill, an ended child and a fault, with who sent them */
+/* workload: signal_pending; kind: signal; user: any; about: blocked signals from kill, tgkill, an ended child and a fault, with who sent them */
 #include "workload.h"
 
 static pid_t root;

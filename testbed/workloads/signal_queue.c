@@ -1,4 +1,4 @@
-/* workload: signal_queue; user: any; about: blocked signals waiting with their values, in order, for the process and for each thread */
+/* workload: signal_queue; kind: signal; user: any; about: blocked signals waiting with their values, in order, for the process and for each thread */
 #include "workload.h"
 
 #define PROCESS 20

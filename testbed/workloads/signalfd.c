@@ -1,4 +1,4 @@
-/* workload: signalfd; user: any; about: signalfds with masks, and signals that wait to be read from them */
+/* workload: signalfd; kind: signal; user: any; about: signalfds with masks, and signals that wait to be read from them */
 #include "workload.h"
 #include <sys/signalfd.h>
 

@@ -1,4 +1,4 @@
-/* workload: socket_listening; user: any; about: listening Unix sockets by path and abstract name, accepted connections inside the tree, one not yet accepted */
+/* workload: socket_listening; kind: socket; user: any; about: listening Unix sockets by path and abstract name, accepted connections inside the tree, one not yet accepted */
 #include "workload.h"
 
 static struct sockaddr_un addresses[2];

@@ -1,4 +1,4 @@
-/* workload: socket_packets; user: any; about: Unix datagram and seqpacket pairs: boundaries of what is unread, an empty message, senders */
+/* workload: socket_packets; kind: socket; user: any; about: Unix datagram and seqpacket pairs: boundaries of what is unread, an empty message, senders */
 #include "workload.h"
 
 static socklen_t abstract(struct sockaddr_un *address, const char *name)

@@ -1,4 +1,4 @@
-/* workload: socket_stream; user: any; about: Unix stream pairs with unread bytes both ways, half closed, closed by the peer, options, buffer sizes */
+/* workload: socket_stream; kind: socket; user: any; about: Unix stream pairs with unread bytes both ways, half closed, closed by the peer, options, buffer sizes */
 #include "workload.h"
 
 #define PAIRS 5

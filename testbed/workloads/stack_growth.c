@@ -1,4 +1,4 @@
-/* workload: stack_growth; user: any; about: a deep stack with contents, and a stack that has to grow after the move */
+/* workload: stack_growth; kind: memory; user: any; about: a deep stack with contents, and a stack that has to grow after the move */
 #include "workload.h"
 
 static __attribute__((noinline)) uint64_t deep(int level, uint64_t seed)

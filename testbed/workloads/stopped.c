@@ -1,4 +1,4 @@
-/* workload: stopped; user: any; about: children stopped by job control, one of them not yet waited for */
+/* workload: stopped; kind: task; user: any; about: children stopped by job control, one of them not yet waited for */
 #include "workload.h"
 
 static atomic_ulong *beats;

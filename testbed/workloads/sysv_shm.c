@@ -1,4 +1,4 @@
-/* workload: sysv_shm; user: any; about: System V shared memory of two processes: with a key, private, removed, read-only */
+/* workload: sysv_shm; kind: ipc; user: any; about: System V shared memory of two processes: with a key, private, removed, read-only */
 #include "mappings.h"
 #include <sys/ipc.h>
 #include <sys/shm.h>

@@ -1,4 +1,4 @@
-/* workload: threads_64; user: any; about: 64 threads, sleeping, yielding and counting, with names and stacks of their own */
+/* workload: threads_64; kind: task; user: any; about: 64 threads, sleeping, yielding and counting, with names and stacks of their own */
 #ifndef THREADS
 #define THREADS 64
 #endif

@@ -1,4 +1,4 @@
-/* workload: timerfd; user: any; about: timerfds: periodic with unread ticks, absolute, far away, expired, disarmed, several clocks */
+/* workload: timerfd; kind: clock; user: any; about: timerfds: periodic with unread ticks, absolute, far away, expired, disarmed, several clocks */
 #include "workload.h"
 #include <sys/timerfd.h>
 

@@ -1,4 +1,4 @@
-/* workload: tls; user: any; about: thread-local storage, errno and segment bases of five threads */
+/* workload: tls; kind: processor; user: any; about: thread-local storage, errno and segment bases of five threads */
 #include "workload.h"
 #include <asm/prctl.h>
 

@@ -1,4 +1,4 @@
-/* workload: tmpfile; user: any; about: a file made without a name (O_TMPFILE), which may be given one after the move */
+/* workload: tmpfile; kind: file; user: any; about: a file made without a name (O_TMPFILE), which may be given one after the move */
 #include "workload.h"
 
 int main(int argc, char **argv)

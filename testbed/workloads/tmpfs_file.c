@@ -1,4 +1,4 @@
-/* workload: tmpfs_file; user: any; about: files in /tmp of the host's own: open, mapped, with a name that has to lead to it */
+/* workload: tmpfs_file; kind: file; user: any; about: files in /tmp of the host's own: open, mapped, with a name that has to lead to it */
 #include "workload.h"
 
 int main(int argc, char **argv)

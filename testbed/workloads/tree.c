@@ -1,4 +1,4 @@
-/* workload: tree; user: any; about: a tree of processes, three levels, each knows its parent and children */
+/* workload: tree; kind: task; user: any; about: a tree of processes, three levels, each knows its parent and children */
 #include "workload.h"
 
 #define CHILDREN 3

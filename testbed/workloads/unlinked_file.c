@@ -1,4 +1,4 @@
-/* workload: unlinked_file; user: any; about: open files without a name: small, sparse, 3 MiB, read-only and writable descriptions, shared with a child */
+/* workload: unlinked_file; kind: file; user: any; about: open files without a name: small, sparse, 3 MiB, read-only and writable descriptions, shared with a child */
 #include "workload.h"
 
 static int small, large, reader;

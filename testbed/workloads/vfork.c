@@ -1,4 +1,4 @@
-/* workload: vfork; user: any; about: a process that waits in vfork for a child that shares its memory */
+/* workload: vfork; kind: task; user: any; about: a process that waits in vfork for a child that shares its memory */
 #include "workload.h"
 
 static struct shared {

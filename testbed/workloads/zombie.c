@@ -1,4 +1,4 @@
-/* workload: zombie; user: any; about: ended children that nobody has waited for: status, times, order */
+/* workload: zombie; kind: task; user: any; about: ended children that nobody has waited for: status, times, order */
 #include "workload.h"
 
 static void burn_and_exit(void *unused)

@@ -1,0 +1,204 @@
+//! `matrix`: runs every workload through every path and prints a table, the reasons, and the counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::{env, thread};
+
+use godwit_testbed::matrix::{self, Cell, Entry, Outcome, Settings};
+use godwit_testbed::path::Path;
+use godwit_testbed::{entry, workload};
+
+const HELP: &str = "\
+matrix [--workload NAME,...] [--kind KIND,...] [--path PATH,...] [--user root|other] [--jobs N] [--godwit PROGRAM] [--same-clocks] [--verbose]
+
+Every workload, as root and as another user, along every path:
+  thaw checkpoint restore restore-elsewhere migrate there-and-back ten-moves
+and, for some workloads, along every path with a fault:
+  destination-killed source-killed link-cut
+The last line is `N passed, N failed, N skipped`; the exit code is 0 where nothing failed.";
+
+/// Workloads for the paths with faults: small, a tree, threads, unread bytes, an open file.
+const FOR_FAULTS: [&str; 5] = ["getpid", "tree", "threads_64", "pipe", "file_offsets"];
+
+#[derive(Default)]
+struct Arguments {
+    workloads: BTreeSet<String>,
+    kinds: BTreeSet<String>,
+    paths: BTreeSet<String>,
+    user: Option<String>,
+    jobs: Option<usize>,
+    godwit: Option<PathBuf>,
+    same_clocks: bool,
+    verbose: bool,
+}
+
+fn main() -> ExitCode {
+    entry();
+    match parse(env::args().skip(1)).and_then(|arguments| run(&arguments)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("matrix: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let mut arguments = Arguments::default();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("{word} needs a value\n{HELP}"));
+        let list = |text: String| text.split(',').map(str::to_owned).collect();
+        match word.as_str() {
+            "--workload" => arguments.workloads = list(value()?),
+            "--kind" => arguments.kinds = list(value()?),
+            "--path" => arguments.paths = list(value()?),
+            "--user" => arguments.user = Some(value()?),
+            "--jobs" => arguments.jobs = Some(value()?.parse().map_err(|_| "--jobs needs a number".to_owned())?),
+            "--godwit" => arguments.godwit = Some(value()?.into()),
+            "--same-clocks" => arguments.same_clocks = true,
+            "--verbose" => arguments.verbose = true,
+            _ => return Err(format!("{word}?\n{HELP}")),
+        }
+    }
+    Ok(arguments)
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode, String> {
+    let executable = env::current_exe().map_err(|error| error.to_string())?;
+    let godwit = arguments.godwit.clone().unwrap_or_else(|| executable.with_file_name("godwit"));
+    let godwit = godwit.canonicalize().map_err(|error| format!("{}: {error}", godwit.display()))?;
+    let cells = cells(arguments)?;
+    let jobs = arguments.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, |number| number.get() + 1));
+    // The destination has been up for a shorter time than the source.
+    let clocks = (!arguments.same_clocks).then_some([1000, 500]);
+    let settings = Settings { godwit, executable, jobs, clocks };
+    let entries = matrix::run(&settings, &cells, |entry| {
+        if arguments.verbose {
+            println!("{:6.1} s {}: {}", entry.took.as_secs_f64(), entry.cell.name(), words(&entry.outcome));
+        }
+    });
+    let entries = entries.map_err(|error| error.to_string())?;
+    print_table(&entries);
+    print_reasons(&entries);
+    print_counts("path", &entries, |entry| entry.cell.path.word().to_owned());
+    print_counts("kind", &entries, |entry| entry.cell.workload.kind().to_owned());
+    let count = |test: fn(&Outcome) -> bool| entries.iter().filter(|entry| test(&entry.outcome)).count();
+    let passed = count(|outcome| matches!(outcome, Outcome::Pass));
+    let failed = count(|outcome| matches!(outcome, Outcome::Fail(_)));
+    println!("{passed} passed, {failed} failed, {} skipped", entries.len() - passed - failed);
+    Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn cells(arguments: &Arguments) -> Result<Vec<Cell>, String> {
+    let chosen = |set: &BTreeSet<String>, word: &str| set.is_empty() || set.contains(word);
+    let workloads = workload::all().map_err(|error| error.to_string())?;
+    for name in &arguments.workloads {
+        if !workloads.iter().any(|workload| workload.name == *name) {
+            return Err(format!("no workload is called {name}"));
+        }
+    }
+    let mut cells = Vec::new();
+    for workload in workloads {
+        if !chosen(&arguments.workloads, &workload.name) || !chosen(&arguments.kinds, workload.kind()) {
+            continue;
+        }
+        let faulty = if FOR_FAULTS.contains(&workload.name.as_str()) { Path::faulty() } else { Vec::new() };
+        for user in workload.users() {
+            for path in Path::PLAIN.into_iter().chain(faulty.iter().copied()) {
+                let cell = Cell { workload: workload.clone(), user: user.clone(), path };
+                let user_chosen = arguments.user.as_deref().is_none_or(|user| user == cell.user_word());
+                if user_chosen && chosen(&arguments.paths, path.word()) {
+                    cells.push(cell);
+                }
+            }
+        }
+    }
+    if cells.is_empty() { Err(format!("nothing is chosen\n{HELP}")) } else { Ok(cells) }
+}
+
+fn words(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Pass => "pass".to_owned(),
+        Outcome::Refused(reason) => format!("refused: {reason}"),
+        Outcome::Fail(reason) => format!("FAIL: {reason}"),
+        Outcome::Skip(reason) => format!("skipped: {reason}"),
+    }
+}
+
+/// One line per workload and user, one column per path; with faults: how many of how many moments.
+fn print_table(entries: &[Entry]) {
+    let columns: BTreeSet<(Path, &str)> = {
+        let mut seen = BTreeMap::new();
+        for entry in entries {
+            seen.entry(entry.cell.path.word()).or_insert(entry.cell.path);
+        }
+        seen.into_iter().map(|(word, path)| (path, word)).collect()
+    };
+    let mut rows: Vec<(String, &str)> = Vec::new();
+    for entry in entries {
+        let row = (entry.cell.workload.name.clone(), entry.cell.user_word());
+        if rows.last() != Some(&row) {
+            rows.push(row);
+        }
+    }
+    print!("{:24} {:5}", "workload", "user");
+    for (_, word) in &columns {
+        print!("  {word}");
+    }
+    println!();
+    for (name, user) in rows {
+        print!("{name:24} {user:5}");
+        for (_, word) in &columns {
+            let of_cell = |entry: &&Entry| {
+                entry.cell.workload.name == name && entry.cell.user_word() == user && entry.cell.path.word() == *word
+            };
+            let outcomes: Vec<&Outcome> = entries.iter().filter(of_cell).map(|entry| &entry.outcome).collect();
+            print!("  {:width$}", mark(&outcomes), width = word.len());
+        }
+        println!();
+    }
+}
+
+fn mark(outcomes: &[&Outcome]) -> String {
+    let passed = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Pass)).count();
+    match outcomes {
+        [] => String::new(),
+        [Outcome::Pass] => "pass".to_owned(),
+        [Outcome::Refused(_)] => "ref".to_owned(),
+        [Outcome::Fail(_)] => "FAIL".to_owned(),
+        [Outcome::Skip(_)] => "-".to_owned(),
+        _ => format!("{passed}/{}", outcomes.len()),
+    }
+}
+
+/// What did not pass, with why; cells with the same reason are told together.
+fn print_reasons(entries: &[Entry]) {
+    let mut reasons: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for entry in entries {
+        if entry.outcome != Outcome::Pass {
+            reasons.entry(words(&entry.outcome)).or_default().push(entry.cell.name());
+        }
+    }
+    for (reason, names) in reasons {
+        let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
+        println!("{}{more}\n    {reason}", names.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", "));
+    }
+}
+
+fn print_counts(what: &str, entries: &[Entry], word: impl Fn(&Entry) -> String) {
+    let mut counts: BTreeMap<String, [usize; 4]> = BTreeMap::new();
+    for entry in entries {
+        let place = match entry.outcome {
+            Outcome::Pass => 0,
+            Outcome::Refused(_) => 1,
+            Outcome::Fail(_) => 2,
+            Outcome::Skip(_) => 3,
+        };
+        counts.entry(word(entry)).or_default()[place] += 1;
+    }
+    println!("{what:20} passed refused failed skipped");
+    for (word, [passed, refused, failed, skipped]) in counts {
+        println!("{word:20} {passed:6} {refused:7} {failed:6} {skipped:7}");
+    }
+}

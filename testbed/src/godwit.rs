@@ -1,0 +1,348 @@
+//! The `godwit` binary as the testbed calls it: the calls of each path, and how they end.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path as FilePath, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use godwit_linux::pidfd::PidFd;
+
+use crate::error::{Doing, Error};
+use crate::host::Host;
+use crate::matrix::read_or_empty;
+use crate::pair::Pair;
+use crate::path::Path;
+use crate::workload::{Run, alive};
+
+/// How long one call may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a link stays cut.
+const CUT: Duration = Duration::from_secs(3);
+/// Where a destination listens.
+const PORT: u16 = 7077;
+const SIGKILL: i32 = 9;
+const SIGCONT: i32 = 18;
+
+/// Where a process is after a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Source,
+    Destination,
+}
+
+impl Place {
+    pub(crate) fn of(self, pair: &Pair) -> &Host {
+        match self {
+            Self::Source => &pair.source,
+            Self::Destination => &pair.destination,
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Source => Self::Destination,
+            Self::Destination => Self::Source,
+        }
+    }
+}
+
+/// A refusal or failure, in words; the process ought to be at the source, unharmed.
+type Moved = Result<Place, String>;
+
+/// The `godwit` binary.
+#[derive(Debug)]
+pub(crate) struct Godwit {
+    program: PathBuf,
+    help: String,
+}
+
+/// A call that was started, with what it says going to files: a tree that it leaves behind must not hold a pipe of ours.
+struct Call {
+    name: String,
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+impl Godwit {
+    pub(crate) fn new(program: &FilePath) -> Result<Self, Error> {
+        let output = Command::new(program).arg("--help").output().doing(format!("run {}", program.display()))?;
+        Ok(Self { program: program.to_owned(), help: String::from_utf8_lossy(&output.stdout).into_owned() })
+    }
+
+    /// Whether its help names a command.
+    pub(crate) fn has_command(&self, command: &str) -> bool {
+        self.help.lines().any(|line| line.split_whitespace().next() == Some(command))
+    }
+
+    /// Takes a workload along a path, from the source on.
+    pub(crate) fn take(&self, path: Path, pair: &mut Pair, run: &Run) -> Moved {
+        let directory = run.directory().join("checkpoint");
+        match path {
+            Path::Thaw => self.thaw(pair, run),
+            Path::CheckpointLeaveRunning => {
+                self.checkpoint(pair, run, &directory, true)?;
+                Ok(Place::Source)
+            }
+            Path::RestoreInPlace => {
+                self.checkpoint(pair, run, &directory, false)?;
+                self.restore(&pair.source, run, &directory).map(|()| Place::Source)
+            }
+            Path::RestoreElsewhere => {
+                self.checkpoint(pair, run, &directory, false)?;
+                self.restore(&pair.destination, run, &directory).map(|()| Place::Destination)
+            }
+            Path::Migrate => self.migrate(pair, run, 1),
+            Path::ThereAndBack => self.migrate(pair, run, 2),
+            Path::TenMoves => self.migrate(pair, run, 10),
+            Path::DestinationKilledAt(moment) => self.kill_at(pair, run, Place::Destination, moment),
+            Path::SourceKilledAt(moment) => self.kill_at(pair, run, Place::Source, moment),
+            Path::LinkCutAt(moment) => self.cut_at(pair, run, moment),
+        }
+    }
+
+    fn call(&self, host: &Host, run: &Run, arguments: &[&str], stop_at: Option<&str>) -> Result<Call, Error> {
+        let name = arguments.first().copied().unwrap_or_default().to_owned();
+        let open = |kind: &str| {
+            let path = run.directory().join(format!("{name}-{}.{kind}", host.name()));
+            let file = File::create(&path).doing(format!("make {}", path.display()))?;
+            Ok::<_, Error>((path, file))
+        };
+        let ((stdout, out), (stderr, err)) = (open("out")?, open("err")?);
+        let mut command = host.command(&self.program).args(arguments).stdin(Stdio::null()).stdout(out).stderr(err);
+        if let Some(moment) = stop_at {
+            command = command.env("GODWIT_STOP_AT", moment);
+        }
+        Ok(Call { name, child: command.spawn()?, stdout, stderr })
+    }
+
+    /// A call that has to succeed; returns what it wrote.
+    fn done(&self, host: &Host, run: &Run, arguments: &[&str]) -> Result<String, String> {
+        let call = self.call(host, run, arguments, None).map_err(|error| error.to_string())?;
+        let (status, said) = call.end()?;
+        if status.success() { Ok(said) } else { Err(said) }
+    }
+
+    /// The disk of the checkpoint is full at once, so godwit has to roll back what it has begun.
+    fn thaw(&self, pair: &Pair, run: &Run) -> Moved {
+        let full = "/tmp/full";
+        let mounted = pair.source.command("sh").arg("-c");
+        let script = format!(
+            "mkdir -p {full} && mount -t tmpfs -o size=4k tmpfs {full} && cat /dev/zero > {full}/full 2>/dev/null; test -e {full}/full"
+        );
+        match mounted.arg(script).status() {
+            Ok(status) if status.success() => {}
+            Ok(status) => return Err(format!("no full disk can be made: {status}")),
+            Err(error) => return Err(error.to_string()),
+        }
+        let pid = run.pid.to_string();
+        match self.done(&pair.source, run, &["checkpoint", &pid, &format!("{full}/checkpoint"), "--leave-running"]) {
+            Ok(_) => Err("a checkpoint on a full disk succeeded".to_owned()),
+            // Refused for the disk, as asked; any other refusal is one.
+            Err(said) if said.contains("No space left") || said.contains("space") => Ok(Place::Source),
+            Err(said) => Err(said),
+        }
+    }
+
+    fn checkpoint(&self, pair: &Pair, run: &Run, directory: &FilePath, leave: bool) -> Result<(), String> {
+        let (pid, directory) = (run.pid.to_string(), directory.to_string_lossy());
+        let mut arguments = vec!["checkpoint", &pid, &directory];
+        if leave {
+            arguments.push("--leave-running");
+        }
+        self.done(&pair.source, run, &arguments)?;
+        if alive(&pair.source, run.pid) == leave {
+            Ok(())
+        } else {
+            Err(format!("after checkpoint the process is {}", if leave { "gone" } else { "still there" }))
+        }
+    }
+
+    fn restore(&self, host: &Host, run: &Run, directory: &FilePath) -> Result<(), String> {
+        let said = self.done(host, run, &["restore", &directory.to_string_lossy(), "--detach"])?;
+        if said.trim() == run.pid.to_string() {
+            Ok(())
+        } else {
+            Err(format!("restore said {said:?}, not the root's id {}", run.pid))
+        }
+    }
+
+    fn migrate(&self, pair: &Pair, run: &Run, moves: u32) -> Moved {
+        let mut place = Place::Source;
+        for number in 1..=moves {
+            let (from, to) = (place.of(pair), place.other().of(pair));
+            let mut receive = self.receive(to, run, None)?;
+            let target = format!("tcp://{}:{PORT}", to.address());
+            let moved = self.done(from, run, &["migrate", &run.pid.to_string(), &target]);
+            if let Err(said) = moved {
+                let told = format!("move {number}: {said}; destination: {}", read_or_empty(&receive.stderr));
+                receive.kill();
+                return Err(told);
+            }
+            place = place.other();
+            if alive(from, run.pid) || !alive(to, run.pid) {
+                return Err(format!("move {number}: the process is not where it was moved to"));
+            }
+            receive.forget();
+        }
+        Ok(place)
+    }
+
+    /// Starts a destination and waits until it listens.
+    fn receive(&self, host: &Host, run: &Run, stop_at: Option<&str>) -> Result<Call, String> {
+        let address = format!("{}:{PORT}", host.address());
+        let arguments = ["receive", "--listen", &address, "--once"];
+        let mut call = self.call(host, run, &arguments, stop_at).map_err(|error| error.to_string())?;
+        let deadline = Instant::now() + PATIENCE;
+        while !listens(host) {
+            let ended = call.child.try_wait().ok().flatten();
+            if ended.is_some() || Instant::now() > deadline {
+                call.kill();
+                return Err(format!("the destination does not listen: {}", read_or_empty(&call.stderr)));
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(call)
+    }
+
+    /// Kills one side's engine when it comes to a moment; then the process has to run in exactly one place.
+    fn kill_at(&self, pair: &Pair, run: &Run, side: Place, moment: &str) -> Moved {
+        let stop = |place: Place| (place == side).then_some(moment);
+        let mut receive = self.receive(&pair.destination, run, stop(Place::Destination))?;
+        let target = format!("tcp://{}:{PORT}", pair.destination.address());
+        let pid = run.pid.to_string();
+        let migrate = self.call(&pair.source, run, &["migrate", &pid, &target], stop(Place::Source));
+        let migrate = migrate.map_err(|error| error.to_string())?;
+        let stopped = self.await_stopped(side.of(pair), moment)?;
+        stopped.send_signal(SIGKILL).map_err(|error| error.to_string())?;
+        // Either side's end tells the other; a killed one's guardian finishes what it left.
+        let _ = migrate.end();
+        let place = self.settle(pair, run);
+        receive.kill();
+        place
+    }
+
+    fn cut_at(&self, pair: &mut Pair, run: &Run, moment: &str) -> Moved {
+        let mut receive = self.receive(&pair.destination, run, None)?;
+        let target = format!("tcp://{}:{PORT}", pair.destination.address());
+        let migrate = self.call(&pair.source, run, &["migrate", &run.pid.to_string(), &target], Some(moment));
+        let migrate = migrate.map_err(|error| error.to_string())?;
+        let stopped = self.await_stopped(&pair.source, moment)?;
+        pair.link.cut().map_err(|error| error.to_string())?;
+        stopped.send_signal(SIGCONT).map_err(|error| error.to_string())?;
+        thread::sleep(CUT);
+        pair.link.heal().map_err(|error| error.to_string())?;
+        let _ = migrate.end();
+        let place = self.settle(pair, run);
+        receive.kill();
+        place
+    }
+
+    /// Waits until the process runs in exactly one place, helped by `godwit recover` on both sides if need be.
+    fn settle(&self, pair: &Pair, run: &Run) -> Moved {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let places = [Place::Source, Place::Destination].map(|place| runs(place.of(pair), run.pid));
+            match places {
+                [true, false] if !alive(&pair.destination, run.pid) => return Ok(Place::Source),
+                [false, true] if !alive(&pair.source, run.pid) => return Ok(Place::Destination),
+                [true, true] => return Err("the process runs in both places".to_owned()),
+                _ if Instant::now() > deadline => return Err("the process runs in no place".to_owned()),
+                _ => {}
+            }
+            if self.has_command("recover") {
+                for host in [&pair.source, &pair.destination] {
+                    let _ = self.done(host, run, &["recover"]);
+                }
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// The process of godwit in a host that has stopped itself at a moment.
+    fn await_stopped(&self, host: &Host, moment: &str) -> Result<PidFd, String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(pid) = stopped_in(host, &self.program) {
+                return PidFd::open(pid).map_err(|error| error.to_string());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("nobody stopped at \"{moment}\" in host {}", host.name()));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+impl Call {
+    /// Waits for its end; returns its status and what it said: its output, or its errors where it failed.
+    fn end(mut self) -> Result<(ExitStatus, String), String> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) if status.success() => return Ok((status, read_or_empty(&self.stdout))),
+                Ok(Some(status)) => {
+                    let said = read_or_empty(&self.stderr).trim().replace('\n', " ");
+                    return Ok((status, format!("godwit {}: {said} ({status})", self.name)));
+                }
+                Ok(None) if Instant::now() > deadline => {
+                    self.kill();
+                    let said = read_or_empty(&self.stderr);
+                    return Err(format!("godwit {} does not end; it said {said:?}", self.name));
+                }
+                Ok(None) => thread::sleep(Duration::from_millis(2)),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// A destination may stay as long as what it received. Its host's end is its end.
+    fn forget(mut self) {
+        thread::spawn(move || self.child.wait());
+    }
+}
+
+/// Whether somebody listens on the port: line by line `sl local_address rem_address st …`, in hexadecimal.
+fn listens(host: &Host) -> bool {
+    let address = host_word(host.address());
+    let wanted = format!("{address:08X}:{PORT:04X}");
+    let table = read_or_empty(FilePath::new(&format!("/proc/{}/net/tcp", host.init_pid())));
+    table.lines().any(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.get(1) == Some(&wanted.as_str()) && words.get(3) == Some(&"0A")
+    })
+}
+
+/// As the kernel prints it: the bytes in network order, read as a number of this machine.
+fn host_word(address: Ipv4Addr) -> u32 {
+    u32::from_ne_bytes(address.octets())
+}
+
+/// Whether a process runs: it is there, and neither stopped nor traced nor a zombie.
+fn runs(host: &Host, pid: u32) -> bool {
+    let stat = read_or_empty(FilePath::new(&format!("/proc/{}/root/proc/{pid}/stat", host.init_pid())));
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    state.is_some_and(|state| !matches!(state, 'T' | 't' | 'Z' | 'X'))
+}
+
+/// The id, on this machine, of a process of a program in a host that is stopped by a signal.
+fn stopped_in(host: &Host, program: &FilePath) -> Option<i32> {
+    let namespace = |pid: &FilePath| fs::read_link(pid.join("ns/pid"));
+    let own = namespace(FilePath::new(&format!("/proc/{}", host.init_pid()))).ok()?;
+    let processes = fs::read_dir("/proc").ok()?.flatten().map(|entry| entry.path());
+    let is_stopped = |path: &PathBuf| -> io::Result<bool> {
+        let stat = fs::read_to_string(path.join("stat"))?;
+        let stopped = stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'));
+        Ok(stopped && namespace(path)? == own && fs::read_link(path.join("exe"))? == program)
+    };
+    let mut found = processes.filter(|path| is_stopped(path).unwrap_or_default());
+    found.next()?.file_name()?.to_str()?.parse().ok()
+}
