@@ -142,7 +142,7 @@ impl Godwit {
         match self.done(&pair.source, run, &["checkpoint", &pid, &format!("{full}/checkpoint"), "--leave-running"]) {
             Ok(_) => Err("a checkpoint on a full disk succeeded".to_owned()),
             // Refused for the disk, as asked; any other refusal is one.
-            Err(said) if said.contains("No space left") || said.contains("space") => Ok(Place::Source),
+            Err(said) if said.contains("No space left") => Ok(Place::Source),
             Err(said) => Err(said),
         }
     }
@@ -285,8 +285,10 @@ impl Call {
             match self.child.try_wait() {
                 Ok(Some(status)) if status.success() => return Ok((status, read_or_empty(&self.stdout))),
                 Ok(Some(status)) => {
-                    let said = read_or_empty(&self.stderr).trim().replace('\n', " ");
-                    return Ok((status, format!("godwit {}: {said} ({status})", self.name)));
+                    return Ok((
+                        status,
+                        format!("godwit {}: {} ({status})", self.name, refusals(&read_or_empty(&self.stderr))),
+                    ));
                 }
                 Ok(None) if Instant::now() > deadline => {
                     self.kill();
@@ -307,6 +309,16 @@ impl Call {
     /// A destination may stay as long as what it received. Its host's end is its end.
     fn forget(mut self) {
         thread::spawn(move || self.child.wait());
+    }
+}
+
+/// What was refused: each refusal is a line `godwit: CODE …`, its choices and remedies are indented below it.
+fn refusals(said: &str) -> String {
+    let lines: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("godwit: ")).collect();
+    match lines.as_slice() {
+        [] => said.trim().replace('\n', " "),
+        [one] => (*one).to_owned(),
+        [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
     }
 }
 

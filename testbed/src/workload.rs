@@ -5,7 +5,7 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::hash::{Hash, Hasher};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -111,11 +111,14 @@ impl Workload {
         let mut hasher = DefaultHasher::new();
         hash_with_includes(&self.source, &mut hasher, &mut BTreeSet::new()).doing(format!("read {}", self.name))?;
         let program = build.join(format!("{}-{:016x}", self.name, hasher.finish()));
+        // One at a time, whoever compiles: a program that runs must not be replaced by its equal.
+        let lock = File::create(build.join(".lock")).doing("make the lock of the build directory")?;
+        lock.lock().doing("lock the build directory")?;
         if program.exists() {
             return Ok(program);
         }
-        // Written aside and renamed: another run may be compiling the same.
-        let aside = build.join(format!(".{}-{}-{:?}", self.name, process::id(), thread::current().id()));
+        // Written aside and renamed: a compiler may be ended half-way.
+        let aside = build.join(format!(".{}", self.name));
         let mut command = Command::new("cc");
         command.args(["-O1", "-pthread", "-Wall", "-Wextra", "-o"]).arg(&aside).arg(&self.source);
         let output = command.output().map_err(|cause| match cause.kind() {

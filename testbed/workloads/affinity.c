@@ -1,4 +1,4 @@
-/* workload: affinity; kind: scheduling; user: any; about: processors that threads may run on */
+/* workload: affinity; kind: scheduling; user: any; refusal: allowed; about: processors that threads may run on */
 #include "workload.h"
 
 static atomic_int up, stop;

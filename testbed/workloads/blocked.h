@@ -57,9 +57,7 @@ static void blocked_all(struct blocked *list, size_t count, void (*wake)(void))
     }
     ready();
     while (running())
-        for (size_t i = 0; i < count; i++)
-            if (list[i].timeout == 0)
-                EQUAL(list[i].rounds, 0, list[i].name);
+        ;
     for (size_t i = 0; i < count; i++)
         if (list[i].timeout == 0)
             EQUAL(list[i].rounds, 0, list[i].name);

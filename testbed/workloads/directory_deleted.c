@@ -1,4 +1,4 @@
-/* workload: directory_deleted; kind: file; user: any; about: a working directory and an open directory that have been removed */
+/* workload: directory_deleted; kind: file; user: any; refusal: allowed; about: a working directory and an open directory that have been removed */
 #include "workload.h"
 
 int main(int argc, char **argv)

@@ -1,4 +1,4 @@
-/* workload: hugetlb; kind: memory; user: root; about: huge pages of the pool, private and shared */
+/* workload: hugetlb; kind: memory; user: root; refusal: allowed; about: huge pages of the pool, private and shared */
 #include "mappings.h"
 
 #define SIZE (4 * MIB)

@@ -1,4 +1,4 @@
-/* workload: io_priority; kind: scheduling; user: any; about: I/O class and priority per thread */
+/* workload: io_priority; kind: scheduling; user: any; refusal: allowed; about: I/O class and priority per thread */
 #include "workload.h"
 
 #define PRIORITY(class, data) ((class) << 13 | (data))

@@ -1,4 +1,4 @@
-/* workload: keyring; kind: rights; user: any; about: session, process and thread keyrings with keys of a user */
+/* workload: keyring; kind: rights; user: any; refusal: allowed; about: session, process and thread keyrings with keys of a user */
 #include "workload.h"
 #include <linux/keyctl.h>
 

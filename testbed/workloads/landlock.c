@@ -1,4 +1,4 @@
-/* workload: landlock; kind: rights; user: any; about: a sandbox that allows writing below one directory only, of a child */
+/* workload: landlock; kind: rights; user: any; refusal: allowed; about: a sandbox that allows writing below one directory only, of a child */
 #include "workload.h"
 #include <linux/landlock.h>
 

@@ -1,4 +1,4 @@
-/* workload: lease; kind: file; user: any; about: a read and a write lease on files */
+/* workload: lease; kind: file; user: any; refusal: allowed; about: a read and a write lease on files */
 #include "workload.h"
 
 int main(int argc, char **argv)

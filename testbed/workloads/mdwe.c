@@ -1,4 +1,4 @@
-/* workload: mdwe; kind: memory; user: any; about: memory that may be written may never be run (PR_SET_MDWE), also not after the move */
+/* workload: mdwe; kind: memory; user: any; refusal: allowed; about: memory that may be written may never be run (PR_SET_MDWE), also not after the move */
 #include "workload.h"
 
 #ifndef PR_SET_MDWE

@@ -1,4 +1,4 @@
-/* workload: memory_policy; kind: memory; user: any; about: NUMA policy of the task and of areas */
+/* workload: memory_policy; kind: memory; user: any; refusal: allowed; about: NUMA policy of the task and of areas */
 #include "mappings.h"
 
 #define MPOL_PREFERRED_ 1

@@ -1,4 +1,4 @@
-/* workload: merging; kind: memory; user: root; about: same-page merging of a whole process (PR_SET_MEMORY_MERGE) */
+/* workload: merging; kind: memory; user: root; refusal: allowed; about: same-page merging of a whole process (PR_SET_MEMORY_MERGE) */
 #include "workload.h"
 
 #ifndef PR_SET_MEMORY_MERGE

@@ -1,4 +1,4 @@
-/* workload: mseal; kind: memory; user: any; about: sealed memory: contents, and that it cannot be changed */
+/* workload: mseal; kind: memory; user: any; refusal: allowed; about: sealed memory: contents, and that it cannot be changed */
 #include "mappings.h"
 
 #ifndef SYS_mseal

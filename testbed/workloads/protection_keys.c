@@ -1,4 +1,4 @@
-/* workload: protection_keys; kind: memory; user: any; about: memory protection keys of areas and the rights of each thread */
+/* workload: protection_keys; kind: memory; user: any; refusal: allowed; about: memory protection keys of areas and the rights of each thread */
 #include "mappings.h"
 
 static struct area_list areas;

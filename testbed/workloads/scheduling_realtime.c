@@ -1,4 +1,4 @@
-/* workload: scheduling_realtime; kind: scheduling; user: root; about: real-time policies and priorities, and a negative nice value */
+/* workload: scheduling_realtime; kind: scheduling; user: root; refusal: allowed; about: real-time policies and priorities, and a negative nice value */
 #include "workload.h"
 
 static const struct { int policy, priority; } plans[] = {{SCHED_FIFO, 7}, {SCHED_RR, 33}};

@@ -1,4 +1,4 @@
-/* workload: seccomp_strict; kind: rights; user: any; about: a child in seccomp's strict mode, which may only read, write, and exit */
+/* workload: seccomp_strict; kind: rights; user: any; refusal: allowed; about: a child in seccomp's strict mode, which may only read, write, and exit */
 #include "workload.h"
 #include <linux/seccomp.h>
 

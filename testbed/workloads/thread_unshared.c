@@ -1,4 +1,4 @@
-/* workload: thread_unshared; kind: file; user: any; about: threads with a file table, a directory and umask of their own */
+/* workload: thread_unshared; kind: file; user: any; refusal: allowed; about: threads with a file table, a directory and umask of their own */
 #include "workload.h"
 
 static atomic_int up, stop;

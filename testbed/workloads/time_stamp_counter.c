@@ -1,4 +1,4 @@
-/* workload: time_stamp_counter; kind: processor; user: any; about: a thread that may not read the time stamp counter, and one that may */
+/* workload: time_stamp_counter; kind: processor; user: any; refusal: allowed; about: a thread that may not read the time stamp counter, and one that may */
 #include "workload.h"
 #include <setjmp.h>
 

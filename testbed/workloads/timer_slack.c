@@ -1,4 +1,4 @@
-/* workload: timer_slack; kind: clock; user: any; about: timer slack per thread, and what a child inherits */
+/* workload: timer_slack; kind: clock; user: any; refusal: allowed; about: timer slack per thread, and what a child inherits */
 #include "workload.h"
 
 static atomic_int up, stop;

@@ -1,4 +1,4 @@
-/* workload: user_dispatch; kind: signal; user: any; about: system calls of a thread sent to a handler (syscall user dispatch) */
+/* workload: user_dispatch; kind: signal; user: any; refusal: allowed; about: system calls of a thread sent to a handler (syscall user dispatch) */
 #include "workload.h"
 
 #ifndef PR_SET_SYSCALL_USER_DISPATCH

@@ -5,7 +5,8 @@
  * SIGTERM is blocked and asked for, never handled: no system call of the program is interrupted by it.
  *
  * Each file's first line carries tags for the runner:
- *   workload: NAME (the file's) ; user: any (runs as root and as another user) or root ; more as needed
+ *   workload: NAME (the file's) ; kind: ONE WORD, for counting ; user: any (runs as root and as another user) or root ;
+ *   refusal: allowed, where godwit may refuse by name what it cannot carry exactly ; about: for people
  */
 #ifndef WORKLOAD_H
 #define WORKLOAD_H

@@ -172,17 +172,19 @@ fn mark(outcomes: &[&Outcome]) -> String {
     }
 }
 
-/// What did not pass, with why; cells with the same reason are told together.
+/// What did not pass, with why; cells whose reasons differ only in numbers are told together, the most frequent first.
 fn print_reasons(entries: &[Entry]) {
-    let mut reasons: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for entry in entries {
-        if entry.outcome != Outcome::Pass {
-            reasons.entry(words(&entry.outcome)).or_default().push(entry.cell.name());
-        }
+    let mut reasons: BTreeMap<String, (String, Vec<String>)> = BTreeMap::new();
+    for entry in entries.iter().filter(|entry| entry.outcome != Outcome::Pass) {
+        let reason = words(&entry.outcome);
+        let key = reason.chars().map(|letter| if letter.is_ascii_digit() { '#' } else { letter }).collect();
+        reasons.entry(key).or_insert_with(|| (reason, Vec::new())).1.push(entry.cell.name());
     }
+    let mut reasons: Vec<(String, Vec<String>)> = reasons.into_values().collect();
+    reasons.sort_by_key(|(_, names)| std::cmp::Reverse(names.len()));
     for (reason, names) in reasons {
-        let more = if names.len() > 3 { format!(" and {} more", names.len() - 3) } else { String::new() };
-        println!("{}{more}\n    {reason}", names.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", "));
+        let more = if names.len() > 4 { format!(" and {} more", names.len() - 4) } else { String::new() };
+        println!("{}{more}\n    {reason}", names.iter().take(4).map(String::as_str).collect::<Vec<_>>().join(", "));
     }
 }
 
