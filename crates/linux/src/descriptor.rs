@@ -50,3 +50,28 @@ pub fn close_on_exec_from(first: u32) -> Result<()> {
     crate::errno::check("close_range", unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOEXEC) })
         .map(drop)
 }
+
+/// Lets programs that are started from now on inherit a file under its number.
+///
+/// # Errors
+/// None for an open descriptor.
+pub fn keep_over_exec(file: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: only a flag of our own descriptor changes.
+    check_int("fcntl(F_SETFD)", unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFD, 0) }).map(drop)
+}
+
+/// Takes a descriptor that whoever started this program left open for it under a number; the number is closed.
+///
+/// # Errors
+/// EBADF: it is not open; EINVAL: a standard stream (those have owners already).
+pub fn take_inherited(number: i32) -> Result<OwnedFd> {
+    if number <= 2 {
+        return Err(crate::errno::Errno { number: libc::EINVAL, call: "fcntl(F_DUPFD)" });
+    }
+    // SAFETY: a copy with a fresh number is ours alone; the old number was given to this program by its starter.
+    unsafe {
+        let raw = check_int("fcntl(F_DUPFD)", libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3))?;
+        libc::close(number);
+        Ok(OwnedFd::from_raw_fd(raw))
+    }
+}

@@ -24,6 +24,7 @@ pub mod pidfd;
 pub mod pipe;
 pub mod poll;
 pub mod proc;
+pub mod process;
 pub mod program;
 pub mod ptrace;
 pub mod readiness;

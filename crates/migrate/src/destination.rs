@@ -5,8 +5,10 @@ use crate::guardian::Guardian;
 use crate::hold;
 use crate::host::{self, Clock};
 use crate::journal::{self, Details, Journal, Member};
+use crate::relocation;
 use crate::report::{self, Observer, OnProgress, Progress};
 use crate::requirement::Requirements;
+use crate::shepherd::{NOTICE_EVERY, Notice, tell};
 use crate::source::name_of;
 use crate::stream::{Arrival, Broken, Stream};
 use crate::transport::Lane;
@@ -19,8 +21,9 @@ use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::poll::{self, Readiness};
 use godwit_linux::signal;
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,6 +43,20 @@ pub struct Options {
     pub guardian: bool,
     /// For tests: further arguments of the shepherd, see [`crate::entry`].
     pub shepherd_arguments: Vec<OsString>,
+    /// Among which processes the tree is to live.
+    pub setting: Setting,
+}
+
+/// Among which processes a tree lives at the destination.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Setting {
+    /// Beside the host's own where its numbers are free, else in a PID namespace made for it, with its own /proc.
+    #[default]
+    WhereItFits,
+    /// Beside the host's own, or not at all.
+    Beside,
+    /// We are inside a namespace made for it.
+    Inside,
 }
 
 impl Default for Options {
@@ -50,6 +67,7 @@ impl Default for Options {
             wait: false,
             guardian: true,
             shepherd_arguments: Vec::new(),
+            setting: Setting::default(),
         }
     }
 }
@@ -91,18 +109,74 @@ pub fn serve(
     resumed: &mut dyn FnMut(i32),
     progress: OnProgress<'_>,
 ) -> Result<Received, Vec<Refusal>> {
-    let one = |refusal: Refusal| vec![refusal];
+    let signals = quiet_signals().map_err(|refusal| vec![refusal])?;
+    let mut stream = Stream::new(lane);
+    let first = first_packet(&mut stream, &signals, options.patience.greet.into()).map_err(|refusal| vec![refusal])?;
+    let (mut driver, first) = begin(stream, signals, first, options, observer, resumed, progress)?;
+    driver.observe("received", name_of(&first.message));
+    driver.feed_received(first);
+    driver.run();
+    match driver.relocation.take() {
+        None => driver.conclude(),
+        Some(numbers) => driver.move_inside(&numbers),
+    }
+}
+
+/// As [`serve`], in namespaces made for the job, after another shepherd has heard (and answered) `heard`.
+pub(crate) fn serve_again(
+    lane: Lane,
+    heard: Vec<Packet>,
+    options: &Options,
+    observer: Option<Observer>,
+    teller: &mut File,
+) -> Result<Received, Vec<Refusal>> {
+    let signals = quiet_signals().map_err(|refusal| vec![refusal])?;
+    let teller = std::cell::RefCell::new(teller);
+    let mut last = 0;
+    let mut progress = |progress: &Progress| {
+        if progress.bytes_done >= last + NOTICE_EVERY {
+            last = progress.bytes_done;
+            tell(*teller.borrow_mut(), &Notice::Progress(progress.bytes_done, progress.bytes_total));
+        }
+    };
+    let mut resumed = |root: i32| tell(*teller.borrow_mut(), &Notice::Resumed(root));
+    let mut heard = VecDeque::from(heard);
+    let Some(first) = heard.pop_front() else { return Ok(Received::default()) };
+    let (mut driver, first) = begin(Stream::new(lane), signals, first, options, observer, &mut resumed, &mut progress)?;
+    // What was answered to these has left already; the last is the offer, whose examination has not been answered.
+    driver.mute = true;
+    driver.feed_received(first);
+    for packet in heard {
+        driver.feed_received(packet);
+    }
+    driver.mute = false;
+    driver.run();
+    driver.conclude()
+}
+
+/// From now on the signals that end a shepherd arrive at a descriptor; what else arrives while a tree is half built waits.
+fn quiet_signals() -> Result<OwnedFd, Refusal> {
     let hurry = signal::bit(SIGHUP) | signal::bit(SIGINT) | signal::bit(SIGTERM);
     let signals = signal::listen(hurry).map_err(|error| {
-        one(Refusal::new(Code::KERNEL_CALL, Subject::Process(std::process::id() as i32), error.to_string()))
+        Refusal::new(Code::KERNEL_CALL, Subject::Process(std::process::id() as i32), error.to_string())
     })?;
-    // What arrives while a tree is half built must not end us halfway.
     signal::set_own_mask(!signal::bit(SIGTRAP));
+    Ok(signals)
+}
+
+/// The driver for a lane on which `first` was said first.
+fn begin<'a>(
+    stream: Stream,
+    signals: OwnedFd,
+    first: Packet,
+    options: &'a Options,
+    observer: Option<Observer>,
+    resumed: &'a mut dyn FnMut(i32),
+    progress: OnProgress<'a>,
+) -> Result<(Driver<'a>, Packet), Vec<Refusal>> {
+    let one = |refusal: Refusal| vec![refusal];
     let clock = Clock::start();
-    let mut stream = Stream::new(lane);
-    let first = first_packet(&mut stream, &signals, options.patience.greet.into()).map_err(one)?;
-    let migration = first.migration;
-    let boot = host::boot_id();
+    let (migration, boot) = (first.migration, host::boot_id());
     let (machine, journal) = if let Message::Hello { .. } = first.message {
         let config = DestinationConfig {
             migration,
@@ -113,20 +187,28 @@ pub fn serve(
         };
         (Destination::new(clock.now(), config), None)
     } else {
-        let journal =
-            Journal::take_over(&options.run_directory, migration, Side::Destination, LOCK_PATIENCE).map_err(one)?;
+        let directory = &options.run_directory;
+        let journal = Journal::take_over(directory, migration, Side::Destination, LOCK_PATIENCE).map_err(one)?;
         let record = journal.as_ref().and_then(|journal| journal.last());
         let mut machine = Destination::recover(clock.now(), migration, record, boot, options.patience);
         machine.handle(clock.now(), Event::LinkUp);
         (machine, journal)
     };
-    let details = journal.as_ref().map_or_else(Details::default, Journal::details);
-    let mut driver = Driver {
+    // Before the numbers of the tree are looked for: it takes one itself.
+    let guarded = options.guardian && matches!(first.message, Message::Hello { .. });
+    let guardian = guarded.then(|| Guardian::start(&options.run_directory, migration, Side::Destination));
+    let guardian = guardian.transpose().map_err(one)?;
+    let details = match &journal {
+        // The members' numbers count where they were written down.
+        Some(journal) => journal.details(),
+        None => Details::own(stream.peer(), 0, Vec::new()),
+    };
+    let driver = Driver {
         clock,
         options,
         observer,
         machine,
-        details: Details::own(stream.peer(), details.root, details.members),
+        details,
         stream: Some(stream),
         signals,
         queue: VecDeque::new(),
@@ -134,15 +216,16 @@ pub fn serve(
         build: Build::new(),
         receive_failed: false,
         root: 0,
-        guardian: None,
+        pages: 0,
+        guardian,
         broken: None,
+        heard: Vec::new(),
+        mute: false,
+        relocation: None,
         resumed,
         progress,
     };
-    driver.observe("received", name_of(&first.message));
-    driver.feed(Event::Received(first));
-    driver.run();
-    driver.conclude()
+    Ok((driver, first))
 }
 
 /// Settles what an earlier shepherd left, from its journal: discards what was not committed, resumes what was.
@@ -171,8 +254,12 @@ pub(crate) fn recover(journal: Journal, patience: Patience) -> Result<Outcome, V
         build: Build::new(),
         receive_failed: false,
         root: 0,
+        pages: 0,
         guardian: None,
         broken: None,
+        heard: Vec::new(),
+        mute: false,
+        relocation: None,
         resumed: &mut |_| {},
         progress: &mut |_| {},
     };
@@ -224,8 +311,15 @@ struct Driver<'a> {
     build: Build,
     receive_failed: bool,
     root: i32,
+    pages: u64,
     guardian: Option<Guardian>,
     broken: Option<String>,
+    /// The messages up to the offer.
+    heard: Vec<Packet>,
+    /// What is said now was said already.
+    mute: bool,
+    /// The tree must live elsewhere: its numbers.
+    relocation: Option<BTreeSet<i32>>,
     resumed: &'a mut dyn FnMut(i32),
     progress: OnProgress<'a>,
 }
@@ -248,8 +342,18 @@ impl Driver<'_> {
         self.settle_machine();
     }
 
+    fn feed_received(&mut self, packet: Packet) {
+        if matches!(packet.message, Message::Hello { .. } | Message::Offer { .. }) {
+            self.heard.push(packet.clone());
+        }
+        self.feed(Event::Received(packet));
+    }
+
     fn settle_machine(&mut self) {
         while let Some(packet) = self.machine.poll_message() {
+            if self.mute {
+                continue;
+            }
             let name = name_of(&packet.message);
             if let Some(stream) = &mut self.stream
                 && let Err(error) = stream.say(packet).and_then(|()| stream.flush())
@@ -286,7 +390,7 @@ impl Driver<'_> {
                 self.perform(action);
                 self.observe("after", deed);
                 self.tell();
-            } else if self.is_over() {
+            } else if self.is_over() || self.relocation.is_some() {
                 break;
             } else {
                 self.turn();
@@ -334,7 +438,7 @@ impl Driver<'_> {
             let result = match stream.next() {
                 Ok(Some(Arrival::Packet(packet))) => {
                     self.observe("received", name_of(&packet.message));
-                    self.feed(Event::Received(packet));
+                    self.feed_received(packet);
                     if !self.queue.is_empty() {
                         return;
                     }
@@ -368,11 +472,12 @@ impl Driver<'_> {
         let deed = action.deed();
         let result = match action {
             Action::WriteJournal(record) => self.note(record),
-            Action::Examine { requirements, .. } => return self.examine(&requirements),
+            Action::Examine { requirements, dry_run, .. } => return self.examine(&requirements, dry_run),
             // The loop takes in whatever comes.
             Action::Receive => Ok(()),
             Action::Build(totals) => {
                 let received = self.stream.as_ref().map(Stream::totals).unwrap_or_default();
+                self.pages = received.pages;
                 self.build.complete(totals, received)
             }
             Action::HoldStopped => self.hold(),
@@ -393,28 +498,43 @@ impl Driver<'_> {
         if self.journal.is_none() && !ends {
             self.journal = Some(Journal::create(directory, migration, Side::Destination)?);
         }
-        let begins = record.stage == Stage::Accepted;
         if let Some(journal) = &mut self.journal {
             journal.append(record, &self.details)?;
-        }
-        if begins && self.options.guardian {
-            self.guardian = Some(Guardian::start(directory, migration, Side::Destination)?);
         }
         Ok(())
     }
 
-    fn examine(&mut self, requirements: &[u8]) {
-        let refusals = match Requirements::decode(requirements) {
+    fn examine(&mut self, requirements: &[u8], dry_run: bool) {
+        let mut refusals = Vec::new();
+        match Requirements::decode(requirements) {
             Ok(requirements) => {
                 self.details.root = requirements.root;
-                requirements.examine()
+                refusals.extend(requirements.examine());
+                let taken = requirements.taken();
+                let can_move = self.options.setting == Setting::WhereItFits && !requirements.numbers.contains(&1);
+                if !can_move {
+                    refusals.extend(taken);
+                } else if refusals.is_empty() && !taken.is_empty() && !dry_run {
+                    self.relocation = Some(requirements.numbers);
+                    return;
+                }
             }
-            Err(refusal) => vec![refusal],
-        };
+            Err(refusal) => refusals.push(refusal),
+        }
         match &refusals[..] {
             [] => self.feed(Event::Accepted),
             refusals => self.feed(Event::Refused(refusals.iter().map(report::opaque).collect())),
         }
+    }
+
+    /// Hands the connection to a shepherd inside namespaces made for the tree.
+    fn move_inside(mut self, numbers: &BTreeSet<i32>) -> Result<Received, Vec<Refusal>> {
+        // Nothing is in the journal: there is nothing to guard here.
+        if let Some(guardian) = self.guardian.take() {
+            guardian.dismiss();
+        }
+        let Some(stream) = self.stream.take() else { return self.conclude() };
+        relocation::serve_inside(stream, &self.heard, numbers, self.options, self.resumed, self.progress)
     }
 
     fn hold(&mut self) -> Result<(), Refusal> {
@@ -440,7 +560,7 @@ impl Driver<'_> {
         let result = match self.build.take() {
             Some(restorer) => restorer.resume(),
             // Built and held by an earlier shepherd.
-            None => hold::wake(&self.details.members).map(|()| self.details.root),
+            None => hold::wake(&self.details).map(|()| self.details.root),
         };
         match result {
             Ok(root) => {
@@ -456,20 +576,21 @@ impl Driver<'_> {
 
     fn discard(&mut self) -> Result<(), Refusal> {
         self.receive_failed = true;
-        if self.build.discard() { Ok(()) } else { hold::kill(&self.details.members) }
+        if self.build.discard() { Ok(()) } else { hold::kill(&self.details) }
     }
 
     fn conclude(mut self) -> Result<Received, Vec<Refusal>> {
         let mut received = Received {
             pid: self.root,
             processes: self.details.members.len() as u64,
-            pages: self.stream.as_ref().map_or(0, |stream| stream.totals().pages),
+            pages: self.pages,
             ..Received::default()
         };
         if let Some(facts) = self.machine.peer().and_then(|peer| host::facts(&peer.capabilities)) {
             received.source = facts.name;
         }
-        let settled = self.machine.is_ended() || matches!(self.machine.outcome(), Some(Outcome::Moved));
+        let moved = matches!(self.machine.outcome(), Some(Outcome::Moved));
+        let settled = self.machine.is_ended() || self.journal.is_none() || moved;
         if let Some(guardian) = self.guardian.take().filter(|_| settled) {
             guardian.dismiss();
         }

@@ -1,5 +1,5 @@
 //! Held processes after the death of their engine: each is stopped by a SIGSTOP, found again by number and start time.
-use crate::journal::Member;
+use crate::journal::{Details, Member};
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::pidfd::PidFd;
 use godwit_linux::proc::stat;
@@ -18,8 +18,8 @@ fn open(member: &Member) -> Option<PidFd> {
 ///
 /// # Errors
 /// GW1002: the kernel does not let us.
-pub(crate) fn wake(members: &[Member]) -> Result<(), Refusal> {
-    for member in members.iter().filter(|member| !member.stopped) {
+pub(crate) fn wake(details: &Details) -> Result<(), Refusal> {
+    for member in details.members_here().iter().filter(|member| !member.stopped) {
         if let Some(handle) = open(member) {
             signal(&handle, member, SIGCONT)?;
         }
@@ -31,8 +31,9 @@ pub(crate) fn wake(members: &[Member]) -> Result<(), Refusal> {
 ///
 /// # Errors
 /// GW1002: the kernel does not let us; GW1003: one does not end.
-pub(crate) fn kill(members: &[Member]) -> Result<(), Refusal> {
-    for member in members {
+pub(crate) fn kill(details: &Details) -> Result<(), Refusal> {
+    let members = details.members_here();
+    for member in &members {
         if let Some(handle) = open(member) {
             signal(&handle, member, SIGKILL)?;
         }

@@ -9,7 +9,7 @@ use godwit_handoff::{MigrationId, Record, Side, Stage};
 use godwit_image::codec;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::pidfd::PidFd;
-use godwit_linux::proc::stat;
+use godwit_linux::proc::{stat, status};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -44,6 +44,25 @@ fn start_time(pid: i32) -> Option<u64> {
     stat::read_process_wide(pid).ok().map(|stat| stat.start_time)
 }
 
+/// Names the PID namespace of a process (`self`, or a number).
+pub(crate) fn namespace_of(process: &str) -> Option<u64> {
+    fs::metadata(format!("/proc/{process}/ns/pid")).ok().map(|metadata| metadata.ino())
+}
+
+/// The number that a process has here, from the one that it has in its own PID namespace.
+pub(crate) fn locate(pid: i32, namespace: u64) -> Option<i32> {
+    if namespace_of("self") == Some(namespace) {
+        return Some(pid);
+    }
+    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let name = entry.file_name();
+        let number: i32 = name.to_str()?.parse().ok()?;
+        let inside = namespace_of(name.to_str()?) == Some(namespace);
+        let status = inside.then(|| status::read(number, number).ok()).flatten()?;
+        (status.namespace_pid.last() == Some(&pid)).then_some(number)
+    })
+}
+
 /// What a driver adds to a record.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Details {
@@ -51,6 +70,8 @@ pub(crate) struct Details {
     pub engine: i32,
     /// That engine's start time.
     pub engine_start: u64,
+    /// The PID namespace (its inode number) in which all numbers here count.
+    pub namespace: u64,
     /// The other side: the destination as the user gave it, or the source's address.
     pub peer: String,
     /// The root process.
@@ -63,12 +84,26 @@ impl Details {
     /// The notes of this process about a tree.
     pub(crate) fn own(peer: &str, root: i32, members: Vec<Member>) -> Details {
         let engine = std::process::id() as i32;
-        Details { engine, engine_start: start_time(engine).unwrap_or(0), peer: peer.to_owned(), root, members }
+        let namespace = namespace_of("self").unwrap_or(0);
+        Details {
+            engine,
+            engine_start: start_time(engine).unwrap_or(0),
+            namespace,
+            peer: peer.to_owned(),
+            root,
+            members,
+        }
     }
 
-    /// Whether the engine that wrote them lives.
-    pub(crate) fn engine_lives(&self) -> bool {
-        start_time(self.engine) == Some(self.engine_start)
+    /// The engine that wrote them, by its number here, if it lives.
+    pub(crate) fn living_engine(&self) -> Option<i32> {
+        locate(self.engine, self.namespace).filter(|engine| start_time(*engine) == Some(self.engine_start))
+    }
+
+    /// The members by their numbers here; those that are gone are left out.
+    pub(crate) fn members_here(&self) -> Vec<Member> {
+        let here = |member: &Member| Some(Member { pid: locate(member.pid, self.namespace)?, ..*member });
+        self.members.iter().filter_map(here).filter(Member::exists).collect()
     }
 }
 
@@ -137,9 +172,7 @@ impl Journal {
                 let path = path(directory, migration, side);
                 let last = File::open(&path).ok().and_then(|mut file| read(&mut file, &path).ok().flatten());
                 let details: Details = last.and_then(|record| codec::decode(&record.details).ok()).unwrap_or_default();
-                if let Ok(engine) = PidFd::open(details.engine)
-                    && details.engine_lives()
-                {
+                if let Some(engine) = details.living_engine().and_then(|engine| PidFd::open(engine).ok()) {
                     // It may have ended just now; then the lock is free.
                     let _ = engine.send_signal(SIGHUP);
                 }

@@ -10,6 +10,7 @@ mod host;
 mod journal;
 mod pump;
 mod recovery;
+mod relocation;
 mod report;
 mod requirement;
 mod shepherd;

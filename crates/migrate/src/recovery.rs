@@ -30,7 +30,7 @@ impl Pending {
             side: record.side,
             stage: record.stage,
             root: details.root,
-            engine: details.engine_lives().then_some(details.engine),
+            engine: details.living_engine(),
             peer: details.peer,
         }
     }

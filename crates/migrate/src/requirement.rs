@@ -68,14 +68,22 @@ impl Requirements {
                     .choice("raise kernel.pid_max at the destination"),
             );
         }
-        for &number in &self.numbers {
-            if Path::new(&format!("/proc/{number}")).exists() {
+        refusals
+    }
+
+    /// The numbers that belong to somebody else here.
+    pub(crate) fn taken(&self) -> Vec<Refusal> {
+        let taken = |number: &&i32| Path::new(&format!("/proc/{number}")).exists();
+        self.numbers
+            .iter()
+            .filter(taken)
+            .map(|&number| {
                 let name = std::fs::read_to_string(format!("/proc/{number}/comm")).unwrap_or_default();
                 let cause = format!("at the destination it belongs to {:?}", name.trim());
-                refusals.push(Refusal::new(Code::PID_IN_USE, Subject::Process(number), cause));
-            }
-        }
-        refusals
+                Refusal::new(Code::PID_IN_USE, Subject::Process(number), cause)
+                    .choice("allow a new PID namespace for the tree at the destination")
+            })
+            .collect()
     }
 }
 
@@ -106,7 +114,8 @@ mod tests {
         };
         assert_eq!(codes(Requirements { memory_bytes: u64::MAX, ..own() }), [Code::DESTINATION_LACKS]);
         let taken = std::process::id() as i32;
-        assert_eq!(codes(Requirements { numbers: [taken].into(), ..own() }), [Code::PID_IN_USE]);
+        let found = Requirements { numbers: [taken].into(), ..own() }.taken();
+        assert_eq!(found.iter().map(|refusal| refusal.code).collect::<Vec<_>>(), [Code::PID_IN_USE]);
         let mut foreign = own();
         foreign.host.extended_state_mask = u64::MAX;
         foreign.host.machine = "riscv64".to_owned();

@@ -1,8 +1,8 @@
 //! The shepherd: this binary once more, single-threaded, for one connection. What starts it, and what it becomes.
-use crate::destination::{self, Options, Received};
-use crate::guardian;
+use crate::destination::{self, Options, Received, Setting};
 use crate::report::{Observer, OnProgress, Progress};
 use crate::transport::{Lane, tcp};
+use crate::{guardian, relocation};
 use godwit_handoff::Patience;
 use godwit_image::{Code, Refusal, Subject, codec};
 use godwit_linux::descriptor::Placed;
@@ -21,9 +21,12 @@ const SHEPHERD: &str = "__godwit-shepherd";
 /// Longest notice.
 const NOTICE_BYTES_MAX: u32 = 16 << 20;
 
+/// One notice per so many bytes is enough to draw a bar.
+pub(crate) const NOTICE_EVERY: u64 = 16 << 20;
+
 /// What a shepherd tells its daemon, on its standard output.
 #[derive(Debug, Serialize, Deserialize)]
-enum Notice {
+pub(crate) enum Notice {
     Progress(u64, u64),
     Resumed(i32),
     Ended(Result<Received, Vec<Refusal>>),
@@ -44,6 +47,7 @@ pub fn receive(
     let mut command = Command::new("/proc/self/exe");
     command.arg0("godwit-shepherd").arg(SHEPHERD).arg(&options.run_directory);
     command.arg(if options.wait { "wait" } else { "leave" }).arg(if options.guardian { "guarded" } else { "alone" });
+    command.arg(if options.setting == Setting::Beside { "beside" } else { "fits" });
     command.args(&options.shepherd_arguments);
     command.stdin(OwnedFd::from(connection)).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let mut child = command.spawn().map_err(failed)?;
@@ -71,7 +75,8 @@ pub fn receive(
     })
 }
 
-fn read(notices: &mut impl Read) -> Option<Notice> {
+/// The next notice; `None` at the end.
+pub(crate) fn read(notices: &mut impl Read) -> Option<Notice> {
     let mut length = [0; 4];
     notices.read_exact(&mut length).ok()?;
     let length = u32::from_le_bytes(length);
@@ -83,13 +88,12 @@ fn read(notices: &mut impl Read) -> Option<Notice> {
     codec::decode(&bytes).ok()
 }
 
-fn tell(notice: &Notice) {
+pub(crate) fn tell(teller: &mut impl Write, notice: &Notice) {
     let Ok(bytes) = codec::encode(notice) else { return };
     let mut framed = (bytes.len() as u32).to_le_bytes().to_vec();
     framed.extend(bytes);
     // A daemon that has died hears nothing; the hand-off does not depend on it.
-    let mut stdout = io::stdout();
-    let _ = stdout.write_all(&framed).and_then(|()| stdout.flush());
+    let _ = teller.write_all(&framed).and_then(|()| teller.flush());
 }
 
 /// Returns at once unless this process was started as a shepherd or guardian; then it never returns. To be called first in the
@@ -100,30 +104,33 @@ pub fn entry(observer: impl FnOnce(&[OsString]) -> Option<Observer>) {
     let rest: Vec<OsString> = arguments.collect();
     let code = match first {
         Some(word) if word == SHEPHERD => shepherd(&rest, observer),
-        Some(word) if word == guardian::GUARDIAN => guard(&rest),
+        Some(word) if word == relocation::INSIDE => told(relocation::shepherd(&rest, observer)),
+        Some(word) if word == relocation::INIT => told(relocation::init(&rest)),
+        Some(word) if word == guardian::GUARDIAN => told(guardian::run(&rest)),
         _ => return,
     };
     std::process::exit(code);
 }
 
-fn guard(arguments: &[OsString]) -> i32 {
-    match guardian::run(arguments) {
+fn told(result: Result<(), Vec<Refusal>>) -> i32 {
+    match result {
         Ok(()) => 0,
         Err(refusals) => {
-            refusals.iter().for_each(|refusal| eprintln!("godwit guardian: {refusal}"));
+            refusals.iter().for_each(|refusal| eprintln!("godwit: {refusal}"));
             1
         }
     }
 }
 
 fn shepherd(arguments: &[OsString], observer: impl FnOnce(&[OsString]) -> Option<Observer>) -> i32 {
-    let [directory, wait, guarded, further @ ..] = arguments else { return 2 };
+    let [directory, wait, guarded, setting, further @ ..] = arguments else { return 2 };
     let options = Options {
         patience: Patience::default(),
         run_directory: PathBuf::from(directory),
         wait: wait == "wait",
         guardian: guarded == "guarded",
-        shepherd_arguments: Vec::new(),
+        shepherd_arguments: further.to_vec(),
+        setting: if setting == "beside" { Setting::Beside } else { Setting::WhereItFits },
     };
     let observer = observer(further);
     let result = take_standard_input().and_then(|socket| tcp::lane(TcpStream::from(socket)));
@@ -134,7 +141,7 @@ fn shepherd(arguments: &[OsString], observer: impl FnOnce(&[OsString]) -> Option
         }
     };
     let code = i32::from(result.is_err());
-    tell(&Notice::Ended(result));
+    tell(&mut io::stdout(), &Notice::Ended(result));
     code
 }
 
@@ -150,13 +157,18 @@ fn take_standard_input() -> io::Result<OwnedFd> {
 fn serve(lane: Lane, options: &Options, observer: Option<Observer>) -> Result<Received, Vec<Refusal>> {
     let mut last = 0;
     let mut progress = |progress: &Progress| {
-        // One notice per 16 MiB is enough to draw a bar.
-        if progress.bytes_done >= last + (16 << 20) {
+        if progress.bytes_done >= last + NOTICE_EVERY {
             last = progress.bytes_done;
-            tell(&Notice::Progress(progress.bytes_done, progress.bytes_total));
+            tell(&mut io::stdout(), &Notice::Progress(progress.bytes_done, progress.bytes_total));
         }
     };
-    destination::serve(lane, options, observer, &mut |root| tell(&Notice::Resumed(root)), &mut progress)
+    destination::serve(
+        lane,
+        options,
+        observer,
+        &mut |root| tell(&mut io::stdout(), &Notice::Resumed(root)),
+        &mut progress,
+    )
 }
 
 /// Takes part in one hand-off over this process's own standard input and output, as `ssh` gives them; see [`destination::serve`].

@@ -521,7 +521,7 @@ impl<'a> Driver<'a> {
                 Ok(())
             }
             // Frozen by an earlier engine: what it held goes on.
-            None => hold::wake(&self.details.members),
+            None => hold::wake(&self.details),
         }
     }
 
@@ -532,7 +532,7 @@ impl<'a> Driver<'a> {
                 frozen.kill();
                 Ok(())
             }
-            None => hold::kill(&self.details.members),
+            None => hold::kill(&self.details),
         }
     }
 

@@ -262,6 +262,11 @@ impl Stream {
         Stream { lane, incoming: Incoming::new(), outgoing: Vec::new(), gone: 0, held_back: false, sent: 0 }
     }
 
+    /// The lane alone: to be called between two frames, when everything has left.
+    pub(crate) fn into_lane(self) -> Lane {
+        self.lane
+    }
+
     pub(crate) fn peer(&self) -> &str {
         self.lane.peer()
     }

@@ -108,14 +108,16 @@ fn daemon(host: &Host, moment: &str) -> Child {
 }
 
 impl Rig {
-    fn new(moment: &str) -> Result<Rig, godwit_testbed::Error> {
+    fn new(moment: &str, crowded: bool) -> Result<Rig, godwit_testbed::Error> {
         let directory = std::env::temp_dir().join(format!("godwit-moving-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let pair = Pair::new(&Options { shared: vec![directory.clone()], ..Options::default() })?;
         let daemon = daemon(&pair.destination, moment);
-        // From here on, numbers that the destination does not use.
-        let script = "echo 5000 >/proc/sys/kernel/ns_last_pid";
-        pair.source.command("/bin/sh").args(["-c", script]).status()?;
+        if !crowded {
+            // From here on, numbers that the destination does not use.
+            let script = "echo 5000 >/proc/sys/kernel/ns_last_pid";
+            pair.source.command("/bin/sh").args(["-c", script]).status()?;
+        }
         Ok(Rig { pair, directory, daemon })
     }
 
@@ -136,12 +138,10 @@ impl Rig {
         command.stderr(Stdio::inherit()).output().unwrap()
     }
 
-    fn runs(&self, host: &Host, pid: u32) -> bool {
-        // Not a zombie, and the counting program, not another process of that number.
-        let script = format!(
-            "grep -q '^State:.[RSDT]' /proc/{pid}/status && tr '\\0' ' ' </proc/{pid}/cmdline | grep -q ' count '"
-        );
-        host.command("/bin/sh").args(["-c", &script]).stderr(Stdio::null()).status().unwrap().success()
+    /// Whether a counting program is there, whatever its number. (The dead have no command line.)
+    fn runs(&self, host: &Host) -> bool {
+        let script = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -q ' [c]ount '";
+        host.command("/bin/sh").args(["-c", script]).stderr(Stdio::null()).status().unwrap().success()
     }
 }
 
@@ -192,22 +192,26 @@ fn test(words: &[&str]) -> ExitCode {
             }
         }
     };
-    if let Err(error) = Rig::new("never") {
+    if let Err(error) = Rig::new("never", false) {
         println!("skipped: {error}");
         return ExitCode::SUCCESS;
     }
-    run("moves", &moves);
+    run("moves", &|name| moves(name, false));
+    run("moves to where its numbers are taken", &|name| moves(name, true));
     for moment in SOURCE_MOMENTS {
-        run(&format!("source dies {moment}"), &|_| killed(moment, "never"));
+        run(&format!("source dies {moment}"), &|_| killed(moment, "never", false));
     }
-    for moment in DESTINATION_MOMENTS {
-        run(&format!("destination dies {moment}"), &|_| killed("never", moment));
+    for crowded in [false, true] {
+        let where_to = if crowded { "own namespace, " } else { "" };
+        for moment in DESTINATION_MOMENTS {
+            run(&format!("{where_to}destination dies {moment}"), &|_| killed("never", moment, crowded));
+        }
     }
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn moves(name: &str) -> Result<(), String> {
-    let rig = Rig::new("never").map_err(|error| error.to_string())?;
+fn moves(name: &str, crowded: bool) -> Result<(), String> {
+    let rig = Rig::new("never", crowded).map_err(|error| error.to_string())?;
     let (pid, file) = rig.start(name);
     let output = rig.migrate(pid, "never");
     println!("{}", String::from_utf8_lossy(&output.stdout).trim());
@@ -215,7 +219,7 @@ fn moves(name: &str) -> Result<(), String> {
         return Err(format!("{output:?}"));
     }
     await_growth(&file)?;
-    if rig.runs(&rig.pair.source, pid) || !rig.runs(&rig.pair.destination, pid) {
+    if rig.runs(&rig.pair.source) || !rig.runs(&rig.pair.destination) {
         return Err("it runs in the wrong place".to_owned());
     }
     check_numbers(&file).map(drop)
@@ -240,13 +244,13 @@ const DESTINATION_MOMENTS: [&str; 22] = [
 ];
 
 /// One side is killed at a moment: the process must go on in exactly one place.
-fn killed(source: &str, destination: &str) -> Result<(), String> {
-    let rig = Rig::new(destination).map_err(|error| error.to_string())?;
+fn killed(source: &str, destination: &str, crowded: bool) -> Result<(), String> {
+    let rig = Rig::new(destination, crowded).map_err(|error| error.to_string())?;
     let (pid, file) = rig.start("numbers");
     let output = rig.migrate(pid, source);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    let here = || rig.runs(&rig.pair.source, pid);
-    let there = || rig.runs(&rig.pair.destination, pid);
+    let here = || rig.runs(&rig.pair.source);
+    let there = || rig.runs(&rig.pair.destination);
     let begin = Instant::now();
     while here() == there() {
         if begin.elapsed() > Duration::from_secs(20) {
