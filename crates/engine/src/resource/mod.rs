@@ -18,9 +18,10 @@ pub mod fifo;
 pub mod file_content;
 pub mod flock;
 pub mod memory_file;
+pub mod path_handle;
 pub mod pipe_content;
 pub mod pipe_end;
-pub mod path_handle;
+pub mod proc_file;
 pub mod record_locks;
 pub mod regular_file;
 pub mod sysfs;
@@ -30,6 +31,7 @@ pub mod unlinked_file;
 pub const KINDS: &[&dyn Kind] = &[
     &edge::Edge,
     &path_handle::PathHandle,
+    &proc_file::ProcFile,
     &sysfs::SysfsFile,
     &character_device::CharacterDevice,
     &directory::Directory,

@@ -6,6 +6,7 @@ use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::lock::{self, F_SETLK, Range};
 use godwit_linux::memory::{ForeignAddress, ForeignMemory};
 use godwit_linux::{Errno, filesystem};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 const SYS_FCNTL: u64 = 72;
@@ -57,7 +58,14 @@ impl Restorer {
             let cause = format!("somebody else has the lock here that it has: {error}");
             return Err(Refusal::new(Code::FILE_DIFFERS, subject(&lock), cause));
         }
-        self.deferred.push(lock);
+        let kept = match &lock {
+            DeferredLock::OfDescription { .. } => {
+                let file = file.ok_or_else(|| missing(ObjectId(0)))?;
+                Some(file.try_clone_to_owned().about(|| subject(&lock))?)
+            }
+            DeferredLock::OfProcess { .. } => None,
+        };
+        self.deferred.push((lock, kept));
         Ok(())
     }
 
@@ -71,9 +79,9 @@ impl Restorer {
     /// Takes the locks that were deferred.
     pub(super) fn take_deferred_locks(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
-        for lock in std::mem::take(&mut self.deferred) {
+        for (lock, file) in std::mem::take(&mut self.deferred) {
             loop {
-                match self.take(&lock)? {
+                match self.take(&lock, file.as_ref())? {
                     Ok(()) => break,
                     Err(error) if lock::is_conflict(error) && Instant::now() < deadline => std::thread::sleep(PAUSE),
                     Err(error) => {
@@ -86,10 +94,10 @@ impl Restorer {
         Ok(())
     }
 
-    fn take(&mut self, lock: &DeferredLock) -> Result<std::result::Result<(), Errno>> {
+    fn take(&mut self, lock: &DeferredLock, file: Option<&OwnedFd>) -> Result<std::result::Result<(), Errno>> {
         match lock {
             DeferredLock::OfDescription { object, whole, range } => {
-                let file = self.own(*object).ok_or_else(|| missing(*object))?;
+                let file = file.ok_or_else(|| missing(*object))?.as_fd();
                 Ok(if *whole { lock::lock_whole(file, range.exclusive) } else { lock::lock_range(file, *range) })
             }
             DeferredLock::OfProcess { thread, descriptor, range } => self.take_in_task(*thread, *descriptor, *range),

@@ -12,7 +12,7 @@ use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::arena::{self, Arena};
 use godwit_linux::pidfd::PidFd;
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 mod credentials;
 mod descriptors;
@@ -48,7 +48,8 @@ pub struct Restorer {
     fetched: BTreeMap<(ObjectId, ObjectId), i32>,
     sinks: BTreeMap<ObjectId, make::Sink>,
     created: make::Created,
-    deferred: Vec<DeferredLock>,
+    /// Locks to be taken last, and the description that is to have them, where it is not a process.
+    deferred: Vec<(DeferredLock, Option<OwnedFd>)>,
     /// Leaders and threads that exist, stopped.
     puppets: BTreeMap<Pid, Puppet>,
     fillers: BTreeMap<ObjectId, fill::Filler>,
