@@ -1,16 +1,91 @@
-//! Options of stream sockets that the standard library has no words for: tcp(7), socket(7).
+//! Options and names of sockets that the standard library has no words for: socket(7), tcp(7), getsockname(2).
 #![allow(unsafe_code)]
 
 use crate::errno::{Result, check_int};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-fn set(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: &[u8]) -> Result<()> {
+/// Sets an option as raw bytes.
+///
+/// # Errors
+/// ENOPROTOOPT: this kind of socket has no such option; EPERM, EINVAL.
+pub fn set(socket: BorrowedFd<'_>, level: i32, option: i32, value: &[u8]) -> Result<()> {
     // SAFETY: pointer and length describe the live slice.
     check_int("setsockopt", unsafe {
         libc::setsockopt(socket.as_raw_fd(), level, option, value.as_ptr().cast(), value.len() as libc::socklen_t)
     })
     .map(drop)
+}
+
+/// An option as raw bytes, at most `bytes_max` of them.
+///
+/// # Errors
+/// ENOPROTOOPT: this kind of socket has no such option; ERANGE: it has more bytes.
+pub fn get(socket: BorrowedFd<'_>, level: i32, option: i32, bytes_max: usize) -> Result<Vec<u8>> {
+    let mut value = vec![0_u8; bytes_max];
+    let mut length = bytes_max as libc::socklen_t;
+    // SAFETY: pointer and length describe the live buffer; the kernel writes at most that.
+    check_int("getsockopt", unsafe {
+        libc::getsockopt(socket.as_raw_fd(), level, option, value.as_mut_ptr().cast(), &raw mut length)
+    })?;
+    value.truncate(length as usize);
+    Ok(value)
+}
+
+/// An option of level SOL_SOCKET that is one int.
+///
+/// # Errors
+/// As [`get`].
+pub fn number(socket: BorrowedFd<'_>, option: i32) -> Result<i32> {
+    let raw = get(socket, libc::SOL_SOCKET, option, 4)?;
+    Ok(raw.try_into().map_or(0, i32::from_ne_bytes))
+}
+
+/// Sets an option of level SOL_SOCKET that is one int.
+///
+/// # Errors
+/// As [`set`].
+pub fn set_option(socket: BorrowedFd<'_>, option: i32, value: i32) -> Result<()> {
+    set(socket, libc::SOL_SOCKET, option, &value.to_ne_bytes())
+}
+
+type NameCall = unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
+
+fn name(socket: BorrowedFd<'_>, what: &'static str, call: NameCall) -> Result<Vec<u8>> {
+    let mut raw = vec![0_u8; size_of::<libc::sockaddr_storage>()];
+    let mut length = raw.len() as libc::socklen_t;
+    // SAFETY: pointer and length describe the live buffer; both calls write at most that.
+    check_int(what, unsafe { call(socket.as_raw_fd(), raw.as_mut_ptr().cast(), &raw mut length) })?;
+    raw.truncate(length as usize);
+    Ok(raw)
+}
+
+/// Its own address: the raw sockaddr, family first.
+///
+/// # Errors
+/// ENOTSOCK.
+pub fn own_name(socket: BorrowedFd<'_>) -> Result<Vec<u8>> {
+    name(socket, "getsockname", libc::getsockname)
+}
+
+/// The address of its peer: the raw sockaddr, family first.
+///
+/// # Errors
+/// ENOTCONN: it has none.
+pub fn peer_name(socket: BorrowedFd<'_>) -> Result<Vec<u8>> {
+    name(socket, "getpeername", libc::getpeername)
+}
+
+/// The network namespace that a socket lives in.
+///
+/// # Errors
+/// EPERM without CAP_NET_ADMIN over that namespace.
+pub fn network(socket: BorrowedFd<'_>) -> Result<OwnedFd> {
+    const SIOCGSKNS: libc::c_ulong = 0x894c;
+    // SAFETY: no pointers.
+    let raw = check_int("ioctl(SIOCGSKNS)", unsafe { libc::ioctl(socket.as_raw_fd(), SIOCGSKNS, 0) })?;
+    // SAFETY: fresh descriptor, owned by nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
 fn set_number(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: u64) -> Result<()> {

@@ -17,6 +17,7 @@ pub mod edge;
 pub mod fifo;
 pub mod file_content;
 pub mod flock;
+pub mod inet_socket;
 pub mod memory_file;
 pub mod path_handle;
 pub mod pipe_content;
@@ -44,6 +45,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &pipe_content::PipeContent,
     &pipe_end::PipeEnd,
     &fifo::FifoEnd,
+    &inet_socket::InetSocket,
 ];
 
 /// When an object can be made.
