@@ -81,7 +81,7 @@ pub fn examine(root: i32, options: &Options) -> Result<Examination> {
             examination.findings.push(Finding::new(Subject::Process(pid), "zombie", Verdict::Carried));
             continue;
         }
-        tasks(pid, &mut examination)?;
+        tasks(pid, root, &mut examination)?;
         descriptors(pid, root, options, &survey, &mut examination)?;
         mappings(pid, &survey, &mut seen_files, &mut examination)?;
         for kind in KINDS {
@@ -95,7 +95,7 @@ pub fn examine(root: i32, options: &Options) -> Result<Examination> {
     Ok(examination)
 }
 
-fn tasks(pid: i32, examination: &mut Examination) -> Result<()> {
+fn tasks(pid: i32, root: i32, examination: &mut Examination) -> Result<()> {
     let threads = procfs::threads(pid).map_err(|error| malformed(Subject::Process(pid), error))?;
     examination.numbers.extend(threads.iter().copied());
     let status = match status::read(pid, pid) {
@@ -115,7 +115,7 @@ fn tasks(pid: i32, examination: &mut Examination) -> Result<()> {
             Refusal::new(Code::UNSUPPORTED, Subject::Process(pid), cause).choice("run godwit inside that namespace"),
         )
     } else {
-        Verdict::Carried
+        crate::namespaces::judge(pid, root).map_or_else(Verdict::Blocks, |()| Verdict::Carried)
     };
     let kind = if threads.len() > 1 { format!("process of {} threads", threads.len()) } else { "process".to_owned() };
     examination.findings.push(Finding::new(Subject::Process(pid), &kind, verdict));

@@ -15,7 +15,7 @@ pub fn facts() -> HostFacts {
         .map(|(_, flags)| flags.split_ascii_whitespace().collect())
         .unwrap_or_default();
     flags.sort_unstable();
-    let (monotonic_ns, boottime_ns, realtime_ns) = godwit_linux::clock::now();
+    let clocks = godwit_linux::clock::now();
     HostFacts {
         name: text("/proc/sys/kernel/hostname"),
         kernel: text("/proc/sys/kernel/osrelease"),
@@ -24,9 +24,10 @@ pub fn facts() -> HostFacts {
         processor_flags: flags.join(" "),
         extended_state_mask: godwit_linux::clock::extended_state_mask(),
         extended_state_bytes: godwit_linux::clock::extended_state_bytes(),
-        monotonic_ns,
-        boottime_ns,
-        realtime_ns,
+        monotonic_ns: clocks.monotonic,
+        monotonic_raw_ns: clocks.monotonic_raw,
+        boottime_ns: clocks.boottime,
+        realtime_ns: clocks.realtime,
         vdso: (0, 0),
         vdso_checksum: 0,
     }

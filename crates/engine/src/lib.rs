@@ -4,13 +4,15 @@
 
 pub mod capture;
 pub mod check;
+pub mod clock;
 pub mod failure;
 pub mod freeze;
 pub mod host;
 pub mod injector;
-pub mod look;
-pub mod pages;
 pub mod lineage;
+pub mod look;
+mod namespaces;
+pub mod pages;
 mod procfs;
 pub mod resource;
 pub mod restore;

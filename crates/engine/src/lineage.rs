@@ -117,7 +117,10 @@ impl Lineage {
             Some(_) => Ok(Birth::Errand(session)),
             None => match *self.stand_ins.entry(session).or_insert(parent.pid) {
                 under if under == parent.pid => Ok(Birth::StandIn(session)),
-                _ => Err(shape(member, &format!("processes of session {session}, whose leader has ended, have several parents"))),
+                _ => Err(shape(
+                    member,
+                    &format!("processes of session {session}, whose leader has ended, have several parents"),
+                )),
             },
         }
     }

@@ -1,4 +1,4 @@
-//! The three clocks that a moved process can see, and what the processor's extended state consists of.
+//! The clocks that a moved process can see, and what the processor's extended state consists of.
 #![allow(unsafe_code)]
 
 fn read(clock: libc::clockid_t) -> u64 {
@@ -8,9 +8,27 @@ fn read(clock: libc::clockid_t) -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// CLOCK_MONOTONIC, CLOCK_BOOTTIME, CLOCK_REALTIME in ns.
-pub fn now() -> (u64, u64, u64) {
-    (read(libc::CLOCK_MONOTONIC), read(libc::CLOCK_BOOTTIME), read(libc::CLOCK_REALTIME))
+/// What the clocks show at one moment, ns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reading {
+    /// CLOCK_MONOTONIC.
+    pub monotonic: u64,
+    /// CLOCK_MONOTONIC_RAW.
+    pub monotonic_raw: u64,
+    /// CLOCK_BOOTTIME.
+    pub boottime: u64,
+    /// CLOCK_REALTIME.
+    pub realtime: u64,
+}
+
+/// The clocks now, as this process's time namespace shows them.
+pub fn now() -> Reading {
+    Reading {
+        monotonic: read(libc::CLOCK_MONOTONIC),
+        monotonic_raw: read(libc::CLOCK_MONOTONIC_RAW),
+        boottime: read(libc::CLOCK_BOOTTIME),
+        realtime: read(libc::CLOCK_REALTIME),
+    }
 }
 
 /// XCR0: the components of the extended state that the kernel has enabled; 1 when the processor has no XSAVE.

@@ -33,5 +33,6 @@ pub mod seccomp;
 pub mod signal;
 pub mod socket;
 pub mod stub;
+pub mod time_namespace;
 
 pub use errno::{Errno, Gone};

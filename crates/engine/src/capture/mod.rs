@@ -277,6 +277,7 @@ pub fn capture(frozen: &mut FrozenTree, options: Options, host: HostFacts) -> Re
     let mut shape = task::Shape::new(frozen)?;
     let tables = files::tables(frozen, &mut capture, &mut tree)?;
     for process in &mut frozen.processes {
+        crate::namespaces::judge(process.pid, root)?;
         let captured = task::capture(process, &tables, &mut capture, &mut tree, &mut spaces, &mut shape)?;
         tree.tasks.push(captured);
     }

@@ -1,6 +1,7 @@
 //! One process and its threads: what /proc and ptrace tell, and what only the threads themselves can ask for.
 use super::files::Tables;
 use super::{Capture, SpacePages, credentials, space};
+use crate::clock;
 use crate::failure::{About, Result, malformed};
 use crate::freeze::{FrozenProcess, FrozenTree};
 use crate::injector::{Injector, Ran, restart};
@@ -92,6 +93,7 @@ struct ProcessQuestions {
     huge_pages: Step,
     write_execute: Step,
     merge: Step,
+    clocks: clock::Question,
 }
 
 impl ProcessQuestions {
@@ -125,7 +127,20 @@ impl ProcessQuestions {
             let (space, _) = program.space(32);
             program.call("rt_sigaction", number::RT_SIGACTION, [signal.into(), 0_u64.into(), space, 8_u64.into()]);
         }
-        ProcessQuestions { program, actions, timers, limits, subreaper, brk, dumpable, huge_pages, write_execute, merge }
+        let clocks = clock::Question::ask(&mut program);
+        ProcessQuestions {
+            program,
+            clocks,
+            actions,
+            timers,
+            limits,
+            subreaper,
+            brk,
+            dumpable,
+            huge_pages,
+            write_execute,
+            merge,
+        }
     }
 
     fn actions(&self, ran: &Ran) -> Vec<Action> {
@@ -234,7 +249,11 @@ impl Shape {
             for child in chunk {
                 let (space, place) = program.space(ptrace::SIGNAL_INFORMATION_BYTES);
                 let zero = Argument::Value(0);
-                program.try_call("waitid", number::WAITID, [P_PID.into(), (*child).into(), space, OPTIONS.into(), zero]);
+                program.try_call(
+                    "waitid",
+                    number::WAITID,
+                    [P_PID.into(), (*child).into(), space, OPTIONS.into(), zero],
+                );
                 places.push(place);
             }
             for ran in injector.run(&[(0, program)])? {
@@ -336,6 +355,9 @@ pub(super) fn capture(
     }
     for (index, (questions, ran)) in questions.iter().zip(&answers).enumerate() {
         threads.push(thread(&injector, index, questions, ran, tables)?);
+    }
+    if tree.tasks.is_empty() {
+        whole.clocks.answer(answer, &mut tree.host);
     }
     let actions = whole.actions(answer);
     let interval_timers = whole.timers(answer);

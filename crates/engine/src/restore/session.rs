@@ -1,6 +1,6 @@
 //! Sessions and process groups whose leaders are gone, and who adopts whom: processes that take a number for a while.
-use super::skeleton::{Newborn, unsupported};
 use super::Restorer;
+use super::skeleton::{Newborn, unsupported};
 use crate::failure::{About, Result, malformed};
 use crate::lineage::Birth;
 use godwit_image::task::{State, Task};
@@ -178,8 +178,8 @@ impl Restorer {
     /// Everybody has the parent of the image.
     pub(super) fn check_parents(&self) -> Result<()> {
         for task in self.tree.tasks.iter().skip(1) {
-            let now = stat::read_process_wide(task.pid.0)
-                .map_err(|error| malformed(Subject::Process(task.pid.0), error))?;
+            let now =
+                stat::read_process_wide(task.pid.0).map_err(|error| malformed(Subject::Process(task.pid.0), error))?;
             if now.parent != task.parent.0 {
                 let cause = format!("its parent became {} instead of {}", now.parent, task.parent);
                 return Err(Refusal::new(Code::RESTORE_FAILED, Subject::Process(task.pid.0), cause));

@@ -140,6 +140,7 @@ impl Restorer {
 
     fn create_root(&mut self, task: &Task) -> Result<()> {
         let pid = task.pid;
+        crate::clock::continue_in_children(&self.tree.host)?;
         let own = crate::procfs::own_stat()?;
         if task.session != pid && task.session.0 != own.session {
             if task.session.0 == 0 {
@@ -209,8 +210,9 @@ impl Restorer {
             flags & flag == 0 && tasks.iter().take_while(|other| other.pid != task.pid).any(shares)
         };
         let space = shares_elsewhere(CLONE_VM, &|other| task.space.is_some() && other.space == task.space);
-        let files =
-            shares_elsewhere(CLONE_FILES, &|other| other.threads.iter().any(|t| t.files.is_some() && t.files == first.files));
+        let files = shares_elsewhere(CLONE_FILES, &|other| {
+            other.threads.iter().any(|t| t.files.is_some() && t.files == first.files)
+        });
         let context = shares_elsewhere(CLONE_FS, &|other| {
             other.threads.iter().any(|t| t.filesystem.is_some() && t.filesystem == first.filesystem)
         });
@@ -255,7 +257,10 @@ impl Restorer {
         let now = godwit_linux::proc::stat::read_process_wide(task.pid.0)
             .map_err(|error| malformed(Subject::Process(task.pid.0), error))?;
         if now.session != task.session.0 {
-            return Err(unsupported(task.pid, format!("its session {} cannot be had: it is in {}", task.session, now.session)));
+            return Err(unsupported(
+                task.pid,
+                format!("its session {} cannot be had: it is in {}", task.session, now.session),
+            ));
         }
         Ok(())
     }
