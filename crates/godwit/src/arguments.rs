@@ -46,6 +46,8 @@ pub(crate) enum Command {
     },
     /// Show the main job on this machine: two hosts, a working pipeline, a move, the proof that nothing was lost.
     Demo(Demo),
+    /// Measure what moves cost on this machine, each beside its limit, measured in the same run.
+    Bench(Bench),
     /// Tell what this host can and cannot do, and what to change; exits with 1 when nothing would work here.
     Doctor,
     /// Tell more about an error code, or list them all.
@@ -160,6 +162,22 @@ pub(crate) struct Demo {
     /// How many lines the pipeline works through.
     #[arg(long, default_value_t = 6_000_000)]
     pub(crate) lines: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    /// Only cases whose names contain this; may be given several times. An unknown name lists all.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) only: Vec<String>,
+    /// How often each case is measured, after one time to warm up.
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 7)]
+    pub(crate) repetitions: usize,
+    /// Write the JSON object, which --json prints, to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
+    /// Write the tables to this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) markdown: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

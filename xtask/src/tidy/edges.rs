@@ -29,6 +29,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "godwit-linux",
             "godwit-deterministic",
             "godwit-testbed",
+            "godwit-bench",
         ],
     ),
     ("godwit-testbed", &["godwit-linux"]),

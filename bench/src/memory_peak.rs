@@ -1,0 +1,96 @@
+//! The most memory that each process of the engine ever had: VmHWM, looked at again and again while they run.
+//!
+//! It costs time, so it has a repetition of its own whose times do not count. Processes are ours as long as they execute
+//! our program file: a restored process stops being one when it gets its own.
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Time between two looks.
+const PERIOD: Duration = Duration::from_micros(500);
+
+/// Peaks in bytes, by the command's name (`migrate`, `receive`).
+pub type Peaks = BTreeMap<String, u64>;
+
+/// A thread that looks.
+#[derive(Debug)]
+pub struct Watch {
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Peaks>>,
+}
+
+impl Watch {
+    /// Begins to watch the hosts with these first processes for processes that execute `program`.
+    pub fn new(first_processes: [u32; 2], program: &Path) -> Watch {
+        let over = Arc::new(AtomicBool::new(false));
+        let (told, program) = (Arc::clone(&over), program.to_owned());
+        let thread = std::thread::spawn(move || {
+            let mut peaks = Peaks::new();
+            while !told.load(Ordering::Relaxed) {
+                for first in first_processes {
+                    look(first, &program, &mut peaks);
+                }
+                std::thread::sleep(PERIOD);
+            }
+            peaks
+        });
+        Watch { over, thread: Some(thread) }
+    }
+
+    /// Ends the watch.
+    pub fn peaks(mut self) -> Peaks {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+}
+
+fn look(first: u32, program: &Path, peaks: &mut Peaks) {
+    let root = PathBuf::from(format!("/proc/{first}/root/proc"));
+    for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+        let is_process = entry.file_name().to_string_lossy().parse::<u32>().is_ok_and(|pid| pid > 1);
+        if !is_process || std::fs::read_link(entry.path().join("exe")).ok().as_deref() != Some(program) {
+            continue;
+        }
+        // It may end between two looks: then there is nothing to read, and nothing to count.
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let name = command.split(|byte| *byte == 0).nth(1).map(|name| String::from_utf8_lossy(name).into_owned());
+        let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        if let (Some(name), Some(peak)) = (name, high_water(&status)) {
+            let known = peaks.entry(name).or_default();
+            *known = peak.max(*known);
+        }
+    }
+}
+
+/// VmHWM in bytes.
+fn high_water(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_ascii_whitespace().next()?.parse::<u64>().ok().map(|kibibytes| kibibytes << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_kernels_line() {
+        assert_eq!(high_water("Name:\tx\nVmHWM:\t    5120 kB\n"), Some(5120 << 10));
+        assert_eq!(high_water("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn sees_nothing_where_nothing_is() {
+        let mut peaks = Peaks::new();
+        look(std::process::id(), Path::new("/no/such/program"), &mut peaks);
+        assert!(peaks.is_empty());
+    }
+}

@@ -1,0 +1,37 @@
+//! `godwit bench`: what moves cost on this machine, each beside the limit that was measured in the same run.
+use crate::arguments::Bench;
+use crate::output::{CommandResult, Output, usage};
+use godwit_bench::{Error, Plan, table};
+use godwit_image::{Code, Refusal, Subject};
+use std::path::Path;
+use std::process::ExitCode;
+
+pub(crate) fn run(arguments: &Bench, output: &Output) -> CommandResult {
+    let godwit = std::env::current_exe().map_err(|error| failed("this program's file", &error))?;
+    let plan = Plan { only: arguments.only.clone(), repetitions: arguments.repetitions.max(1), godwit };
+    let report = godwit_bench::run(&plan, &mut |text| output.note(text)).map_err(|error| match error {
+        Error::UnknownCase { .. } => usage("--only", error.to_string()),
+        error => failed("the benches", &error),
+    })?;
+    let page = table::markdown(&report);
+    let value = report.to_json();
+    if let Some(path) = &arguments.markdown {
+        write(path, &page)?;
+    }
+    if let Some(path) = &arguments.report {
+        write(path, &format!("{value:#}\n"))?;
+    }
+    output.object(&value);
+    output.line(&page);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn failed(what: &str, cause: &impl std::fmt::Display) -> Vec<Refusal> {
+    vec![Refusal::new(Code::ENVIRONMENT, Subject::Object(what.to_owned()), cause.to_string())]
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Vec<Refusal>> {
+    std::fs::write(path, text).map_err(|error| {
+        vec![Refusal::new(Code::STORAGE, Subject::Path(path.display().to_string()), error.to_string())]
+    })
+}
