@@ -8,6 +8,7 @@ pub mod clock;
 pub mod clone;
 pub mod descriptor;
 pub mod errno;
+pub mod eventfd;
 pub mod features;
 pub mod file;
 pub mod filesystem;
@@ -31,8 +32,10 @@ pub mod readiness;
 pub mod scheduling;
 pub mod seccomp;
 pub mod signal;
+pub mod signalfd;
 pub mod socket;
 pub mod stub;
 pub mod time_namespace;
+pub mod timerfd;
 
 pub use errno::{Errno, Gone};

@@ -14,6 +14,7 @@ use std::os::fd::OwnedFd;
 pub mod character_device;
 pub mod directory;
 pub mod edge;
+pub mod eventfd;
 pub mod fifo;
 pub mod file_content;
 pub mod flock;
@@ -25,7 +26,9 @@ pub mod pipe_end;
 pub mod proc_file;
 pub mod record_locks;
 pub mod regular_file;
+pub mod signalfd;
 pub mod sysfs;
+pub mod timerfd;
 pub mod unlinked_file;
 
 /// Every kind of this build. One line each; the order decides who recognises a description first.
@@ -46,6 +49,9 @@ pub const KINDS: &[&dyn Kind] = &[
     &pipe_end::PipeEnd,
     &fifo::FifoEnd,
     &inet_socket::InetSocket,
+    &eventfd::EventCounter,
+    &signalfd::SignalDescriptor,
+    &timerfd::TimerDescriptor,
 ];
 
 /// When an object can be made.
