@@ -97,6 +97,7 @@ pub(crate) mod libc_signal {
 impl Drop for Stopped {
     fn drop(&mut self) {
         if self.held {
+            crate::interrupted::mend(self);
             // Nothing can be done about a failure here: the thread is dead, or the kernel lets it go when we end.
             let _ = ptrace::detach(self.tid, self.deferred_stop);
         }
@@ -292,6 +293,7 @@ impl FrozenTree {
     pub fn release(self) {
         for process in self.processes {
             for thread in process.threads {
+                crate::interrupted::mend(&thread);
                 // A thread that died meanwhile needs no release.
                 let _ = thread.release();
             }

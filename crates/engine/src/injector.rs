@@ -5,6 +5,7 @@
 //! its mapping) stop at system-call stops, which are no signals; programs end by waiting for us. See `linux::stub`.
 use crate::failure::{About, Result, malformed};
 use crate::freeze::{FrozenProcess, Stopped};
+use crate::interrupted::{self, restart};
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::arena::{self, Arena, Slot};
 use godwit_linux::memory::{ForeignAddress, ForeignMemory};
@@ -24,20 +25,6 @@ const MAP_SHARED: u64 = 1;
 const MFD_CLOEXEC: u64 = 1;
 /// How long a program may take before it counts as lost. Programs take microseconds.
 const PROGRAM_TIME_MAX: Duration = Duration::from_secs(2);
-
-/// How the kernel would restart an interrupted call; see arch/x86/kernel/signal.c.
-pub(crate) mod restart {
-    /// Restart unless a handler runs without SA_RESTART.
-    pub(crate) const ERESTARTSYS: i64 = -512;
-    /// Always restart.
-    pub(crate) const ERESTARTNOINTR: i64 = -513;
-    /// Restart only when no handler runs.
-    pub(crate) const ERESTARTNOHAND: i64 = -514;
-    /// Restart through restart_syscall(2) with the remaining time.
-    pub(crate) const ERESTART_RESTARTBLOCK: i64 = -516;
-    /// restart_syscall(2).
-    pub(crate) const SYS_RESTART_SYSCALL: u64 = 219;
-}
 
 /// A thread's state while its program runs.
 #[derive(Debug)]
@@ -70,6 +57,7 @@ fn healing(registers: &Registers, mask: u64) -> Healing {
                 next.rax = restart::SYS_RESTART_SYSCALL;
                 next.rip -= 2;
             }
+            _ if interrupted::gave_up(&next, || false) => interrupted::again(&mut next),
             _ => {}
         }
     }

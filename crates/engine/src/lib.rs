@@ -9,6 +9,7 @@ pub mod failure;
 pub mod freeze;
 pub mod host;
 pub mod injector;
+mod interrupted;
 pub mod lineage;
 pub mod look;
 mod namespaces;

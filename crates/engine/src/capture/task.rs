@@ -4,7 +4,8 @@ use super::{Capture, SpacePages, credentials, space};
 use crate::clock;
 use crate::failure::{About, Result, malformed};
 use crate::freeze::{FrozenProcess, FrozenTree};
-use crate::injector::{Injector, Ran, restart};
+use crate::injector::{Injector, Ran};
+use crate::interrupted::{self, restart};
 use crate::lineage::{Lineage, Member};
 use crate::look::{Look, Purpose};
 use crate::procfs;
@@ -516,30 +517,23 @@ fn thread(injector: &Injector<'_>, index: usize, questions: &Questions, ran: &Ra
     })
 }
 
-/// Sets the registers so that a new task continues an interrupted call: there the kernel has no restart block, and no
-/// signal is being handled. Returns a word for people.
-///
-/// A call that the freeze interrupted with EINTR (epoll_wait, recv with a time-out: not restarted by the kernel) is made
-/// again as well, unless a signal that the thread would take is pending: then the program sees the EINTR that it would
-/// have seen anyway.
+/// Sets the registers so that a new task continues an interrupted call; see `interrupted`. Returns a word for people.
 fn resume_point(registers: &mut ptrace::Registers, status: &status::Status, mask: u64) -> String {
-    const EINTR: i64 = -4;
     if (registers.orig_rax as i64) < 0 {
         return String::new();
     }
     let call = registers.orig_rax;
-    let deliverable = (status.pending | status.shared_pending) & !mask & !status.ignored != 0;
-    let again = match registers.rax as i64 {
-        restart::ERESTARTSYS | restart::ERESTARTNOINTR | restart::ERESTARTNOHAND | restart::ERESTART_RESTARTBLOCK => {
-            true
-        }
-        EINTR => !deliverable,
-        _ => false,
-    };
-    if again {
-        registers.rax = registers.orig_rax;
-        registers.rip -= 2;
+    let deliverable = interrupted::deliverable(status, mask);
+    if interrupted::gave_up(registers, || deliverable) {
+        interrupted::again(registers);
     }
-    registers.orig_rax = u64::MAX;
+    if registers.rax as i64 == restart::ERESTART_RESTARTBLOCK {
+        // A new task knows no remaining time.
+        if deliverable {
+            registers.rax = restart::EINTR as u64;
+        } else {
+            interrupted::again(registers);
+        }
+    }
     format!("in system call {call}")
 }

@@ -24,6 +24,7 @@ pub mod path_handle;
 pub mod pipe_content;
 pub mod pipe_end;
 pub mod proc_file;
+pub mod posix_timer;
 pub mod record_locks;
 pub mod regular_file;
 pub mod signalfd;
@@ -48,6 +49,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &pipe_content::PipeContent,
     &pipe_end::PipeEnd,
     &fifo::FifoEnd,
+    &posix_timer::PosixTimers,
     &inet_socket::InetSocket,
     &eventfd::EventCounter,
     &signalfd::SignalDescriptor,

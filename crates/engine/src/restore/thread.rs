@@ -3,8 +3,9 @@ use super::puppet::Puppet;
 use super::skeleton::clone_arguments;
 use super::{Restorer, credentials, missing};
 use crate::failure::{About, Result, malformed};
+use crate::resource::posix_timer;
 use godwit_image::credentials::Credentials;
-use godwit_image::signal::Action;
+use godwit_image::signal::{Action, Queued};
 use godwit_image::task::{State, Task, Thread};
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::clone::{self, Arguments};
@@ -317,7 +318,8 @@ impl Restorer {
             raw.copy_from_slice(information.get(..4).unwrap_or(&[0; 4]));
             i32::from_le_bytes(raw)
         };
-        for queued in &thread.pending {
+        let plain = |queued: &&Queued| !posix_timer::sends_again(&self.tree, task, &queued.information);
+        for queued in thread.pending.iter().filter(plain) {
             let information = program.data(&queued.information);
             program.call(
                 "rt_tgsigqueueinfo",
@@ -326,7 +328,7 @@ impl Restorer {
             );
         }
         if task.threads.iter().find(|thread| !thread.dead).map(|first| first.tid) == Some(thread.tid) {
-            for queued in &task.pending {
+            for queued in task.pending.iter().filter(plain) {
                 let information = program.data(&queued.information);
                 program.call(
                     "rt_sigqueueinfo",
@@ -339,9 +341,11 @@ impl Restorer {
 
     fn timers(program: &mut Program, task: &Task) {
         for (which, (value, interval)) in task.interval_timers.into_iter().enumerate() {
-            if value == 0 {
+            if value == 0 && interval == 0 {
                 continue;
             }
+            // The real timer does not run while its signal waits to be taken: it expires again at once, and waits too.
+            let value = value.max(1);
             let mut raw = Vec::with_capacity(32);
             for word in [interval / 1_000_000, interval % 1_000_000, value / 1_000_000, value % 1_000_000] {
                 raw.extend_from_slice(&word.to_le_bytes());
