@@ -89,6 +89,20 @@ impl PidFd {
     }
 }
 
+/// Opens a process or, with PIDFD_THREAD (O_EXCL) among the flags, a thread.
+///
+/// # Errors
+/// ESRCH: it has been waited for; EINVAL: not a leader, a flag that this kernel lacks, or a number below 1 (refused here).
+pub fn open_with_flags(number: i32, flags: u32) -> Result<OwnedFd> {
+    if number < 1 {
+        return Err(Errno { number: libc::EINVAL, call: "pidfd_open" });
+    }
+    // SAFETY: no pointers.
+    let raw = check("pidfd_open", unsafe { libc::syscall(libc::SYS_pidfd_open, number, flags) })?;
+    // SAFETY: the kernel just gave us this descriptor, nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(raw as i32) })
+}
+
 impl AsFd for PidFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()

@@ -21,6 +21,7 @@ pub mod flock;
 pub mod inet_socket;
 pub mod memory_file;
 pub mod path_handle;
+pub mod pidfd;
 pub mod pipe_content;
 pub mod pipe_end;
 pub mod proc_file;
@@ -54,6 +55,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &eventfd::EventCounter,
     &signalfd::SignalDescriptor,
     &timerfd::TimerDescriptor,
+    &pidfd::PidDescriptor,
 ];
 
 /// When an object can be made.
