@@ -168,7 +168,7 @@ fn mappings(
         Err(error) => return Err(malformed(Subject::Process(pid), error)),
     };
     for area in areas {
-        if area.inode == 0
+        if (area.inode == 0 && !area.name.starts_with(b"/"))
             || !seen.insert((
                 u64::from(area.device_major) << 32 | u64::from(area.device_minor),
                 area.inode,

@@ -3,6 +3,7 @@
 //! Threads are attached with SEIZE and stopped with INTERRUPT, again and again, until a pass over the tree finds no new
 //! thread or child. When this process dies, the kernel lets them run on: that is the roll-back.
 use crate::failure::{About, Result, refusal};
+use crate::leftover::Leftover;
 use crate::procfs;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::proc::{Error as ProcError, stat};
@@ -138,6 +139,8 @@ pub struct FrozenTree {
     pub processes: Vec<FrozenProcess>,
     /// Time from the first request to the last stop, ns.
     pub freeze_ns: u64,
+    /// What the tree leaves behind under names when it ends here; found by the capture.
+    pub leftovers: Vec<Leftover>,
 }
 
 /// The numbers of a running tree, root first, parents before children.
@@ -285,7 +288,7 @@ pub fn freeze(root: i32) -> Result<FrozenTree> {
     if processes.first().is_none_or(FrozenProcess::is_zombie) {
         return Err(Refusal::new(Code::NO_SUCH_PROCESS, Subject::Process(root), "it has ended"));
     }
-    Ok(FrozenTree { processes, freeze_ns: begin.elapsed().as_nanos() as u64 })
+    Ok(FrozenTree { processes, freeze_ns: begin.elapsed().as_nanos() as u64, leftovers: Vec::new() })
 }
 
 impl FrozenTree {
@@ -328,7 +331,7 @@ impl FrozenTree {
         Ok(())
     }
 
-    /// Ends every process of the tree: it lives elsewhere now.
+    /// Ends every process of the tree: it lives elsewhere now, and what it had under names as well.
     pub fn kill(self) {
         for process in &self.processes {
             if !process.is_zombie() {
@@ -342,6 +345,9 @@ impl FrozenTree {
         for thread in others.into_iter().chain(leaders) {
             await_end(thread.tid);
             thread.forget();
+        }
+        for leftover in self.leftovers {
+            leftover.remove();
         }
     }
 }

@@ -35,8 +35,7 @@ pub(crate) mod restart {
 /// nothing then: epoll_wait, epoll_pwait, epoll_pwait2, rt_sigtimedwait, semop, semtimedop, io_getevents, io_uring_enter;
 /// on sockets with SO_RCVTIMEO or SO_SNDTIMEO read, write, readv, writev, recvfrom, recvmsg, recvmmsg, sendto, sendmsg,
 /// sendmmsg, accept, accept4.
-const GIVE_UP: [u64; 20] =
-    [232, 281, 441, 128, 65, 220, 208, 426, 0, 1, 19, 20, 45, 47, 299, 44, 46, 307, 43, 288];
+const GIVE_UP: [u64; 20] = [232, 281, 441, 128, 65, 220, 208, 426, 0, 1, 19, 20, 45, 47, 299, 44, 46, 307, 43, 288];
 
 /// Whether a call gave up because of the stop alone. `deliverable`: a signal waits that the thread would take.
 pub(crate) fn gave_up(registers: &Registers, deliverable: impl FnOnce() -> bool) -> bool {

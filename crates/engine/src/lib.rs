@@ -10,6 +10,7 @@ pub mod freeze;
 pub mod host;
 pub mod injector;
 mod interrupted;
+pub mod leftover;
 pub mod lineage;
 pub mod look;
 mod namespaces;

@@ -31,6 +31,7 @@ pub mod ptrace;
 pub mod readiness;
 pub mod scheduling;
 pub mod seccomp;
+pub mod shared_memory;
 pub mod signal;
 pub mod signalfd;
 pub mod socket;

@@ -1,6 +1,7 @@
 //! Reading a frozen tree into an image: the graph under construction, and the order in which it is walked.
 use crate::failure::{About, Result};
 use crate::freeze::FrozenTree;
+use crate::leftover::Leftover;
 use crate::look::{Look, Survey};
 use crate::resource::{Captured, KINDS, record_locks};
 use godwit_image::host::HostFacts;
@@ -85,6 +86,7 @@ pub struct Capture {
     contents: Vec<Content>,
     /// Record locks found with the descriptors, by the process that is to set them.
     record_locks: Vec<(i32, record_locks::Lock)>,
+    leftovers: Vec<Leftover>,
 }
 
 impl Capture {
@@ -101,6 +103,7 @@ impl Capture {
             kept: Vec::new(),
             contents: Vec::new(),
             record_locks: Vec::new(),
+            leftovers: Vec::new(),
         }
     }
 
@@ -163,6 +166,11 @@ impl Capture {
     /// The record locks that a process is to set again.
     pub fn record_locks_of(&self, pid: i32) -> Vec<record_locks::Lock> {
         self.record_locks.iter().filter(|(owner, _)| *owner == pid).map(|(_, lock)| lock.clone()).collect()
+    }
+
+    /// Notes an object with a name of its own that is to go when the tree ends here.
+    pub fn leaves_with_the_tree(&mut self, leftover: Leftover) {
+        self.leftovers.push(leftover);
     }
 
     /// Registers the bulk bytes of an object.
@@ -281,6 +289,7 @@ pub fn capture(frozen: &mut FrozenTree, options: Options, host: HostFacts) -> Re
         let captured = task::capture(process, &tables, &mut capture, &mut tree, &mut spaces, &mut shape)?;
         tree.tasks.push(captured);
     }
+    frozen.leftovers = capture.leftovers;
     tree.objects = capture.objects;
     tree.objects.sort_by_key(|envelope| envelope.id);
     tree.validate().map_err(|cause| Refusal::new(Code::MALFORMED, Subject::Process(root), cause))?;

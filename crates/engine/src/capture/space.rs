@@ -81,7 +81,7 @@ fn area(tid: i32, details: &smaps::AreaFlags, capture: &mut Capture) -> Result<A
     }
     let backing = if KERNEL_AREAS.contains(&map.name.as_slice()) {
         Backing::Kernel
-    } else if map.inode == 0 {
+    } else if map.inode == 0 && !map.name.starts_with(b"/") {
         Backing::Anonymous
     } else {
         let writable = map.shared && (map.write || details.flags.contains(smaps::Flags::MAY_WRITE));

@@ -92,7 +92,10 @@ pub(crate) fn reopen(file: BorrowedFd<'_>, flags: u32, subject: impl FnOnce() ->
 }
 
 /// The pages of a file that hold data, as the file system tells.
-fn data_pages(file: BorrowedFd<'_>, subject: impl Fn() -> Subject) -> Result<PageSet> {
+///
+/// # Errors
+/// The file cannot be searched for holes.
+pub(super) fn data_pages(file: BorrowedFd<'_>, subject: impl Fn() -> Subject) -> Result<PageSet> {
     let mut pages = PageSet::new();
     let mut position = 0;
     while let Some((start, end)) = file::extent(file, position).about(&subject)? {

@@ -24,12 +24,14 @@ pub mod path_handle;
 pub mod pidfd;
 pub mod pipe_content;
 pub mod pipe_end;
-pub mod proc_file;
 pub mod posix_timer;
+pub mod proc_file;
 pub mod record_locks;
 pub mod regular_file;
 pub mod signalfd;
 pub mod sysfs;
+pub mod sysv_attachment;
+pub mod sysv_shm;
 pub mod timerfd;
 pub mod unlinked_file;
 
@@ -38,6 +40,8 @@ pub const KINDS: &[&dyn Kind] = &[
     &edge::Edge,
     &path_handle::PathHandle,
     &proc_file::ProcFile,
+    &sysv_attachment::SysvAttachment,
+    &sysv_shm::SysvShm,
     &sysfs::SysfsFile,
     &character_device::CharacterDevice,
     &directory::Directory,

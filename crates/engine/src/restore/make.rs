@@ -7,6 +7,7 @@ use godwit_image::tree::Tree;
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::file;
 use godwit_linux::program::Program;
+use godwit_linux::shared_memory::Attachment;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -74,6 +75,16 @@ impl<'a> Make<'a> {
         self.created.paths.push(path.into());
     }
 
+    /// Notes a System V shared memory segment that was made: gone again if the restore fails.
+    pub fn created_segment(&mut self, id: i32) {
+        self.created.segments.push(id);
+    }
+
+    /// Keeps a segment alive until the tasks have it.
+    pub fn keep_attached(&mut self, attachment: Attachment) {
+        self.created.attached.push(attachment);
+    }
+
     /// A copy of one of the restorer's own descriptors, for edges that are inherited.
     ///
     /// # Errors
@@ -120,21 +131,27 @@ pub(super) enum Sink {
     Nothing,
 }
 
-/// Paths that this restore made; removed on drop, the last one first.
+/// What this restore made under names; removed on drop, the last one first.
 #[derive(Debug, Default)]
 pub(super) struct Created {
     paths: Vec<PathBuf>,
+    segments: Vec<i32>,
+    /// Segments that were removed at the source live by these until tasks are attached.
+    attached: Vec<Attachment>,
 }
 
 impl Created {
     /// Takes over what another stage made.
     pub(super) fn extend(&mut self, mut later: Created) {
         self.paths.append(&mut later.paths);
+        self.segments.append(&mut later.segments);
+        self.attached.append(&mut later.attached);
     }
 
     /// They belong to the tree now.
     pub(super) fn keep(&mut self) {
         self.paths.clear();
+        self.segments.clear();
     }
 }
 
@@ -143,6 +160,10 @@ impl Drop for Created {
         for path in self.paths.iter().rev() {
             // A directory in which somebody else has made something by now stays.
             let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir(path));
+        }
+        for id in &self.segments {
+            // Removed already, where it was at the source.
+            let _ = godwit_linux::shared_memory::remove(*id);
         }
     }
 }
@@ -230,6 +251,11 @@ impl Bind<'_> {
     /// Whether the object was found at the destination with its contents: then nothing of it is to be changed.
     pub fn is_found(&self) -> bool {
         matches!(self.restorer.sinks.get(&self.object), Some(Sink::Same(..) | Sink::Nothing))
+    }
+
+    /// The tasks are attached to their segments: the restorer lets go of them.
+    pub fn detach_segments(&mut self) {
+        self.restorer.created.attached.clear();
     }
 
     /// How many descriptors another object was made of.

@@ -14,6 +14,7 @@ use godwit_linux::pidfd::PidFd;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+mod attach;
 mod credentials;
 mod descriptors;
 mod fill;

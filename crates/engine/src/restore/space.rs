@@ -186,7 +186,11 @@ impl Restorer {
         let stay: PageSet = kept.iter().map(|kept| kept.range).collect();
         let mut program = Program::new();
         let mut kernel_start = None;
+        self.attach(&mut program, space)?;
         for area in &space.areas {
+            if self.is_attachment(area) {
+                continue;
+            }
             if area.backing == Backing::Kernel {
                 kernel_start.get_or_insert(area.start);
                 continue;

@@ -1,0 +1,27 @@
+//! Objects with names of their own that outlive a tree: when the tree has moved, what it had is elsewhere, and the old one
+//! would only stand in the way of its return.
+use godwit_linux::proc::sysvipc;
+
+/// One object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Leftover {
+    /// A System V shared memory segment: identifier, and time of its last change (seconds since 1970).
+    Segment(i32, u64),
+}
+
+impl Leftover {
+    /// Removes it, if it is still what it was and nobody uses it. What remains harms nobody.
+    pub(crate) fn remove(self) {
+        match self {
+            Leftover::Segment(id, changed) => {
+                let segments = sysvipc::read().unwrap_or_default();
+                let same = |segment: &&sysvipc::Segment| {
+                    segment.id == id && segment.change_time == changed && segment.attached == 0
+                };
+                if segments.iter().any(|segment| same(&segment)) {
+                    let _ = godwit_linux::shared_memory::remove(id);
+                }
+            }
+        }
+    }
+}
