@@ -4,7 +4,7 @@ use crate::failure::{About, Result, malformed};
 use crate::freeze;
 use crate::look::{Look, Purpose, Survey};
 use crate::procfs;
-use crate::resource::{KINDS, flock};
+use crate::resource::{KINDS, flock, owner};
 use godwit_image::{Code, Refusal, Subject, Verdict};
 use godwit_linux::pidfd::PidFd;
 use godwit_linux::proc::{Error as ProcError, maps, stat, status};
@@ -125,7 +125,7 @@ fn tasks(pid: i32, root: i32, examination: &mut Examination) -> Result<()> {
 fn judge(look: &Look, survey: &Survey) -> (String, Verdict) {
     for kind in KINDS {
         if let Some(description) = kind.description().filter(|description| description.recognise(look)) {
-            let verdict = match flock::refuse(look) {
+            let verdict = match flock::refuse(look).or_else(|| owner::refuse(look, survey)) {
                 Some(refusal) => Verdict::Blocks(refusal),
                 None => description.examine(look, survey),
             };

@@ -132,6 +132,20 @@ pub fn owner(file: BorrowedFd<'_>) -> Result<(i32, i32, i32)> {
     }
 }
 
+/// Real and effective user that set the owner (F_GETOWNER_UIDS); 0, 0 where the kernel does not tell.
+///
+/// # Errors
+/// None for an open descriptor.
+pub fn owner_users(file: BorrowedFd<'_>) -> Result<(u32, u32)> {
+    let mut users = [0_u32; 2];
+    // SAFETY: F_GETOWNER_UIDS (17) writes two ints into the live array.
+    match check_int("fcntl(F_GETOWNER_UIDS)", unsafe { libc::fcntl(file.as_raw_fd(), 17, users.as_mut_ptr()) }) {
+        // EINVAL: a kernel without CONFIG_CHECKPOINT_RESTORE.
+        Err(error) if error.number != libc::EINVAL => Err(error),
+        _ => Ok((users[0], users[1])),
+    }
+}
+
 /// Sets what [`owner`] reads.
 ///
 /// # Errors

@@ -251,6 +251,7 @@ impl Capture {
             if let Some(description) = kind.description().filter(|description| description.recognise(look)) {
                 let captured = description.capture(look, self)?;
                 self.add(object, *kind, captured);
+                crate::resource::owner::capture(object, look, self)?;
                 return crate::resource::flock::capture(object, look, self);
             }
         }

@@ -20,6 +20,7 @@ pub mod file_content;
 pub mod flock;
 pub mod inet_socket;
 pub mod memory_file;
+pub mod owner;
 pub mod path_handle;
 pub mod pidfd;
 pub mod pipe_content;
@@ -60,6 +61,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &signalfd::SignalDescriptor,
     &timerfd::TimerDescriptor,
     &pidfd::PidDescriptor,
+    &owner::Owner,
 ];
 
 /// When an object can be made.

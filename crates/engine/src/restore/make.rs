@@ -273,6 +273,11 @@ impl Bind<'_> {
 
     /// Who holds the object: tables' first tasks and descriptor numbers.
     pub fn holders(&self) -> Vec<(Pid, i32)> {
+        self.holders_of(self.object)
+    }
+
+    /// Who holds another object.
+    pub fn holders_of(&self, id: ObjectId) -> Vec<(Pid, i32)> {
         let tree = &self.restorer.tree;
         let mut holders = Vec::new();
         for table in &tree.tables {
@@ -280,7 +285,7 @@ impl Bind<'_> {
             else {
                 continue;
             };
-            let of_table = table.slots.iter().filter(|slot| slot.description == self.object);
+            let of_table = table.slots.iter().filter(|slot| slot.description == id);
             holders.extend(of_table.map(|slot| (thread.tid, slot.descriptor)));
         }
         holders
