@@ -1,4 +1,4 @@
-/* workload: clocks_absolute; user: any; about: waits for points on CLOCK_MONOTONIC and CLOCK_BOOTTIME: sleeps, futexes, semaphores, conditions */
+/* workload: clocks_absolute; kind: clock; user: any; about: waits for points on CLOCK_MONOTONIC and CLOCK_BOOTTIME: sleeps, futexes, semaphores, conditions */
 #include "blocked.h"
 #include <linux/futex.h>
 #include <semaphore.h>

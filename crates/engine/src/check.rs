@@ -7,7 +7,7 @@ use crate::procfs;
 use crate::resource::{KINDS, flock, owner};
 use godwit_image::{Code, Refusal, Subject, Verdict};
 use godwit_linux::pidfd::PidFd;
-use godwit_linux::proc::{Error as ProcError, maps, stat, status};
+use godwit_linux::proc::{Error as ProcError, smaps, stat, status};
 use std::collections::BTreeSet;
 
 /// The verdict about one object.
@@ -162,12 +162,17 @@ fn mappings(
     seen: &mut BTreeSet<(u64, u64, Vec<u8>)>,
     examination: &mut Examination,
 ) -> Result<()> {
-    let areas = match maps::read(pid) {
+    let areas = match smaps::read(pid) {
         Ok(areas) => areas,
         Err(ProcError::Gone) => return Ok(()),
         Err(error) => return Err(malformed(Subject::Process(pid), error)),
     };
-    for area in areas {
+    for details in areas {
+        let area = &details.area;
+        if let Some(refusal) = crate::capture::space::refusal(pid, &details) {
+            examination.findings.push(Finding::new(refusal.subject.clone(), "mapping", Verdict::Blocks(refusal)));
+            continue;
+        }
         if (area.inode == 0 && !area.name.starts_with(b"/"))
             || !seen.insert((
                 u64::from(area.device_major) << 32 | u64::from(area.device_minor),

@@ -17,7 +17,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 mod credentials;
 mod files;
-mod space;
+pub(crate) mod space;
 mod task;
 
 /// What the user decided about edges of the tree.

@@ -46,39 +46,50 @@ pub(super) fn areas(tid: i32, capture: &mut Capture) -> Result<Vec<Area>> {
     Ok(areas)
 }
 
+/// Why an area cannot be carried exactly, as far as its flags and its name tell.
+pub(crate) fn refusal(tid: i32, details: &smaps::AreaFlags) -> Option<Refusal> {
+    let map = &details.area;
+    if KERNEL_AREAS.contains(&map.name.as_slice()) {
+        return None;
+    }
+    if let Some(refusal) = crate::resource::refused::mapping(tid, map.start, &map.name) {
+        return Some(refusal);
+    }
+    let subject = || Subject::Mapping(tid, map.start, String::from_utf8_lossy(&map.name).into_owned());
+    let unable = [
+        (smaps::Flags::USERFAULT_MISSING, "the program manages this memory itself with userfaultfd"),
+        (smaps::Flags::USERFAULT_WRITE_PROTECT, "the program manages this memory itself with userfaultfd"),
+        (smaps::Flags::USERFAULT_MINOR, "the program manages this memory itself with userfaultfd"),
+        (smaps::Flags::DEVICE_MEMORY, "it is mapped from a device"),
+        (smaps::Flags::PAGE_FRAMES, "it is mapped from a device"),
+        (smaps::Flags::MIXED, "it is mapped from a device"),
+        (smaps::Flags::SYNCHRONOUS_FAULT, "it is mapped synchronously from persistent memory (MAP_SYNC)"),
+        (smaps::Flags::SHADOW_STACK, "it is a shadow stack"),
+    ];
+    if let Some((_, what)) = unable.iter().find(|(flag, _)| details.flags.contains(*flag)) {
+        return Some(Refusal::new(Code::NOT_MIGRATABLE, subject(), *what));
+    }
+    if let Some(code) = details.unknown.first() {
+        let cause = format!("it has the flag {}, which this build does not know", String::from_utf8_lossy(code));
+        return Some(Refusal::new(Code::UNSUPPORTED, subject(), cause));
+    }
+    let keyed = details.protection_key.is_some_and(|key| key != 0);
+    keyed.then(|| Refusal::new(Code::UNSUPPORTED, subject(), "it has a protection key"))
+}
+
 fn area(tid: i32, details: &smaps::AreaFlags, capture: &mut Capture) -> Result<Area> {
     let map = &details.area;
     let name = String::from_utf8_lossy(&map.name).into_owned();
-    let subject = || Subject::Mapping(tid, map.start, name.clone());
     let mut flags = if map.shared { AreaFlags::SHARED } else { 0 };
     for (theirs, ours) in FLAGS {
         if details.flags.contains(*theirs) {
             flags |= ours;
         }
     }
-    for (flag, what) in [
-        (smaps::Flags::USERFAULT_MISSING, "the program manages this memory itself with userfaultfd"),
-        (smaps::Flags::USERFAULT_WRITE_PROTECT, "the program manages this memory itself with userfaultfd"),
-        (smaps::Flags::DEVICE_MEMORY, "it is mapped from a device"),
-        (smaps::Flags::PAGE_FRAMES, "it is mapped from a device"),
-        (smaps::Flags::MIXED, "it is mapped from a device"),
-        (smaps::Flags::SYNCHRONOUS_FAULT, "it is mapped synchronously from persistent memory (MAP_SYNC)"),
-        (smaps::Flags::USERFAULT_MINOR, "the program manages this memory itself with userfaultfd"),
-        (smaps::Flags::SHADOW_STACK, "it is a shadow stack"),
-    ] {
-        let kernel_area = KERNEL_AREAS.contains(&map.name.as_slice());
-        if details.flags.contains(flag) && !kernel_area {
-            return Err(Refusal::new(Code::NOT_MIGRATABLE, subject(), what));
-        }
-    }
-    if let Some(code) = details.unknown.first() {
-        let cause = format!("it has the flag {}, which this build does not know", String::from_utf8_lossy(code));
-        return Err(Refusal::new(Code::UNSUPPORTED, subject(), cause));
+    if let Some(refusal) = refusal(tid, details) {
+        return Err(refusal);
     }
     let protection_key = details.protection_key.unwrap_or(0);
-    if protection_key != 0 {
-        return Err(Refusal::new(Code::UNSUPPORTED, subject(), "it has a protection key"));
-    }
     let backing = if KERNEL_AREAS.contains(&map.name.as_slice()) {
         Backing::Kernel
     } else if map.inode == 0 && !map.name.starts_with(b"/") {

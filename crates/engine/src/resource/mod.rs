@@ -28,6 +28,7 @@ pub mod pipe_end;
 pub mod posix_timer;
 pub mod proc_file;
 pub mod record_locks;
+pub mod refused;
 pub mod regular_file;
 pub mod signalfd;
 pub mod sysfs;
@@ -40,6 +41,7 @@ pub mod unlinked_file;
 pub const KINDS: &[&dyn Kind] = &[
     &edge::Edge,
     &path_handle::PathHandle,
+    &refused::Refused,
     &proc_file::ProcFile,
     &sysv_attachment::SysvAttachment,
     &sysv_shm::SysvShm,
@@ -62,6 +64,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &timerfd::TimerDescriptor,
     &pidfd::PidDescriptor,
     &owner::Owner,
+    &refused::Other,
 ];
 
 /// When an object can be made.
