@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -104,7 +105,7 @@ impl Godwit {
         }
     }
 
-    fn call(&self, host: &Host, run: &Run, arguments: &[&str], stop_at: Option<&str>) -> Result<Call, Error> {
+    fn call(&self, host: &Host, run: &Run, arguments: &[&str], observe: Option<&str>) -> Result<Call, Error> {
         let name = arguments.first().copied().unwrap_or_default().to_owned();
         let open = |kind: &str| {
             let path = run.directory().join(format!("{name}-{}.{kind}", host.name()));
@@ -113,8 +114,8 @@ impl Godwit {
         };
         let ((stdout, out), (stderr, err)) = (open("out")?, open("err")?);
         let mut command = host.command(&self.program).args(arguments).stdin(Stdio::null()).stdout(out).stderr(err);
-        if let Some(moment) = stop_at {
-            command = command.env("GODWIT_STOP_AT", moment);
+        if let Some(observe) = observe {
+            command = command.arg("--observe").arg(observe);
         }
         Ok(Call { name, child: command.spawn()?, stdout, stderr })
     }
@@ -192,10 +193,10 @@ impl Godwit {
     }
 
     /// Starts a destination and waits until it listens.
-    fn receive(&self, host: &Host, run: &Run, stop_at: Option<&str>) -> Result<Call, String> {
+    fn receive(&self, host: &Host, run: &Run, observe: Option<&str>) -> Result<Call, String> {
         let address = format!("{}:{PORT}", host.address());
         let arguments = ["receive", "--listen", &address, "--once"];
-        let mut call = self.call(host, run, &arguments, stop_at).map_err(|error| error.to_string())?;
+        let mut call = self.call(host, run, &arguments, observe).map_err(|error| error.to_string())?;
         let deadline = Instant::now() + PATIENCE;
         while !listens(host) {
             let ended = call.child.try_wait().ok().flatten();
@@ -208,37 +209,40 @@ impl Godwit {
         Ok(call)
     }
 
-    /// Kills one side's engine when it comes to a moment; then the process has to run in exactly one place.
+    /// One side's engine dies at a moment; then the process has to run in exactly one place.
     fn kill_at(&self, pair: &Pair, run: &Run, side: Place, moment: &str) -> Moved {
-        let stop = |place: Place| (place == side).then_some(moment);
-        let mut receive = self.receive(&pair.destination, run, stop(Place::Destination))?;
+        let observe = format!("die:{moment}");
+        let die = |place: Place| (place == side).then_some(observe.as_str());
+        let mut receive = self.receive(&pair.destination, run, die(Place::Destination))?;
         let target = format!("tcp://{}:{PORT}", pair.destination.address());
         let pid = run.pid.to_string();
-        let migrate = self.call(&pair.source, run, &["migrate", &pid, &target], stop(Place::Source));
-        let migrate = migrate.map_err(|error| error.to_string())?;
-        let stopped = self.await_stopped(side.of(pair), moment)?;
-        stopped.send_signal(SIGKILL).map_err(|error| error.to_string())?;
+        let migrate = self.call(&pair.source, run, &["migrate", &pid, &target], die(Place::Source));
+        let ended = migrate.map_err(|error| error.to_string())?.end();
+        if side == Place::Source && matches!(&ended, Ok((status, _)) if status.signal() != Some(SIGKILL)) {
+            receive.kill();
+            return Err(format!("the source did not come to \"{moment}\": {ended:?}"));
+        }
         // Either side's end tells the other; a killed one's guardian finishes what it left.
-        let _ = migrate.end();
         let place = self.settle(pair, run);
         receive.kill();
-        place
+        place.map_err(|said| format!("{said}; migrate: {ended:?}"))
     }
 
     fn cut_at(&self, pair: &mut Pair, run: &Run, moment: &str) -> Moved {
         let mut receive = self.receive(&pair.destination, run, None)?;
         let target = format!("tcp://{}:{PORT}", pair.destination.address());
-        let migrate = self.call(&pair.source, run, &["migrate", &run.pid.to_string(), &target], Some(moment));
+        let pause = format!("pause:{moment}");
+        let migrate = self.call(&pair.source, run, &["migrate", &run.pid.to_string(), &target], Some(&pause));
         let migrate = migrate.map_err(|error| error.to_string())?;
         let stopped = self.await_stopped(&pair.source, moment)?;
         pair.link.cut().map_err(|error| error.to_string())?;
         stopped.send_signal(SIGCONT).map_err(|error| error.to_string())?;
         thread::sleep(CUT);
         pair.link.heal().map_err(|error| error.to_string())?;
-        let _ = migrate.end();
+        let ended = migrate.end();
         let place = self.settle(pair, run);
         receive.kill();
-        place
+        place.map_err(|said| format!("{said}; migrate: {ended:?}"))
     }
 
     /// Waits until the process runs in exactly one place, helped by `godwit recover` on both sides if need be.

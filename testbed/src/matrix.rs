@@ -97,6 +97,7 @@ impl Cell {
             executable: Some(settings.executable.clone()),
             shared: settings.godwit.parent().map(PathBuf::from).into_iter().collect(),
             clocks: settings.clocks,
+            first_ids: Some([1000, 20000]),
         })?;
         let run = self.workload.start(&pair.source, self.user.clone())?;
         match run.await_ready(&pair.source, PATIENCE) {

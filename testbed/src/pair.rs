@@ -19,6 +19,8 @@ pub struct Options {
     /// Seconds that the clocks of source and destination are ahead of the machine's (behind, where negative: no further
     /// than the machine has been up); none: the machine's clocks.
     pub clocks: Option<[i64; 2]>,
+    /// From which process ids on source and destination count, so that a tree finds its own free; none: both from 2 on.
+    pub first_ids: Option<[u32; 2]>,
 }
 
 /// Two hosts with a link between them. Dropping it leaves nothing behind.
@@ -78,6 +80,10 @@ impl Pair {
         let source = make("source", 0)?;
         let destination = make("destination", 1)?;
         let link = Link::new(&source, &destination)?;
+        for (host, first) in [&source, &destination].into_iter().zip(options.first_ids.into_iter().flatten()) {
+            let script = format!("echo {} > /proc/sys/kernel/ns_last_pid", first.saturating_sub(1));
+            host.command("sh").arg("-c").arg(script).status()?;
+        }
         Ok(Self { source, destination, link, record })
     }
 

@@ -2,9 +2,8 @@
 //!
 //! # What is asked of `godwit`
 //! `checkpoint PID DIR [--leave-running]`, `restore DIR --detach` (says the root's id), `receive --listen ADDR --once`,
-//! `migrate PID tcp://ADDR`. For the paths with a fault: with `GODWIT_STOP_AT=MOMENT` in its environment, a process of
-//! godwit stops itself by SIGSTOP when it comes to that moment (as the drivers name them: `before freeze`,
-//! `after build`), so that a test can kill it or cut the link exactly there.
+//! `migrate PID tcp://ADDR`, `recover`. For the paths with a fault: `--observe die:MOMENT` kills the engine of that side at
+//! a moment of the hand-off, `--observe pause:MOMENT` stops it there until it gets SIGCONT.
 
 use std::fmt;
 
@@ -33,27 +32,25 @@ pub enum Path {
     LinkCutAt(&'static str),
 }
 
-/// What the source does, in this order.
-const SOURCE_MOMENTS: [&str; 8] = [
-    "before freeze",
-    "before capture",
-    "before send",
-    "before finish sending",
-    "before hold stopped",
-    "after hold stopped",
-    "before kill",
-    "after kill",
+/// What the source comes through, in this order, as its driver names it.
+#[rustfmt::skip]
+const SOURCE_MOMENTS: [&str; 24] = [
+    "sent Hello", "received HelloAnswer", "sent Offer", "received Accept",
+    "before note \"started\" in the journal", "after note \"started\" in the journal", "before freeze", "after freeze",
+    "before capture", "after capture", "before send", "after send", "sent AllSent", "received Ready", "before hold stopped",
+    "after hold stopped", "before note \"commit sent\" in the journal", "after note \"commit sent\" in the journal",
+    "sent Commit", "received Resumed", "after note \"committed\" in the journal", "after kill",
+    "before note \"done\" in the journal", "sent Goodbye",
 ];
 
-/// What the destination does, in this order.
-const DESTINATION_MOMENTS: [&str; 7] = [
-    "before examine",
-    "before receive",
-    "before build",
-    "before hold stopped",
-    "after hold stopped",
-    "before resume",
-    "after resume",
+/// What the destination comes through, in this order.
+#[rustfmt::skip]
+const DESTINATION_MOMENTS: [&str; 22] = [
+    "received Hello", "sent HelloAnswer", "received Offer", "after examine",
+    "before note \"accepted\" in the journal", "after note \"accepted\" in the journal", "sent Accept", "received AllSent",
+    "before build", "after build", "before hold stopped", "sent Ready", "after hold stopped", "received Commit",
+    "before note \"committed\" in the journal", "after note \"committed\" in the journal", "before resume", "sent Resumed",
+    "after resume", "before note \"resumed\" in the journal", "after note \"resumed\" in the journal", "received Goodbye",
 ];
 
 impl Path {

@@ -42,11 +42,9 @@ int main(int argc, char **argv)
 {
     begin(argc, argv);
     step = MUST(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
-    char directory[64], *path;
-    snprintf(directory, sizeof directory, "/var/tmp/workload-%d-%d", getpid(), getuid());
-    mkdir(directory, 0700);
-    path = formatted("%s/socket", directory);
-    unlink(path);
+    char *path = scratch("s");
+    if (strlen(path) >= sizeof addresses[0].sun_path)
+        die("the name of the socket is too long: %s", path);
     int listeners[2], accepted[2];
     for (int i = 0; i < 2; i++) {
         addresses[i].sun_family = AF_UNIX;
@@ -106,6 +104,5 @@ int main(int argc, char **argv)
     EQUAL(stat(path, &status), 0, "stat of the socket's name");
     EQUAL(status.st_mode & S_IFMT, S_IFSOCK, "type of the socket's name");
     unlink(path);
-    rmdir(directory);
     return end();
 }
