@@ -50,7 +50,14 @@ impl Place {
     }
 }
 
-/// A refusal or failure, in words; the process ought to be at the source, unharmed.
+/// Where a process is after a path, and its id there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Landing {
+    pub(crate) place: Place,
+    pub(crate) pid: u32,
+}
+
+/// Or a refusal or failure, in words; then the process ought to be at the source, unharmed.
 type Moved = Result<Place, String>;
 
 /// The `godwit` binary.
@@ -80,7 +87,14 @@ impl Godwit {
     }
 
     /// Takes a workload along a path, from the source on.
-    pub(crate) fn take(&self, path: Path, pair: &mut Pair, run: &Run) -> Moved {
+    pub(crate) fn take(&self, path: Path, pair: &mut Pair, run: &Run) -> Result<Landing, String> {
+        if path == Path::NumbersInUse {
+            return self.migrate_among_equals(pair, run);
+        }
+        self.take_with_its_id(path, pair, run).map(|place| Landing { place, pid: run.pid })
+    }
+
+    fn take_with_its_id(&self, path: Path, pair: &mut Pair, run: &Run) -> Moved {
         let directory = run.directory().join("checkpoint");
         match path {
             Path::Thaw => self.thaw(pair, run),
@@ -96,7 +110,7 @@ impl Godwit {
                 self.checkpoint(pair, run, &directory, false)?;
                 self.restore(&pair.destination, run, &directory).map(|()| Place::Destination)
             }
-            Path::Migrate => self.migrate(pair, run, 1),
+            Path::Migrate | Path::NumbersInUse => self.migrate(pair, run, 1),
             Path::ThereAndBack => self.migrate(pair, run, 2),
             Path::TenMoves => self.migrate(pair, run, 10),
             Path::DestinationKilledAt(moment) => self.kill_at(pair, run, Place::Destination, moment),
@@ -175,7 +189,7 @@ impl Godwit {
         let mut place = Place::Source;
         for number in 1..=moves {
             let (from, to) = (place.of(pair), place.other().of(pair));
-            let mut receive = self.receive(to, run, None)?;
+            let mut receive = self.receive(to, run, false, None)?;
             let target = format!("tcp://{}:{PORT}", to.address());
             let moved = self.done(from, run, &["migrate", &run.pid.to_string(), &target]);
             if let Err(said) = moved {
@@ -192,11 +206,40 @@ impl Godwit {
         Ok(place)
     }
 
+    /// Another process has the root's id at the destination; the tree has to get another number there, as seen from outside.
+    fn migrate_among_equals(&self, pair: &Pair, run: &Run) -> Result<Landing, String> {
+        let text = |error: Error| error.to_string();
+        let mut receive = self.receive(&pair.destination, run, false, None)?;
+        // The starter of the detached program takes a number, its thread one, the program the next.
+        let script = format!("echo {} > /proc/sys/kernel/ns_last_pid", run.pid.saturating_sub(3));
+        pair.destination.command("sh").arg("-c").arg(script).status().map_err(text)?;
+        let equal = pair.destination.command("sleep").arg("600").detach().map_err(text)?;
+        if equal != run.pid {
+            receive.kill();
+            return Err(format!("no process of the number {} could be had, but {equal}", run.pid));
+        }
+        let target = format!("tcp://{}:{PORT}", pair.destination.address());
+        let moved = self.done(&pair.source, run, &["migrate", &run.pid.to_string(), &target, "--json"]);
+        let said = moved.inspect_err(|_| receive.kill())?;
+        let number = said.split_once("\"destination_pid\":").map(|(_, rest)| rest.trim_start());
+        let digits = number.and_then(|rest| rest.split(|letter: char| !letter.is_ascii_digit()).next());
+        let pid = digits.and_then(|digits| digits.parse().ok()).ok_or(format!("no destination_pid in {said}"))?;
+        if pid == equal || alive(&pair.source, run.pid) || !alive(&pair.destination, pid) {
+            return Err(format!("the process is not where it was moved to: {said}"));
+        }
+        receive.forget();
+        Ok(Landing { place: Place::Destination, pid })
+    }
+
     /// Starts a destination and waits until it listens.
-    fn receive(&self, host: &Host, run: &Run, observe: Option<&str>) -> Result<Call, String> {
+    fn receive(&self, host: &Host, run: &Run, faults: bool, observe: Option<&str>) -> Result<Call, String> {
         let address = format!("{}:{PORT}", host.address());
-        let arguments = ["receive", "--listen", &address, "--once"];
-        let mut call = self.call(host, run, &arguments, observe).map_err(|error| error.to_string())?;
+        // A side in doubt asks the other: after a fault somebody has to be there to answer.
+        let arguments: &[&str] = match faults {
+            false => &["receive", "--listen", &address, "--once"],
+            true => &["receive", "--listen", &address],
+        };
+        let mut call = self.call(host, run, arguments, observe).map_err(|error| error.to_string())?;
         let deadline = Instant::now() + PATIENCE;
         while !listens(host) {
             let ended = call.child.try_wait().ok().flatten();
@@ -213,7 +256,7 @@ impl Godwit {
     fn kill_at(&self, pair: &Pair, run: &Run, side: Place, moment: &str) -> Moved {
         let observe = format!("die:{moment}");
         let die = |place: Place| (place == side).then_some(observe.as_str());
-        let mut receive = self.receive(&pair.destination, run, die(Place::Destination))?;
+        let mut receive = self.receive(&pair.destination, run, true, die(Place::Destination))?;
         let target = format!("tcp://{}:{PORT}", pair.destination.address());
         let pid = run.pid.to_string();
         let migrate = self.call(&pair.source, run, &["migrate", &pid, &target], die(Place::Source));
@@ -229,7 +272,7 @@ impl Godwit {
     }
 
     fn cut_at(&self, pair: &mut Pair, run: &Run, moment: &str) -> Moved {
-        let mut receive = self.receive(&pair.destination, run, None)?;
+        let mut receive = self.receive(&pair.destination, run, true, None)?;
         let target = format!("tcp://{}:{PORT}", pair.destination.address());
         let pause = format!("pause:{moment}");
         let migrate = self.call(&pair.source, run, &["migrate", &run.pid.to_string(), &target], Some(&pause));
@@ -245,24 +288,32 @@ impl Godwit {
         place.map_err(|said| format!("{said}; migrate: {ended:?}"))
     }
 
-    /// Waits until the process runs in exactly one place, helped by `godwit recover` on both sides if need be.
+    /// Waits until the process runs in exactly one place and the other has nothing of it, helped by `godwit recover` on
+    /// both sides if need be. One look is no proof that it runs in both: a dying process looks as if it ran.
     fn settle(&self, pair: &Pair, run: &Run) -> Moved {
         let deadline = Instant::now() + PATIENCE;
+        let (mut twice, mut recovered) = (0, false);
         loop {
-            let places = [Place::Source, Place::Destination].map(|place| runs(place.of(pair), run.pid));
-            match places {
-                [true, false] if !alive(&pair.destination, run.pid) => return Ok(Place::Source),
-                [false, true] if !alive(&pair.source, run.pid) => return Ok(Place::Destination),
-                [true, true] => return Err("the process runs in both places".to_owned()),
-                _ if Instant::now() > deadline => return Err("the process runs in no place".to_owned()),
-                _ => {}
+            let states = [&pair.source, &pair.destination].map(|host| state(host, run.pid));
+            match states.map(|state| state.is_some_and(|state| !matches!(state, 'T' | 't' | 'Z' | 'X'))) {
+                [true, false] if states[1].is_none() => return Ok(Place::Source),
+                [false, true] if states[0].is_none() => return Ok(Place::Destination),
+                [true, true] => twice += 1,
+                _ => twice = 0,
             }
-            if self.has_command("recover") {
+            if twice == 10 {
+                return Err("the process runs in both places".to_owned());
+            }
+            if Instant::now() > deadline {
+                return Err(format!("states at source and destination: {states:?}"));
+            }
+            if !recovered && Instant::now() + PATIENCE / 2 > deadline {
+                recovered = true;
                 for host in [&pair.source, &pair.destination] {
                     let _ = self.done(host, run, &["recover"]);
                 }
             }
-            thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -342,11 +393,13 @@ fn host_word(address: Ipv4Addr) -> u32 {
     u32::from_ne_bytes(address.octets())
 }
 
-/// Whether a process runs: it is there, and neither stopped nor traced nor a zombie.
-fn runs(host: &Host, pid: u32) -> bool {
+/// The letter of a process's state; none where it is not there or a zombie.
+fn state(host: &Host, pid: u32) -> Option<char> {
+    if !alive(host, pid) {
+        return None;
+    }
     let stat = read_or_empty(FilePath::new(&format!("/proc/{}/root/proc/{pid}/stat", host.init_pid())));
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    state.is_some_and(|state| !matches!(state, 'T' | 't' | 'Z' | 'X'))
+    stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next())
 }
 
 /// The id, on this machine, of a process of a program in a host that is stopped by a signal.

@@ -109,10 +109,7 @@ impl Cell {
         let moved = godwit.take(self.path, &mut pair, &run);
         thread::sleep(WORK);
         match moved {
-            Ok(place) => {
-                let host = place.of(&pair);
-                Ok(outcome_of(&run.stop(host, PATIENCE)?))
-            }
+            Ok(landing) => Ok(outcome_of(&run.stop_as(landing.pid, landing.place.of(&pair), PATIENCE)?)),
             Err(refusal) => self.after_refusal(&pair, &run, &refusal),
         }
     }

@@ -24,6 +24,8 @@ pub enum Path {
     ThereAndBack,
     /// Ten migrations in a row, to and fro.
     TenMoves,
+    /// One migration to a host where the ids of the tree are in use: it lives in a PID namespace of its own there.
+    NumbersInUse,
     /// The destination's engine is killed at a moment of the hand-off.
     DestinationKilledAt(&'static str),
     /// The source's engine is killed at a moment of the hand-off.
@@ -55,7 +57,7 @@ const DESTINATION_MOMENTS: [&str; 22] = [
 
 impl Path {
     /// Those without a fault: each is for every workload.
-    pub const PLAIN: [Self; 7] = [
+    pub const PLAIN: [Self; 8] = [
         Self::Thaw,
         Self::CheckpointLeaveRunning,
         Self::RestoreInPlace,
@@ -63,6 +65,7 @@ impl Path {
         Self::Migrate,
         Self::ThereAndBack,
         Self::TenMoves,
+        Self::NumbersInUse,
     ];
 
     /// Those with a fault at each moment: many, so for few workloads.
@@ -85,6 +88,7 @@ impl Path {
             Self::Migrate => "migrate",
             Self::ThereAndBack => "there-and-back",
             Self::TenMoves => "ten-moves",
+            Self::NumbersInUse => "numbers-in-use",
             Self::DestinationKilledAt(_) => "destination-killed",
             Self::SourceKilledAt(_) => "source-killed",
             Self::LinkCutAt(_) => "link-cut",

@@ -195,19 +195,27 @@ impl Run {
     /// # Errors
     /// Where the host cannot be entered.
     pub fn stop(&self, host: &Host, patience: Duration) -> Result<Verdict, Error> {
-        if !alive(host, self.pid) {
+        self.stop_as(self.pid, host, patience)
+    }
+
+    /// The same for one whose first process has another id by now, as seen in the host where it runs.
+    ///
+    /// # Errors
+    /// Where the host cannot be entered.
+    pub fn stop_as(&self, pid: u32, host: &Host, patience: Duration) -> Result<Verdict, Error> {
+        if !alive(host, pid) {
             let verdict = Verdict::of(self.said().trim_start_matches("READY\n"));
-            return Ok(verdict.unwrap_or_else(|| Verdict::Silent(format!("process {} is not there", self.pid))));
+            return Ok(verdict.unwrap_or_else(|| Verdict::Silent(format!("process {} is not there", pid))));
         }
-        let kill = format!("kill -TERM {}", self.pid);
+        let kill = format!("kill -TERM {}", pid);
         host.command("sh").arg("-c").arg(kill).output()?;
         let deadline = Instant::now() + patience;
-        while alive(host, self.pid) && Instant::now() < deadline {
+        while alive(host, pid) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(2));
         }
         let said = self.said();
         let verdict = Verdict::of(said.trim_start_matches("READY\n"));
-        Ok(match (verdict, alive(host, self.pid)) {
+        Ok(match (verdict, alive(host, pid)) {
             (Some(Verdict::Pass), true) => Verdict::Silent("said PASS, but does not end".to_owned()),
             (Some(verdict), _) => verdict,
             (None, true) => Verdict::Silent(format!("no verdict after {} s", patience.as_secs())),

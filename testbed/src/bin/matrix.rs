@@ -13,7 +13,7 @@ const HELP: &str = "\
 matrix [--workload NAME,...] [--kind KIND,...] [--path PATH,...] [--user root|other] [--jobs N] [--godwit PROGRAM] [--same-clocks] [--verbose]
 
 Every workload, as root and as another user, along every path:
-  thaw checkpoint restore restore-elsewhere migrate there-and-back ten-moves
+  thaw checkpoint restore restore-elsewhere migrate there-and-back ten-moves numbers-in-use
 and, for some workloads, along every path with a fault:
   destination-killed source-killed link-cut
 The last line is `N passed, N failed, N skipped`; the exit code is 0 where nothing failed.";
