@@ -33,6 +33,7 @@ struct Saved {
     mask: u64,
     healing: Healing,
     sequence: RestartableSequence,
+    dispatch: Option<[u64; 4]>,
 }
 
 /// A process into which programs can be sent.
@@ -62,6 +63,26 @@ fn healing(registers: &Registers, mask: u64) -> Healing {
         }
     }
     Healing { registers: ptrace::words(&next), mask }
+}
+
+/// A thread's syscall user dispatch, when it is on. While it sends every call to a handler no program can run.
+fn dispatch(thread: &Stopped, memory: &ForeignMemory) -> Result<Option<[u64; 4]>> {
+    const BLOCK: u8 = 1;
+    // A kernel that cannot tell has none since 6.4, or had no way to carry it before.
+    let Ok(configuration) = ptrace::user_dispatch(thread.tid()) else { return Ok(None) };
+    let [mode, selector, ..] = configuration;
+    if mode == 0 {
+        return Ok(None);
+    }
+    let mut blocks = [0_u8];
+    if selector != 0 {
+        memory.read(ForeignAddress(selector), &mut blocks).about(|| thread.subject())?;
+    }
+    if selector == 0 || blocks[0] == BLOCK {
+        let cause = "it has its system calls sent to a handler of its own at this moment";
+        return Err(Refusal::new(Code::NOT_MIGRATABLE, thread.subject(), cause).choice("try again"));
+    }
+    Ok(Some(configuration))
 }
 
 /// Unused zero bytes at the end of an executable mapping, 16-aligned.
@@ -110,6 +131,7 @@ impl<'a> Injector<'a> {
                 mask,
                 healing: Healing::default(),
                 sequence: RestartableSequence::default(),
+                dispatch: None,
             });
         }
         let Some(first) = process.threads.first().map(Stopped::tid) else {
@@ -122,8 +144,9 @@ impl<'a> Injector<'a> {
             &memory,
             saved.iter_mut().map(|saved| &mut saved.registers).collect(),
         )?;
-        for (saved, sequence) in saved.iter_mut().zip(sequences) {
+        for ((saved, sequence), thread) in saved.iter_mut().zip(sequences).zip(&process.threads) {
             saved.sequence = sequence;
+            saved.dispatch = dispatch(thread, &memory)?;
             saved.healing = healing(&saved.registers, saved.mask);
         }
         let site = find_site(first, &memory)?;
@@ -205,6 +228,11 @@ impl<'a> Injector<'a> {
     /// A thread's registration of restartable sequences.
     pub fn sequence(&self, index: usize) -> RestartableSequence {
         self.saved.get(index).map_or_else(RestartableSequence::default, |saved| saved.sequence)
+    }
+
+    /// A thread's syscall user dispatch, when it is on.
+    pub fn dispatch(&self, index: usize) -> Option<[u64; 4]> {
+        self.saved.get(index).and_then(|saved| saved.dispatch)
     }
 
     /// The frozen process.

@@ -54,6 +54,11 @@ pub(crate) fn personality(tid: i32) -> Result<u32, Error> {
     Ok(u32::from_str_radix(text.trim(), 16).unwrap_or(0))
 }
 
+pub(crate) fn core_filter(tid: i32) -> Result<Option<u32>, Error> {
+    let text = std::fs::read_to_string(format!("/proc/{tid}/coredump_filter")).map_err(io)?;
+    Ok(u32::from_str_radix(text.trim(), 16).ok())
+}
+
 /// This process, as it sees itself.
 pub(crate) fn own_stat() -> crate::failure::Result<godwit_linux::proc::stat::Stat> {
     godwit_linux::proc::stat::read_process_wide(std::process::id() as i32)

@@ -25,6 +25,9 @@ pub struct AddressSpace {
     pub inherited: PageSet,
     /// Guard pages (MADV_GUARD_INSTALL).
     pub guards: PageSet,
+    /// /proc/PID/coredump_filter.
+    #[serde(default)]
+    pub core_filter: Option<u32>,
     /// Dumpable attribute (PR_GET_DUMPABLE).
     pub dumpable: u8,
     /// PR_GET_THP_DISABLE.

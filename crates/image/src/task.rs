@@ -107,6 +107,15 @@ pub struct Thread {
     pub io_priority: i32,
     /// PR_GET_TSC.
     pub timestamp_counter_mode: i32,
+    /// prctl(PR_MCE_KILL_GET): 0 late, 1 early, 2 default.
+    #[serde(default)]
+    pub machine_check: Option<i32>,
+    /// prctl(PR_GET_SPECULATION_CTRL) of store bypass, indirect branch, L1D flush.
+    #[serde(default)]
+    pub speculation: [i32; 3],
+    /// prctl(PR_SET_SYSCALL_USER_DISPATCH): mode, selector, offset, length.
+    #[serde(default)]
+    pub user_dispatch: Option<[u64; 4]>,
     /// The leader ended while other threads go on.
     pub dead: bool,
     /// Of a dead leader: how it ended, as a wait status.

@@ -18,6 +18,8 @@ const _: () = assert!(size_of::<Registers>() == REGISTER_WORDS * 8);
 /// Regset number of the extended state.
 const NT_X86_XSTATE: usize = 0x202;
 const PTRACE_GET_RSEQ_CONFIGURATION: libc::c_uint = 0x420f;
+const SET_USER_DISPATCH: libc::c_uint = 0x4210;
+const GET_USER_DISPATCH: libc::c_uint = 0x4211;
 
 /// Options for [`seize`].
 pub mod options {
@@ -188,6 +190,29 @@ pub fn restartable_sequence(tid: i32) -> Result<RestartableSequence> {
         (&raw mut configuration) as usize,
     )?;
     Ok(configuration)
+}
+
+/// Syscall user dispatch of a thread: mode (0 off, 1 on), address of the selector byte, first address and length of the
+/// code whose calls are never dispatched.
+///
+/// # Errors
+/// EIO: kernel without the request (before 6.4); ESRCH: dead or not stopped.
+pub fn user_dispatch(tid: i32) -> Result<[u64; 4]> {
+    // struct ptrace_sud_config: mode, selector, offset, len.
+    let mut configuration = [0_u64; 4];
+    let place = (&raw mut configuration) as usize;
+    request("ptrace(GET_SYSCALL_USER_DISPATCH_CONFIG)", GET_USER_DISPATCH, tid, size_of::<[u64; 4]>(), place)?;
+    let [mode, selector, offset, length] = configuration;
+    Ok([mode, selector, offset, length])
+}
+
+/// Sets what [`user_dispatch`] reads.
+///
+/// # Errors
+/// As there; EFAULT: the selector is not in user memory.
+pub fn set_user_dispatch(tid: i32, configuration: &[u64; 4]) -> Result<()> {
+    let place = std::ptr::from_ref(configuration) as usize;
+    request("ptrace(SET_SYSCALL_USER_DISPATCH_CONFIG)", SET_USER_DISPATCH, tid, size_of::<[u64; 4]>(), place).map(drop)
 }
 
 /// Bytes of the kernel's siginfo_t.

@@ -48,6 +48,26 @@ pub fn set(tid: i32, attributes: &Attributes) -> Result<()> {
     check("sched_setattr", unsafe { libc::syscall(libc::SYS_sched_setattr, tid, &raw const attributes, 0) }).map(drop)
 }
 
+/// Nice value, whatever the policy (sched_getattr(2) hides that of SCHED_IDLE).
+///
+/// # Errors
+/// ESRCH.
+pub fn nice(tid: i32) -> Result<i32> {
+    // The raw call returns 20 - nice, which is never negative.
+    // SAFETY: no pointers.
+    let raw = check("getpriority", unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_PROCESS, tid) })?;
+    Ok(20 - raw as i32)
+}
+
+/// Sets the nice value.
+///
+/// # Errors
+/// EACCES: lower without CAP_SYS_NICE; ESRCH.
+pub fn set_nice(tid: i32, nice: i32) -> Result<()> {
+    // SAFETY: no pointers.
+    check("setpriority", unsafe { libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, tid, nice) }).map(drop)
+}
+
 /// The affinity mask as bytes, CPU 0 in the lowest bit of the first.
 ///
 /// # Errors

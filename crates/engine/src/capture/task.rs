@@ -41,9 +41,14 @@ mod number {
     pub(super) const PR_GET_CHILD_SUBREAPER: u64 = 37;
     pub(super) const PR_GET_TID_ADDRESS: u64 = 40;
     pub(super) const PR_GET_THP_DISABLE: u64 = 42;
+    pub(super) const PR_MCE_KILL_GET: u64 = 34;
+    pub(super) const PR_GET_SPECULATION_CTRL: u64 = 52;
     pub(super) const PR_GET_MDWE: u64 = 66;
     pub(super) const PR_GET_MEMORY_MERGE: u64 = 68;
 }
+
+/// sched_getattr(2) does not tell its nice value.
+const SCHED_IDLE: u32 = 5;
 
 /// What one thread is asked by a program.
 struct Questions {
@@ -54,6 +59,8 @@ struct Questions {
     timestamp: usize,
     slack: Step,
     securebits: Step,
+    machine_check: Step,
+    speculation: [Step; 3],
 }
 
 impl Questions {
@@ -68,6 +75,8 @@ impl Questions {
         };
         let slack = prctl(number::PR_GET_TIMERSLACK, 0_u64.into());
         let securebits = prctl(number::PR_GET_SECUREBITS, 0_u64.into());
+        let machine_check = prctl(number::PR_MCE_KILL_GET, 0_u64.into());
+        let speculation = [0_u64, 1, 2].map(|which| prctl(number::PR_GET_SPECULATION_CTRL, which.into()));
         let mut ask = |option: u64| {
             let (space, offset) = program.space(8);
             program.try_call("prctl", number::PRCTL, [option.into(), space, 0_u64.into(), 0_u64.into(), 0_u64.into()]);
@@ -78,7 +87,7 @@ impl Questions {
         let timestamp = ask(number::PR_GET_TSC);
         let (space, stack) = program.space(24);
         program.call("sigaltstack", number::SIGALTSTACK, [0_u64.into(), space]);
-        Questions { program, tid_address, stack, death_signal, timestamp, slack, securebits }
+        Questions { program, tid_address, stack, death_signal, timestamp, slack, securebits, machine_check, speculation }
     }
 }
 
@@ -300,6 +309,9 @@ fn empty_thread() -> Thread {
         io_priority: 0,
         timestamp_counter_mode: 0,
         dead: false,
+        machine_check: None,
+        speculation: [0; 3],
+        user_dispatch: None,
         exit_status: 0,
         wait: None,
         note: String::new(),
@@ -411,6 +423,7 @@ pub(super) fn capture(
                 parent: if inherited.is_empty() { None } else { parent },
                 inherited,
                 guards,
+                core_filter: procfs::core_filter(first).map_err(|error| malformed(subject(), error))?,
                 dumpable: dumpable as u8,
                 huge_pages_disabled: huge_pages != 0,
                 deny_write_execute: write_execute as u32,
@@ -501,7 +514,7 @@ fn thread(injector: &Injector<'_>, index: usize, questions: &Questions, ran: &Ra
         scheduling: Scheduling {
             policy: attributes.policy,
             flags: attributes.flags,
-            nice: attributes.nice,
+            nice: if attributes.policy == SCHED_IDLE { scheduling::nice(tid).about(subject)? } else { attributes.nice },
             priority: attributes.priority,
             runtime: attributes.runtime,
             deadline: attributes.deadline,
@@ -511,6 +524,9 @@ fn thread(injector: &Injector<'_>, index: usize, questions: &Questions, ran: &Ra
         io_priority: scheduling::io_priority(tid).about(subject)?,
         timestamp_counter_mode: ran.word(questions.timestamp) as i32,
         dead: false,
+        machine_check: ran.result("prctl", questions.machine_check).ok().map(|value| value as i32),
+        speculation: questions.speculation.map(|step| ran.result("prctl", step).unwrap_or(0) as i32),
+        user_dispatch: injector.dispatch(index),
         exit_status: 0,
         wait: None,
         note,

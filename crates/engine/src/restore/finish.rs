@@ -12,6 +12,8 @@ use godwit_linux::{limits, ptrace, scheduling};
 
 const SYS_MUNMAP: u64 = 11;
 const RLIMIT_COUNT: usize = 16;
+/// sched_setattr(2) does not set its nice value.
+const SCHED_IDLE: u32 = 5;
 
 impl Restorer {
     pub(super) fn finish(&mut self) -> Result<()> {
@@ -133,6 +135,11 @@ impl Restorer {
             let path = format!("/proc/{pid}/oom_score_adj");
             std::fs::write(&path, task.out_of_memory_adjustment.to_string()).about(|| Subject::Path(path))?;
         }
+        let filter = task.space.and_then(|id| self.tree.space(id)).and_then(|space| space.core_filter);
+        if let Some(filter) = filter {
+            let path = format!("/proc/{}/coredump_filter", first_thread(task)?.tid);
+            std::fs::write(&path, format!("{filter:#x}")).about(|| Subject::Path(path))?;
+        }
         for thread in task.threads.iter().filter(|thread| !thread.dead) {
             set_scheduling(pid, thread)?;
         }
@@ -198,6 +205,9 @@ impl Restorer {
                 format!("this processor cannot hold its extended state: {error}"),
             )
         })?;
+        if let Some(dispatch) = &thread.user_dispatch {
+            ptrace::set_user_dispatch(tid, dispatch).about(subject)?;
+        }
         ptrace::set_registers(tid, &ptrace::from_words(&words)).about(subject)?;
         ptrace::set_signal_mask(tid, thread.signal_mask).about(subject)
     }
@@ -218,6 +228,9 @@ fn set_scheduling(pid: i32, thread: &Thread) -> Result<()> {
         attributes.deadline = wanted.deadline;
         attributes.period = wanted.period;
         scheduling::set(tid, &attributes).about(subject)?;
+    }
+    if wanted.policy == SCHED_IDLE && scheduling::nice(tid).about(subject)? != wanted.nice {
+        scheduling::set_nice(tid, wanted.nice).about(subject)?;
     }
     let affinity = scheduling::affinity(tid).about(subject)?;
     if affinity != thread.affinity && !thread.affinity.is_empty() {

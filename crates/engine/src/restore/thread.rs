@@ -38,6 +38,12 @@ const PR_SET_DUMPABLE: u64 = 4;
 const PR_SET_NAME: u64 = 15;
 const PR_SET_TSC: u64 = 26;
 const PR_SET_TIMERSLACK: u64 = 29;
+const PR_MCE_KILL: u64 = 33;
+const PR_MCE_KILL_DEFAULT: i32 = 2;
+const PR_SET_SPECULATION_CTRL: u64 = 53;
+const PR_SPEC_PRCTL: i32 = 1;
+/// PR_SPEC_DISABLE, _FORCE_DISABLE, _DISABLE_NOEXEC.
+const PR_SPEC_RESTRICTED: i32 = 4 | 8 | 16;
 const PR_SET_CHILD_SUBREAPER: u64 = 36;
 const PR_SET_THP_DISABLE: u64 = 41;
 const PR_SET_MDWE: u64 = 65;
@@ -260,6 +266,18 @@ impl Restorer {
         prctl(&mut program, PR_SET_TIMERSLACK, thread.timer_slack_ns.into());
         if thread.timestamp_counter_mode > PR_TSC_ENABLE {
             prctl(&mut program, PR_SET_TSC, thread.timestamp_counter_mode.into());
+        }
+        if let Some(policy) = thread.machine_check.filter(|policy| *policy != PR_MCE_KILL_DEFAULT) {
+            let arguments = [PR_MCE_KILL.into(), 1_u64.into(), policy.into(), zero.into(), zero.into()];
+            program.call("prctl(PR_MCE_KILL)", SYS_PRCTL, arguments);
+        }
+        for (which, value) in thread.speculation.into_iter().enumerate() {
+            // What is not restricted is what a new task has; a processor without the flaw has nothing to restrict.
+            if value & PR_SPEC_PRCTL != 0 && value & PR_SPEC_RESTRICTED != 0 {
+                let value = (value & !PR_SPEC_PRCTL) as u64;
+                let arguments = [PR_SET_SPECULATION_CTRL.into(), which.into(), value.into(), zero.into(), zero.into()];
+                program.try_call("prctl(PR_SET_SPECULATION_CTRL)", SYS_PRCTL, arguments);
+            }
         }
         let (address, length, signature, flags) = thread.restartable_sequence;
         if address != 0 {
