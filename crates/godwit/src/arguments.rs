@@ -96,7 +96,7 @@ pub(crate) struct Migrate {
     pub(crate) remote_program: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) edges: Edges,
-    /// For tests: `die:STEP` or `pause:STEP`.
+    /// For tests: `die:STEP`, `pause:STEP` or `list:PATH`.
     #[arg(long, hide = true)]
     pub(crate) observe: Option<String>,
 }
@@ -112,7 +112,7 @@ pub(crate) struct Receive {
     /// Speak over standard input and output (what ssh:// runs).
     #[arg(long, conflicts_with = "listen")]
     pub(crate) stdio: bool,
-    /// For tests: `die:STEP` or `pause:STEP`.
+    /// For tests: `die:STEP`, `pause:STEP` or `list:PATH`.
     #[arg(long, hide = true)]
     pub(crate) observe: Option<String>,
 }

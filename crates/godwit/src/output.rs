@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 /// Where and how to print.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Output {
     json: bool,
     quiet: bool,

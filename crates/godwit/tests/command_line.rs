@@ -49,7 +49,13 @@ fn pair(scratch: &Scratch) -> Option<Pair> {
     let options =
         Options { executable: Some(PathBuf::from(GODWIT)), shared: vec![scratch.0.clone()], ..Options::default() };
     match Pair::new(&options) {
-        Ok(pair) => Some(pair),
+        Ok(pair) => {
+            // Hosts count alike: let the source be the one that has already run something.
+            let advance = "echo 5000 > /proc/sys/kernel/ns_last_pid";
+            let status = pair.source.command("/bin/sh").args(["-c", advance]).status().expect("sh");
+            assert!(status.success(), "numbers cannot be advanced");
+            Some(pair)
+        }
         Err(godwit_testbed::Error::Refused(reason)) => {
             println!("skipped: {reason}");
             None
@@ -214,4 +220,159 @@ fn every_code_is_explained_and_nonsense_is_a_usage_error() {
     let gone = run(&["check", "--json", "4194304"]);
     assert_eq!(gone.status.code(), Some(1));
     assert_eq!(json(&gone)["refusals"][0]["code"], "GW1001");
+}
+
+/// `godwit receive` in a host, and the address that it listens on.
+struct Receiver {
+    child: std::process::Child,
+    address: String,
+}
+
+impl Receiver {
+    fn start(host: &Host, further: &[&str]) -> Receiver {
+        use std::io::{BufRead, BufReader};
+        let listen = format!("{}:0", host.address());
+        let command = host.command(GODWIT).args(["receive", "--listen", &listen]).args(further);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("godwit receive");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("its first line");
+        let address = line.trim().strip_prefix("listening on ").expect("it listens").to_owned();
+        Receiver { child, address }
+    }
+
+    fn destination(&self) -> String {
+        format!("tcp://{}", self.address)
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn migrate_there_and_back_ten_times() {
+    let scratch = Scratch::new("migrate");
+    let Some(pair) = pair(&scratch) else { return };
+    let pid = start_counter(&pair.source, &scratch);
+    scratch.await_count(5);
+    let receivers = [Receiver::start(&pair.source, &[]), Receiver::start(&pair.destination, &[])];
+    let hosts = [&pair.source, &pair.destination];
+    for round in 0..10 {
+        let (from, to) = (round % 2, (round + 1) % 2);
+        let target = receivers[to].destination();
+        let check = godwit(hosts[from], &["check", &pid.to_string(), "--to", &target]);
+        assert!(check.status.success(), "{check:?}");
+        let moved = godwit(hosts[from], &["migrate", "--json", &pid.to_string(), &target]);
+        assert!(moved.status.success(), "round {round}: {moved:?}");
+        let report = json(&moved);
+        assert_eq!(report["outcome"], "moved");
+        assert_eq!(report["destination_pid"], pid);
+        for name in ["preparation_ms", "down_ms", "post_ms", "total_ms"] {
+            assert!(report[name].as_f64().is_some_and(|time| time >= 0.0), "{report}");
+        }
+        assert!(
+            report["bytes_sent"].as_u64() > Some(4096)
+                && report["pages_total"].as_u64() >= report["pages_sent"].as_u64()
+        );
+        assert!(alive(hosts[to], pid) && !alive(hosts[from], pid), "it runs in exactly one place");
+        scratch.await_count(scratch.count() + 3);
+    }
+    assert_unbroken(&scratch);
+}
+
+#[test]
+fn a_number_in_use_at_the_destination_is_no_obstacle_or_refused_before_the_freeze() {
+    let scratch = Scratch::new("numbers");
+    let Some(pair) = pair(&scratch) else { return };
+    let pid = start_counter(&pair.source, &scratch);
+    scratch.await_count(5);
+    // The same number is taken there, by something else.
+    let taken = "import os,sys\nopen('/proc/sys/kernel/ns_last_pid','w').write(sys.argv[1])\nos.fork() or os.execvp('sleep',['sleep','1000'])";
+    let number = (pid - 1).to_string();
+    pair.destination.command("python3").args(["-c", taken, &number]).status().expect("python3");
+    assert!(alive(&pair.destination, pid), "the number is taken");
+    let receiver = Receiver::start(&pair.destination, &[]);
+    let moved = godwit(&pair.source, &["migrate", "--json", &pid.to_string(), &receiver.destination()]);
+    if moved.status.success() {
+        assert!(!alive(&pair.source, pid));
+    } else {
+        assert_eq!(json(&moved)["refusals"][0]["code"], "GW1202", "{moved:?}");
+        assert!(alive(&pair.source, pid));
+    }
+    scratch.await_count(scratch.count() + 5);
+    assert_unbroken(&scratch);
+}
+
+/// The names of all steps that one side goes through in a whole move, in order.
+fn steps(pair: &Pair, scratch: &Scratch, side: &str) -> Vec<String> {
+    let list = scratch.path("steps");
+    let observe = format!("list:{}", list.display());
+    let pid = start_counter(&pair.source, scratch).to_string();
+    scratch.await_count(3);
+    let moved = migrate_observed(pair, &pid, side, &observe);
+    assert!(moved.status.success(), "{moved:?}");
+    pair.destination.command("/bin/kill").args(["-9", &pid]).status().expect("kill");
+    let text = std::fs::read_to_string(&list).expect("the list of steps");
+    let mut names: Vec<String> = Vec::new();
+    for line in text.lines() {
+        if !names.iter().any(|name| name == line) {
+            names.push(line.to_owned());
+        }
+    }
+    names
+}
+
+fn migrate_observed(pair: &Pair, pid: &str, side: &str, observe: &str) -> Output {
+    let (at_source, at_destination): (&[&str], &[&str]) =
+        if side == "source" { (&["--observe", observe], &[]) } else { (&[], &["--observe", observe]) };
+    let receiver = Receiver::start(&pair.destination, at_destination);
+    let target = receiver.destination();
+    let mut arguments = vec!["migrate", "--json", pid, target.as_str()];
+    arguments.extend(at_source);
+    godwit(&pair.source, &arguments)
+}
+
+/// Kills one side at each step of the hand-off; the counter must go on in exactly one place, without a gap or a doubled number,
+/// at once or after `godwit recover`.
+fn die_at_each_step(side: &str) {
+    let scratch = Scratch::new(&format!("die-{side}"));
+    let Some(pair) = pair(&scratch) else { return };
+    let steps = steps(&pair, &scratch, side);
+    assert!(steps.len() > 10, "{steps:?}");
+    for step in steps {
+        let _ = std::fs::remove_file(scratch.path("count"));
+        let pid = start_counter(&pair.source, &scratch);
+        scratch.await_count(5);
+        let moved = migrate_observed(&pair, &pid.to_string(), side, &format!("die:{step}"));
+        // Guardians finish what the dead left; what they cannot is for recover.
+        let begin = Instant::now();
+        let before = scratch.count();
+        while scratch.count() < before + 5 && begin.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(50));
+            if begin.elapsed() > Duration::from_secs(5) {
+                godwit(&pair.destination, &["recover"]);
+                godwit(&pair.source, &["recover"]);
+            }
+        }
+        let places = usize::from(alive(&pair.source, pid)) + usize::from(alive(&pair.destination, pid));
+        println!("{side} died {step}: goes on after {:?} in {places} place", begin.elapsed());
+        assert_eq!(places, 1, "{side} died {step}: {moved:?}");
+        assert!(scratch.count() >= before + 5, "{side} died {step}: it does not go on: {moved:?}");
+        assert_unbroken(&scratch);
+        let host = if alive(&pair.source, pid) { &pair.source } else { &pair.destination };
+        host.command("/bin/kill").args(["-9", &pid.to_string()]).status().expect("kill");
+    }
+}
+
+#[test]
+fn the_source_may_die_at_any_step() {
+    die_at_each_step("source");
+}
+
+#[test]
+fn the_destination_may_die_at_any_step() {
+    die_at_each_step("destination");
 }

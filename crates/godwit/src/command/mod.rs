@@ -35,16 +35,24 @@ pub(crate) fn options(edges: &Edges) -> Result<Options, Vec<Refusal>> {
     Ok(options)
 }
 
-/// What tests do at a step of a hand-off: `die:STEP` kills this process there, `pause:STEP` stops it there for good.
+/// What tests do at a step of a hand-off: `die:STEP` kills this process there, `pause:STEP` stops it there for good, `list:PATH`
+/// appends the name of every step to a file.
 pub(crate) fn observer(text: Option<&str>) -> Option<Observer> {
+    use std::io::Write;
     let (deed, wanted) = text?.split_once(':')?;
     let (deed, wanted) = (deed.to_owned(), wanted.to_owned());
     Some(Box::new(move |step: &str| {
-        if step == wanted {
-            let own = std::process::id() as i32;
-            let signal = if deed == "die" { 9 } else { 19 };
+        let own = std::process::id() as i32;
+        match deed.as_str() {
+            "list" => {
+                let file = std::fs::File::options().append(true).create(true).open(&wanted);
+                // A list that cannot be written is empty, which its reader notices.
+                let _ = file.and_then(|mut file| writeln!(file, "{step}"));
+            }
             // A signal to ourselves cannot fail for want of rights; PID 1 is refused, and then nothing happens.
-            let _ = godwit_linux::signal::send_to_process(own, signal);
+            "die" if step == wanted => drop(godwit_linux::signal::send_to_process(own, 9)),
+            "pause" if step == wanted => drop(godwit_linux::signal::send_to_process(own, 19)),
+            _ => {}
         }
     }))
 }

@@ -60,11 +60,13 @@ fn serve(
     if once {
         return destination::receive(connection, &options, &mut |_| {}, &mut |_| {});
     }
-    let quiet = output.is_json();
+    let output = output.clone();
     std::thread::spawn(move || match destination::receive(connection, &options, &mut |_| {}, &mut |_| {}) {
-        Ok(received) if quiet => println!("{}", serde_json::to_value(&received).unwrap_or_default()),
-        Ok(received) => println!("{}", sentence(&received)),
-        Err(refusals) => refusals.iter().for_each(|refusal| eprintln!("godwit: {refusal}")),
+        Ok(received) => {
+            output.object(&serde_json::to_value(&received).unwrap_or_default());
+            output.line(&sentence(&received));
+        }
+        Err(refusals) => refusals.iter().for_each(|refusal| output.note(&format!("godwit: {refusal}"))),
     });
     Ok(Received { outcome: "accepted".to_owned(), ..Received::default() })
 }
