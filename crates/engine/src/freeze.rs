@@ -5,10 +5,12 @@
 use crate::failure::{About, Result, refusal};
 use crate::leftover::Leftover;
 use crate::procfs;
+use crate::vfork;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::proc::{Error as ProcError, stat};
 use godwit_linux::ptrace::{self, Event};
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// A thread that is attached and stopped. Not `Clone`: letting go consumes it.
 #[derive(Debug)]
@@ -45,10 +47,30 @@ impl Stopped {
     /// Waits for a stop by INTERRUPT, at birth, or at the end of a group stop; signals that come first are delivered
     /// (`deliver`) or kept for the end.
     pub(crate) fn wait_stop(&mut self, deliver: bool) -> Result<Event> {
+        match self.wait_stop_for(deliver, None)? {
+            Some(event) => Ok(event),
+            None => Err(Refusal::new(Code::KERNEL_CALL, self.subject(), "no stop was reported")),
+        }
+    }
+
+    /// The same for so long at most; `None` when it has not stopped by then.
+    pub(crate) fn wait_stop_for(&mut self, deliver: bool, patience: Option<Duration>) -> Result<Option<Event>> {
+        let begin = Instant::now();
         loop {
-            match ptrace::wait(self.tid).about(|| self.subject())? {
+            let event = match patience {
+                None => ptrace::wait(self.tid).about(|| self.subject())?,
+                Some(patience) => match ptrace::poll(self.tid).about(|| self.subject())? {
+                    Some(event) => event,
+                    None if begin.elapsed() > patience => return Ok(None),
+                    None => {
+                        std::thread::yield_now();
+                        continue;
+                    }
+                },
+            };
+            match event {
                 Event::Signal(signal) if deliver => ptrace::resume(self.tid, signal).about(|| self.subject())?,
-                Event::Signal(signal) if signal == libc_signal::TRAP => return Ok(Event::Signal(signal)),
+                Event::Signal(signal) if signal == libc_signal::TRAP => return Ok(Some(Event::Signal(signal))),
                 Event::Signal(signal) => {
                     self.deferred_stop = signal;
                     ptrace::resume(self.tid, 0).about(|| self.subject())?;
@@ -61,7 +83,7 @@ impl Stopped {
                         "it ended while it was being stopped",
                     ));
                 }
-                event => return Ok(event),
+                event => return Ok(Some(event)),
             }
         }
     }
@@ -213,6 +235,33 @@ fn seize(pid: i32, tid: i32) -> Result<bool> {
     }
 }
 
+/// Waits for the stop of a thread that was interrupted, and puts it among the known ones. Gives it back when it does not stop in
+/// time.
+fn keep_stopped(
+    mut thread: Stopped,
+    patience: Option<Duration>,
+    known: &mut BTreeMap<i32, BTreeMap<i32, Stopped>>,
+) -> Result<Option<Stopped>> {
+    match thread.wait_stop_for(true, patience) {
+        Ok(None) => return Ok(Some(thread)),
+        Ok(Some(Event::Stop(signal))) => {
+            if signal != libc_signal::TRAP {
+                thread.group_stop = signal;
+            }
+            known.entry(thread.pid).or_default().insert(thread.tid, thread);
+        }
+        Ok(Some(event)) => {
+            return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), format!("unexpected stop {event:?}")));
+        }
+        Err(refusal) if refusal.code == Code::PROCESS_VANISHED => thread.forget(),
+        Err(refusal) => return Err(refusal),
+    }
+    Ok(None)
+}
+
+/// How long a thread may take to stop before we ask why. Stops take microseconds.
+const STOP_PATIENCE: Duration = Duration::from_millis(3);
+
 /// Stops a tree.
 ///
 /// # Errors
@@ -240,23 +289,17 @@ pub fn freeze(root: i32) -> Result<FrozenTree> {
         if fresh.is_empty() {
             break;
         }
-        for mut thread in fresh {
-            match thread.wait_stop(true) {
-                Ok(Event::Stop(signal)) => {
-                    if signal != libc_signal::TRAP {
-                        thread.group_stop = signal;
-                    }
-                    known.entry(thread.pid).or_default().insert(thread.tid, thread);
-                }
-                Ok(event) => {
-                    return Err(Refusal::new(
-                        Code::KERNEL_CALL,
-                        thread.subject(),
-                        format!("unexpected stop {event:?}"),
-                    ));
-                }
-                Err(refusal) if refusal.code == Code::PROCESS_VANISHED => thread.forget(),
-                Err(refusal) => return Err(refusal),
+        let mut late = Vec::new();
+        for thread in fresh {
+            if let Some(thread) = keep_stopped(thread, Some(STOP_PATIENCE), &mut known)? {
+                late.push(thread);
+            }
+        }
+        for thread in late {
+            vfork::finish(&thread, &mut known)?;
+            if let Some(thread) = keep_stopped(thread, Some(vfork::PATIENCE), &mut known)? {
+                let cause = "it sleeps in the kernel and cannot be stopped";
+                return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), cause).choice("try again later"));
             }
         }
     }

@@ -20,3 +20,4 @@ pub mod resource;
 pub mod restore;
 mod sequence;
 mod tmpfs_file;
+mod vfork;

@@ -27,6 +27,10 @@ pub mod options {
     pub const SYSGOOD: i32 = libc::PTRACE_O_TRACESYSGOOD;
     /// Kill the tracee when the tracer ends: for skeletons only.
     pub const EXIT_KILL: i32 = libc::PTRACE_O_EXITKILL;
+    /// Report [`super::EXECUTED`] after a successful execve.
+    pub const TRACE_EXEC: i32 = libc::PTRACE_O_TRACEEXEC;
+    /// Report [`super::EXITING`] before the end.
+    pub const TRACE_EXIT: i32 = libc::PTRACE_O_TRACEEXIT;
     /// Seccomp filters do not apply while traced; needs CAP_SYS_ADMIN.
     pub const SUSPEND_SECCOMP: i32 = 1 << 21;
 }
@@ -47,6 +51,11 @@ fn request(name: &'static str, request: libc::c_uint, tid: i32, address: usize, 
 pub fn seize(tid: i32, options: i32) -> Result<()> {
     request("ptrace(SEIZE)", libc::PTRACE_SEIZE, tid, 0, options as usize).map(drop)
 }
+
+/// [`Event::Other`] after a successful execve.
+pub const EXECUTED: i32 = libc::PTRACE_EVENT_EXEC;
+/// [`Event::Other`] before the end of a thread.
+pub const EXITING: i32 = libc::PTRACE_EVENT_EXIT;
 
 /// Asks for a stop; [`wait`] tells when it is reached.
 ///
