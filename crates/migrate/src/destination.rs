@@ -462,7 +462,9 @@ impl Driver<'_> {
                 }
             }
             self.tell();
-            if !self.queue.is_empty() {
+            let is_due = self.machine.poll_timeout().is_some_and(|due| self.clock.now() >= due);
+            // However fast it comes, the other side must hear that we live.
+            if is_due || !self.queue.is_empty() {
                 return;
             }
         }
@@ -473,10 +475,9 @@ impl Driver<'_> {
         let result = match action {
             Action::WriteJournal(record) => self.note(record),
             Action::Examine { requirements, dry_run, .. } => return self.examine(&requirements, dry_run),
-            // The loop takes in whatever comes.
-            Action::Receive => Ok(()),
+            Action::Receive => self.receive(),
             Action::Build(totals) => {
-                let received = self.stream.as_ref().map(Stream::totals).unwrap_or_default();
+                let received = self.stream.as_mut().map(Stream::read_here).unwrap_or_default();
                 self.pages = received.pages;
                 self.build.complete(totals, received)
             }
@@ -502,6 +503,13 @@ impl Driver<'_> {
             journal.append(record, &self.details)?;
         }
         Ok(())
+    }
+
+    /// The loop takes in whatever comes; from now on that is much.
+    fn receive(&mut self) -> Result<(), Refusal> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let subject = || Subject::Object("intake".to_owned());
+        stream.read_ahead().map_err(|error| Refusal::new(Code::KERNEL_CALL, subject(), error.to_string()))
     }
 
     fn examine(&mut self, requirements: &[u8], dry_run: bool) {

@@ -1,10 +1,12 @@
 //! Frames over a lane, in both directions, without waiting: what a driver's loop reads and writes between two looks at the clock.
+use crate::intake::Intake;
 use crate::transport::Lane;
 use godwit_handoff::frame::{Frame, HEADER_LENGTH, Header, Run, Runs};
 use godwit_handoff::{Malformed, Packet, Totals};
 use godwit_image::ObjectId;
 use godwit_linux::memory::prefer_huge_pages;
 use godwit_linux::poll::Readiness;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -105,7 +107,7 @@ impl Cutter {
 
 /// The reading half.
 #[derive(Debug)]
-struct Incoming {
+pub(crate) struct Incoming {
     stage: Stage,
     /// Bytes of the current header, payload or piece that are there.
     filled: usize,
@@ -140,7 +142,7 @@ fn fill(reader: &mut File, buffer: &mut [u8], filled: &mut usize) -> Result<bool
 }
 
 impl Incoming {
-    fn new() -> Incoming {
+    pub(crate) fn new() -> Incoming {
         Incoming {
             stage: Stage::Header,
             filled: 0,
@@ -158,6 +160,30 @@ impl Incoming {
             hasher: crc32fast::Hasher::new(),
             totals: Totals::default(),
         }
+    }
+
+    /// State and pages that have come in completely.
+    pub(crate) fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// The next thing that has come in, if it is there.
+    pub(crate) fn next(&mut self, reader: &mut File) -> Result<Option<Arrival<'_>>, Broken> {
+        let Some(part) = self.advance(reader)? else { return Ok(None) };
+        Ok(Some(match part {
+            Part::Packet(packet) => Arrival::Packet(packet),
+            Part::State => Arrival::State(&self.payload),
+            Part::Zeros(owner) => Arrival::Zeros(owner, &self.ranges),
+            Part::Pages(owner) => {
+                let piece = std::mem::take(&mut self.piece);
+                Arrival::Pages(owner, &self.ranges, &self.body[..piece])
+            }
+        }))
+    }
+
+    /// The buffer of the pages that came last, for another one of the same length.
+    pub(crate) fn exchange(&mut self, buffer: Vec<u8>) -> Vec<u8> {
+        std::mem::replace(&mut self.body, buffer)
     }
 
     fn advance(&mut self, reader: &mut File) -> Result<Option<Part>, Broken> {
@@ -243,11 +269,20 @@ impl Incoming {
     }
 }
 
+/// Who reads.
+#[derive(Debug)]
+enum Reading {
+    Here(Incoming),
+    Thread(Intake),
+}
+
 /// A lane with its frames.
 #[derive(Debug)]
 pub(crate) struct Stream {
     lane: Lane,
-    incoming: Incoming,
+    reading: Reading,
+    /// What the thread had read when it was ended.
+    left: VecDeque<Result<Packet, Broken>>,
     /// Bytes that must leave, in order; the first `gone` of them have.
     outgoing: Vec<u8>,
     gone: usize,
@@ -259,7 +294,15 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) fn new(lane: Lane) -> Stream {
-        Stream { lane, incoming: Incoming::new(), outgoing: Vec::new(), gone: 0, held_back: false, sent: 0 }
+        Stream {
+            lane,
+            reading: Reading::Here(Incoming::new()),
+            left: VecDeque::new(),
+            outgoing: Vec::new(),
+            gone: 0,
+            held_back: false,
+            sent: 0,
+        }
     }
 
     /// The lane alone: to be called between two frames, when everything has left.
@@ -271,24 +314,45 @@ impl Stream {
         self.lane.peer()
     }
 
-    /// State and pages that have come in completely.
-    pub(crate) fn totals(&self) -> Totals {
-        self.incoming.totals
+    /// Has a thread read from now on; to be called between two frames.
+    ///
+    /// # Errors
+    /// No thread or descriptor is free: reading goes on here.
+    pub(crate) fn read_ahead(&mut self) -> io::Result<()> {
+        if let Reading::Here(incoming) = &mut self.reading {
+            let reader = self.lane.reader.try_clone()?;
+            let incoming = std::mem::replace(incoming, Incoming::new());
+            self.reading = Reading::Thread(Intake::start(incoming, reader)?);
+        }
+        Ok(())
+    }
+
+    /// Ends the thread of [`Stream::read_ahead`]: descriptors may change their numbers now. Returns the state and pages that have
+    /// come in completely.
+    pub(crate) fn read_here(&mut self) -> Totals {
+        let reading = std::mem::replace(&mut self.reading, Reading::Here(Incoming::new()));
+        let incoming = match reading {
+            Reading::Here(incoming) => incoming,
+            Reading::Thread(intake) => {
+                let (incoming, left) = intake.finish();
+                self.left.extend(left);
+                incoming
+            }
+        };
+        let totals = incoming.totals();
+        self.reading = Reading::Here(incoming);
+        totals
     }
 
     /// The next thing that has come in, if it is there.
     pub(crate) fn next(&mut self) -> Result<Option<Arrival<'_>>, Broken> {
-        let incoming = &mut self.incoming;
-        let Some(part) = incoming.advance(&mut self.lane.reader)? else { return Ok(None) };
-        Ok(Some(match part {
-            Part::Packet(packet) => Arrival::Packet(packet),
-            Part::State => Arrival::State(&incoming.payload),
-            Part::Zeros(owner) => Arrival::Zeros(owner, &incoming.ranges),
-            Part::Pages(owner) => {
-                let piece = std::mem::take(&mut incoming.piece);
-                Arrival::Pages(owner, &incoming.ranges, &incoming.body[..piece])
-            }
-        }))
+        if let Some(left) = self.left.pop_front() {
+            return left.map(|packet| Some(Arrival::Packet(packet)));
+        }
+        match &mut self.reading {
+            Reading::Here(incoming) => incoming.next(&mut self.lane.reader),
+            Reading::Thread(intake) => intake.next(),
+        }
     }
 
     /// Puts a message behind what must leave already.
@@ -342,7 +406,11 @@ impl Stream {
     /// What to wait for: always for the other side, and for room if something must leave.
     pub(crate) fn interest(&self, sending: bool) -> [(BorrowedFd<'_>, Readiness); 2] {
         let room = Readiness { readable: false, writable: sending || (!self.is_flushed() && !self.held_back) };
-        [(self.lane.reader.as_fd(), Readiness::READABLE), (self.lane.writer.as_fd(), room)]
+        let source = match &self.reading {
+            Reading::Here(_) => self.lane.reader.as_fd(),
+            Reading::Thread(intake) => intake.bell(),
+        };
+        [(source, Readiness::READABLE), (self.lane.writer.as_fd(), room)]
     }
 }
 
@@ -421,7 +489,7 @@ mod tests {
                 }
             }
             assert_eq!(seen, ["packet", "state", "pages", "zeros"]);
-            assert_eq!((stream.totals().pages, stream.totals().bytes > 8192), (11, true));
+            assert_eq!((stream.read_here().pages, stream.read_here().bytes > 8192), (11, true));
             drop(theirs);
             assert!(matches!(stream.next(), Err(Broken::Closed)));
         }
