@@ -22,10 +22,10 @@ static void client(void *unused)
     while (*step < 2)
         sched_yield();
     int waiting = connected(0); /* nobody accepts it before the move */
-    EQUAL(send(waiting, "waiting", 7, 0), 7, "send");
-    *step = 3;
+    *step = 3; /* and nothing is sent into it: that could not be read from outside */
     while (running())
         ;
+    EQUAL(send(waiting, "waiting", 7, 0), 7, "send");
     char text[32] = "";
     EQUAL(recv(fds[0], text, 31, 0), 6, "recv");
     verify_text(text, "server", "words of the server");
@@ -89,12 +89,16 @@ int main(int argc, char **argv)
     EQUAL(send(accepted[0], "server", 6, 0), 6, "send");
     int waiting = accept4(listeners[0], NULL, NULL, SOCK_CLOEXEC);
     CHECK(waiting >= 0, "accepting the connection that waited: %s", strerror(errno));
-    memset(text, 0, sizeof text);
-    EQUAL(recv(waiting, text, 31, MSG_DONTWAIT), 7, "recv on the connection that waited");
-    verify_text(text, "waiting", "words on the connection that waited");
-    EQUAL(send(waiting, "accepted", 8, 0), 8, "send");
     EQUAL(accept(listeners[1], NULL, NULL), -1, "a connection that nobody made");
     EXPECT(kill(pid, SIGTERM));
+    memset(text, 0, sizeof text);
+    EQUAL(recv(waiting, text, 31, 0), 7, "recv on the connection that waited");
+    verify_text(text, "waiting", "words on the connection that waited");
+    EQUAL(send(waiting, "accepted", 8, 0), 8, "send");
+    length = sizeof credentials;
+    EXPECT(getsockopt(waiting, SOL_SOCKET, SO_PEERCRED, &credentials, &length));
+    EQUAL(credentials.pid, pid, "process of the peer that waited");
+    EQUAL(credentials.uid, getuid(), "user of the peer that waited");
     struct pollfd set = {listeners[0], POLLIN, 0};
     EQUAL(poll(&set, 1, 5000), 1, "a connection made after the move");
     int late = accept(listeners[0], NULL, NULL);

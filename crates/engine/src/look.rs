@@ -4,6 +4,7 @@ use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::kcmp::{self, Object};
 use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
 use godwit_linux::proc::{Error as ProcError, fdinfo, maps};
+use godwit_linux::socket_diagnosis::UnixSocket;
 use std::cell::OnceCell;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -160,6 +161,9 @@ impl Look {
     }
 }
 
+/// Unix sockets by inode.
+type UnixSockets = BTreeMap<u32, UnixSocket>;
+
 /// Who holds what: (pid, descriptor) by the text of the descriptor's link.
 type Holders = BTreeMap<Vec<u8>, Vec<(i32, i32)>>;
 
@@ -173,6 +177,7 @@ pub struct Survey {
     outside: OnceCell<Holders>,
     nameless: OnceCell<BTreeMap<(u64, u64), i32>>,
     in_flight: OnceCell<bool>,
+    unix_sockets: OnceCell<Result<UnixSockets>>,
 }
 
 impl Survey {
@@ -193,7 +198,14 @@ impl Survey {
                 }
             }
         }
-        Survey { pids, inside, outside: OnceCell::new(), nameless: OnceCell::new(), in_flight: OnceCell::new() }
+        Survey {
+            pids,
+            inside,
+            outside: OnceCell::new(),
+            nameless: OnceCell::new(),
+            in_flight: OnceCell::new(),
+            unix_sockets: OnceCell::new(),
+        }
     }
 
     /// Who outside the tree holds something of this name (`pipe:[N]`, `socket:[N]`, a terminal's path). Reads the
@@ -253,6 +265,30 @@ impl Survey {
                 .find(|(_, path)| std::fs::metadata(path).is_ok_and(|data| (data.dev(), data.ino()) == (device, inode)))
         };
         found.into_iter().map(|pid| (pid, number(pid).map_or(-1, |(number, _)| number))).collect()
+    }
+
+    /// Every Unix socket of the network namespace that `any` socket of the tree lives in; asked once, so of a running tree
+    /// a newer one may be missing.
+    ///
+    /// # Errors
+    /// The kernel does not tell (GW1003).
+    pub fn unix_sockets(&self, any: BorrowedFd<'_>) -> Result<&UnixSockets> {
+        let all = self.unix_sockets.get_or_init(|| {
+            let network = File::from(godwit_linux::socket::network(any).about(|| Subject::Host)?);
+            let own = File::open("/proc/self/ns/net").about(|| Subject::Host)?;
+            if own.metadata().about(|| Subject::Host)?.ino() == network.metadata().about(|| Subject::Host)?.ino() {
+                return godwit_linux::socket_diagnosis::unix_sockets().about(|| Subject::Host);
+            }
+            let within = |network: &File| {
+                godwit_linux::namespace::inside(
+                    network.as_fd(),
+                    godwit_linux::namespace::Namespaces::NETWORK,
+                    godwit_linux::socket_diagnosis::unix_sockets,
+                )
+            };
+            within(&network).about(|| Subject::Host)?.about(|| Subject::Host)
+        });
+        all.as_ref().map_err(Clone::clone)
     }
 
     /// Whether a socket of the tree has descriptors in flight: ends of pipes may be there that no table shows.

@@ -35,8 +35,10 @@ pub mod shared_memory;
 pub mod signal;
 pub mod signalfd;
 pub mod socket;
+pub mod socket_diagnosis;
 pub mod stub;
 pub mod time_namespace;
 pub mod timerfd;
+pub mod unix_socket;
 
 pub use errno::{Errno, Gone};

@@ -87,7 +87,17 @@ impl Questions {
         let timestamp = ask(number::PR_GET_TSC);
         let (space, stack) = program.space(24);
         program.call("sigaltstack", number::SIGALTSTACK, [0_u64.into(), space]);
-        Questions { program, tid_address, stack, death_signal, timestamp, slack, securebits, machine_check, speculation }
+        Questions {
+            program,
+            tid_address,
+            stack,
+            death_signal,
+            timestamp,
+            slack,
+            securebits,
+            machine_check,
+            speculation,
+        }
     }
 }
 

@@ -35,6 +35,10 @@ pub mod sysfs;
 pub mod sysv_attachment;
 pub mod sysv_shm;
 pub mod timerfd;
+pub mod unix_connection;
+pub mod unix_name;
+pub mod unix_queue;
+pub mod unix_socket;
 pub mod unlinked_file;
 
 /// Every kind of this build. One line each; the order decides who recognises a description first.
@@ -59,6 +63,8 @@ pub const KINDS: &[&dyn Kind] = &[
     &fifo::FifoEnd,
     &posix_timer::PosixTimers,
     &inet_socket::InetSocket,
+    &unix_connection::UnixConnection,
+    &unix_socket::UnixSocketKind,
     &eventfd::EventCounter,
     &signalfd::SignalDescriptor,
     &timerfd::TimerDescriptor,

@@ -34,7 +34,7 @@ impl Restorer {
             return Ok(());
         }
         let tree = std::mem::take(&mut self.tree);
-        let result = Restorer::make_all(&tree, self.minimum, std::mem::take(&mut self.made), &late);
+        let result = self.make_all(&tree, &late);
         self.tree = tree;
         let (made, created) = result?;
         self.made = made;
@@ -48,12 +48,11 @@ impl Restorer {
     }
 
     fn make_all(
+        &mut self,
         tree: &godwit_image::tree::Tree,
-        minimum: i32,
-        made: std::collections::BTreeMap<ObjectId, resource::Made>,
         late: &BTreeSet<ObjectId>,
     ) -> Result<(std::collections::BTreeMap<ObjectId, resource::Made>, make::Created)> {
-        let mut make = Make::again(tree, minimum, made);
+        let mut make = Make::again(tree, self);
         for id in make::order(tree)?.iter().filter(|id| late.contains(id)) {
             let envelope = tree.object(*id).ok_or_else(|| missing(*id))?;
             let made = resource::kind_of(envelope)?.make(envelope, &mut make)?;

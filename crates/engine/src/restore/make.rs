@@ -1,5 +1,5 @@
 //! What kinds get to work with: the restorer's own table while objects are made, and the whole tree while they are bound.
-use super::{Restorer, missing};
+use super::{Creator, Restorer, missing};
 use crate::failure::{About, Result};
 use crate::injector::Ran;
 use crate::resource::Made;
@@ -20,16 +20,56 @@ pub struct Make<'a> {
     made: BTreeMap<ObjectId, Made>,
     sinks: BTreeMap<ObjectId, Sink>,
     created: Created,
+    /// Whose tasks exist, for late objects.
+    tasks: Option<&'a mut Restorer>,
 }
 
 impl<'a> Make<'a> {
     pub(super) fn new(tree: &'a Tree, minimum: i32) -> Make<'a> {
-        Make { tree, minimum, made: BTreeMap::new(), sinks: BTreeMap::new(), created: Created::default() }
+        let (made, sinks, created) = (BTreeMap::new(), BTreeMap::new(), Created::default());
+        Make { tree, minimum, made, sinks, created, tasks: None }
     }
 
-    /// Goes on with what was made before.
-    pub(super) fn again(tree: &'a Tree, minimum: i32, made: BTreeMap<ObjectId, Made>) -> Make<'a> {
-        Make { made, ..Make::new(tree, minimum) }
+    /// Goes on with what was made before, now that tasks exist.
+    pub(super) fn again(tree: &'a Tree, tasks: &'a mut Restorer) -> Make<'a> {
+        let (made, minimum) = (std::mem::take(&mut tasks.made), tasks.minimum);
+        Make { made, tasks: Some(tasks), ..Make::new(tree, minimum) }
+    }
+
+    /// Has a task make two descriptors by one call that writes their numbers into its data (socketpair), under the
+    /// identity of a creator, and takes them out. Only for late objects.
+    ///
+    /// # Errors
+    /// No task exists yet; the call fails.
+    pub fn pair_by(
+        &mut self,
+        creator: &Creator,
+        call: impl FnOnce(&mut Program, godwit_linux::program::Argument),
+    ) -> Result<(OwnedFd, OwnedFd)> {
+        let tasks = self.tasks.as_mut().ok_or_else(early)?;
+        let mut place = 0;
+        let (pid, ran) = tasks.run_as(creator, &[], |program, _| {
+            let (space, offset) = program.space(8);
+            place = offset;
+            call(program, space);
+        })?;
+        let numbers = ran.word(place);
+        let first = tasks.take_from(pid, numbers as u32 as i32)?;
+        Ok((first, tasks.take_from(pid, (numbers >> 32) as i32)?))
+    }
+
+    /// Has a task make calls under the identity of a creator; `body` gets the numbers of the copies of `files`. Only for
+    /// late objects.
+    ///
+    /// # Errors
+    /// No task exists yet; a call fails.
+    pub fn run_as(
+        &mut self,
+        creator: &Creator,
+        files: &[BorrowedFd<'_>],
+        body: impl FnOnce(&mut Program, &[godwit_linux::program::Step]),
+    ) -> Result<()> {
+        self.tasks.as_mut().ok_or_else(early)?.run_as(creator, files, body).map(drop)
     }
 
     /// The image.
@@ -72,7 +112,12 @@ impl<'a> Make<'a> {
 
     /// Notes a file or an empty directory that was made by its path: gone again if the restore fails.
     pub fn created(&mut self, path: &str) {
-        self.created.paths.push(path.into());
+        self.created.paths.push((path.into(), None));
+    }
+
+    /// The same, where what lay there before was moved to `aside`: it comes back then.
+    pub fn created_instead(&mut self, path: PathBuf, aside: Option<PathBuf>) {
+        self.created.paths.push((path, aside));
     }
 
     /// Notes a System V shared memory segment that was made: gone again if the restore fails.
@@ -120,6 +165,10 @@ impl<'a> Make<'a> {
     }
 }
 
+fn early() -> Refusal {
+    Refusal::new(Code::MALFORMED, Subject::Object("image".to_owned()), "an object needs tasks before there are any")
+}
+
 /// Where the bytes of a content go.
 #[derive(Debug)]
 pub(super) enum Sink {
@@ -134,10 +183,11 @@ pub(super) enum Sink {
 /// What this restore made under names; removed on drop, the last one first.
 #[derive(Debug, Default)]
 pub(super) struct Created {
-    paths: Vec<PathBuf>,
     segments: Vec<i32>,
     /// Segments that were removed at the source live by these until tasks are attached.
     attached: Vec<Attachment>,
+    /// What was made, and where that lies for which it stands in.
+    paths: Vec<(PathBuf, Option<PathBuf>)>,
 }
 
 impl Created {
@@ -150,16 +200,22 @@ impl Created {
 
     /// They belong to the tree now.
     pub(super) fn keep(&mut self) {
-        self.paths.clear();
         self.segments.clear();
+        for (_, aside) in self.paths.drain(..) {
+            // It may be gone: nothing of the tree depends on it.
+            let _ = aside.map(std::fs::remove_file);
+        }
     }
 }
 
 impl Drop for Created {
     fn drop(&mut self) {
-        for path in self.paths.iter().rev() {
+        for (path, aside) in self.paths.iter().rev() {
             // A directory in which somebody else has made something by now stays.
-            let _ = std::fs::remove_file(path).or_else(|_| std::fs::remove_dir(path));
+            let _ = match aside {
+                Some(aside) => std::fs::rename(aside, path),
+                None => std::fs::remove_file(path).or_else(|_| std::fs::remove_dir(path)),
+            };
         }
         for id in &self.segments {
             // Removed already, where it was at the source.
@@ -302,6 +358,34 @@ impl Bind<'_> {
         let result = work(self);
         drop(placed);
         result
+    }
+
+    /// Another object's n-th descriptor.
+    ///
+    /// # Errors
+    /// The object has no such descriptor.
+    pub fn made_part(&self, id: ObjectId, index: usize) -> Result<BorrowedFd<'_>> {
+        let made = self.restorer.made.get(&id).and_then(|made| made.get(index));
+        made.map(|file| file.as_fd()).ok_or_else(|| missing(id))
+    }
+
+    /// Notes a file that was made by its path: gone again if the restore fails, and what was moved out of its way to
+    /// `aside` is back.
+    pub fn created(&mut self, path: PathBuf, aside: Option<PathBuf>) {
+        self.restorer.created.paths.push((path, aside));
+    }
+
+    /// Has a task make calls under the identity of a creator; `body` gets the numbers of the copies of `files`.
+    ///
+    /// # Errors
+    /// A call fails.
+    pub fn run_as(
+        &mut self,
+        creator: &Creator,
+        files: &[BorrowedFd<'_>],
+        body: impl FnOnce(&mut Program, &[godwit_linux::program::Step]),
+    ) -> Result<()> {
+        self.restorer.run_as(creator, files, body).map(drop)
     }
 
     /// Runs a program in a task (its leader, or one thread by number).

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 mod attach;
+mod creator;
 mod credentials;
 mod descriptors;
 mod fill;
@@ -29,6 +30,7 @@ mod space;
 mod stop;
 mod thread;
 
+pub use creator::Creator;
 pub use locks::DeferredLock;
 pub use make::{Bind, Make};
 use puppet::Puppet;
