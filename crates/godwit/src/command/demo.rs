@@ -84,7 +84,7 @@ pub(crate) fn run(arguments: &Demo, output: &Output) -> CommandResult {
         destination.address()
     ));
     let listen = format!("{}:{PORT}", destination.address());
-    let _receiver = receiver(destination, &own, &listen)?;
+    let _receiver = Receiver(receiver(destination, &own, &listen)?);
 
     advance_numbers(source)?;
     output.note("a pipeline begins to work at the source: seq | sed | gzip | tee FILE | gzip -d | sha256sum");
@@ -126,6 +126,18 @@ pub(crate) fn run(arguments: &Demo, output: &Output) -> CommandResult {
         ));
     }
     Ok(if equal { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// A receiver that ends with the demo. It must be waited for before its host can end: a host's first process does not finish dying
+/// while a dead process of it has a parent outside that has not asked for its status.
+struct Receiver(Child);
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        // It has ended by itself after the move; after a failure it is still there.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Two fresh hosts count alike; real ones do not. The source is the one that has already run something.
