@@ -161,6 +161,10 @@ pub struct FrozenTree {
     pub processes: Vec<FrozenProcess>,
     /// Time from the first request to the last stop, ns.
     pub freeze_ns: u64,
+    /// When the last thread had stopped.
+    pub(crate) frozen_at: std::time::Instant,
+    /// Timed waits by thread, as they were shortly before.
+    pub(crate) sleeps: std::collections::BTreeMap<i32, crate::sleep::Sleep>,
     /// What the tree leaves behind under names when it ends here; found by the capture.
     pub leftovers: Vec<Leftover>,
 }
@@ -267,6 +271,11 @@ const STOP_PATIENCE: Duration = Duration::from_millis(3);
 /// # Errors
 /// GW1001, GW1002, GW1006; whatever was stopped before goes on.
 pub fn freeze(root: i32) -> Result<FrozenTree> {
+    let running = walk(root)?;
+    let sleeps = crate::sleep::look(running.iter().flat_map(|(pid, _)| {
+        let threads = procfs::threads(*pid).unwrap_or_default();
+        threads.into_iter().map(|tid| (*pid, tid))
+    }));
     let begin = std::time::Instant::now();
     let mut known: BTreeMap<i32, BTreeMap<i32, Stopped>> = BTreeMap::new();
     let mut order: Vec<(i32, i32)>;
@@ -303,6 +312,7 @@ pub fn freeze(root: i32) -> Result<FrozenTree> {
             }
         }
     }
+    let frozen_at = std::time::Instant::now();
     let mut processes = Vec::new();
     for (pid, parent_thread) in order {
         let Some(held) = known.remove(&pid) else { continue };
@@ -331,7 +341,8 @@ pub fn freeze(root: i32) -> Result<FrozenTree> {
     if processes.first().is_none_or(FrozenProcess::is_zombie) {
         return Err(Refusal::new(Code::NO_SUCH_PROCESS, Subject::Process(root), "it has ended"));
     }
-    Ok(FrozenTree { processes, freeze_ns: begin.elapsed().as_nanos() as u64, leftovers: Vec::new() })
+    let freeze_ns = frozen_at.duration_since(begin).as_nanos() as u64;
+    Ok(FrozenTree { processes, freeze_ns, frozen_at, sleeps, leftovers: Vec::new() })
 }
 
 impl FrozenTree {

@@ -19,5 +19,6 @@ mod procfs;
 pub mod resource;
 pub mod restore;
 mod sequence;
+mod sleep;
 mod tmpfs_file;
 mod vfork;

@@ -10,11 +10,12 @@ use crate::lineage::{Lineage, Member};
 use crate::look::{Look, Purpose};
 use crate::procfs;
 use crate::resource::KINDS;
+use crate::sleep::{self, Sleep};
 use godwit_image::credentials::Credentials;
 use godwit_image::memory::{AddressSpace, Layout};
 use godwit_image::page_set::PageSet;
 use godwit_image::signal::{Action, AlternateStack, Queued};
-use godwit_image::task::{Scheduling, State, Task, Thread};
+use godwit_image::task::{Scheduling, State, Task, Thread, Wait};
 use godwit_image::tree::Tree;
 use godwit_image::{Envelope, ObjectId, Pid, Subject};
 use godwit_linux::kcmp::{self, Object};
@@ -23,6 +24,7 @@ use godwit_linux::program::{Argument, Program, Step};
 use godwit_linux::{limits, ptrace, scheduling};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 mod number {
     //! System calls and prctl options that this file uses.
@@ -46,6 +48,9 @@ mod number {
     pub(super) const PR_GET_MDWE: u64 = 66;
     pub(super) const PR_GET_MEMORY_MERGE: u64 = 68;
 }
+
+/// Timed waits that the destination makes again and cuts short.
+const REBUILT: [u32; 4] = [sleep::NANOSLEEP, sleep::CLOCK_NANOSLEEP, sleep::POLL, sleep::FUTEX];
 
 /// sched_getattr(2) does not tell its nice value.
 const SCHED_IDLE: u32 = 5;
@@ -228,6 +233,9 @@ pub(super) struct Shape {
     /// Living processes by parent.
     children: BTreeMap<i32, Vec<i32>>,
     untold: BTreeMap<i32, i32>,
+    /// Timed waits, and when they were cut short.
+    sleeps: BTreeMap<i32, Sleep>,
+    frozen_at: Instant,
 }
 
 impl Shape {
@@ -250,7 +258,13 @@ impl Shape {
         for process in frozen.processes.iter().filter(|process| !process.is_zombie()) {
             children.entry(process.stat.parent).or_default().push(process.pid);
         }
-        Ok(Shape { lineage: Lineage::plan(&members)?, children, untold: BTreeMap::new() })
+        Ok(Shape {
+            lineage: Lineage::plan(&members)?,
+            children,
+            untold: BTreeMap::new(),
+            sleeps: frozen.sleeps.clone(),
+            frozen_at: frozen.frozen_at,
+        })
     }
 
     /// Has a parent look at what it has not been told of its children, without taking it.
@@ -377,7 +391,7 @@ pub(super) fn capture(
         threads.push(Thread { tid: Pid(pid), name, dead: true, exit_status, ..empty_thread() });
     }
     for (index, (questions, ran)) in questions.iter().zip(&answers).enumerate() {
-        threads.push(thread(&injector, index, questions, ran, tables)?);
+        threads.push(thread(&injector, index, questions, ran, tables, shape)?);
     }
     if tree.tasks.is_empty() {
         whole.clocks.answer(answer, &mut tree.host);
@@ -486,7 +500,14 @@ fn pending(tid: i32, shared: bool) -> Result<Vec<Queued>> {
     Ok(queued.into_iter().map(|information| Queued { information: information.to_vec() }).collect())
 }
 
-fn thread(injector: &Injector<'_>, index: usize, questions: &Questions, ran: &Ran, tables: &Tables) -> Result<Thread> {
+fn thread(
+    injector: &Injector<'_>,
+    index: usize,
+    questions: &Questions,
+    ran: &Ran,
+    tables: &Tables,
+    shape: &Shape,
+) -> Result<Thread> {
     let stopped = &injector.process().threads[index];
     let (pid, tid) = (stopped.pid(), stopped.tid());
     let subject = || Subject::Thread(pid, tid);
@@ -495,7 +516,8 @@ fn thread(injector: &Injector<'_>, index: usize, questions: &Questions, ran: &Ra
     let rseq = injector.sequence(index);
     let attributes = scheduling::get(tid).about(subject)?;
     let mut registers = injector.registers(index).copied().ok_or_else(|| malformed(subject(), "no registers"))?;
-    let note = resume_point(&mut registers, &status, injector.mask(index));
+    let sleep = shape.sleeps.get(&tid).map(|sleep| (sleep, shape.frozen_at));
+    let (wait, note) = resume_point(&mut registers, &status, injector.mask(index), sleep);
     let (files, filesystem) = match tables.get(&tid) {
         Some((files, filesystem)) => (Some(*files), Some(*filesystem)),
         None => (None, None),
@@ -538,28 +560,40 @@ fn thread(injector: &Injector<'_>, index: usize, questions: &Questions, ran: &Ra
         speculation: questions.speculation.map(|step| ran.result("prctl", step).unwrap_or(0) as i32),
         user_dispatch: injector.dispatch(index),
         exit_status: 0,
-        wait: None,
+        wait,
         note,
     })
 }
 
-/// Sets the registers so that a new task continues an interrupted call; see `interrupted`. Returns a word for people.
-fn resume_point(registers: &mut ptrace::Registers, status: &status::Status, mask: u64) -> String {
+/// Sets the registers so that a new task continues an interrupted call; see `interrupted`. `remaining_ns`: of a timed
+/// wait. Returns the wait that has to be rebuilt, and a word for people.
+fn resume_point(
+    registers: &mut ptrace::Registers,
+    status: &status::Status,
+    mask: u64,
+    sleep: Option<(&Sleep, Instant)>,
+) -> (Option<Wait>, String) {
     if (registers.orig_rax as i64) < 0 {
-        return String::new();
+        return (None, String::new());
     }
     let call = registers.orig_rax;
+    let note = format!("in system call {call}");
     let deliverable = interrupted::deliverable(status, mask);
     if interrupted::gave_up(registers, || deliverable) {
         interrupted::again(registers);
     }
-    if registers.rax as i64 == restart::ERESTART_RESTARTBLOCK {
-        // A new task knows no remaining time.
-        if deliverable {
-            registers.rax = restart::EINTR as u64;
-        } else {
-            interrupted::again(registers);
-        }
+    if registers.rax as i64 != restart::ERESTART_RESTARTBLOCK {
+        return (None, note);
     }
-    format!("in system call {call}")
+    let left = sleep.and_then(|(sleep, now)| Some((sleep.call, sleep.remaining(call, registers.rdi, now)?)));
+    if let Some((call, remaining_ns)) = left.filter(|(call, _)| REBUILT.contains(call)) {
+        return (Some(Wait { call, remaining_ns }), note);
+    }
+    // A new task knows no remaining time: the call is made again, where it is known which it was.
+    if deliverable || call == restart::SYS_RESTART_SYSCALL {
+        registers.rax = restart::EINTR as u64;
+    } else {
+        interrupted::again(registers);
+    }
+    (None, note)
 }

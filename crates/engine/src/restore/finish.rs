@@ -2,15 +2,18 @@
 use super::thread::RLIMIT_SIGPENDING;
 use super::{Restorer, missing};
 use crate::failure::{About, Result, malformed};
+use crate::interrupted;
+use crate::sleep;
 use crate::resource::{self, Stage};
 use crate::restore::Bind;
 use godwit_image::credentials::Credentials;
 use godwit_image::task::{State, Task, Thread};
 use godwit_image::{Code, ObjectId, Refusal, Subject};
 use godwit_linux::memory::{ForeignAddress, ForeignMemory};
-use godwit_linux::{limits, ptrace, scheduling};
+use godwit_linux::{limits, ptrace, scheduling, stub};
 
 const SYS_MUNMAP: u64 = 11;
+const NANOSECONDS: u64 = 1_000_000_000;
 const RLIMIT_COUNT: usize = 16;
 /// sched_setattr(2) does not set its nice value.
 const SCHED_IDLE: u32 = 5;
@@ -87,9 +90,36 @@ impl Restorer {
         Ok(())
     }
 
-    /// Makes a timed wait again and cuts it short, so that the kernel continues it with the time that is left.
+    /// Makes a timed wait again and cuts it short, so that the kernel continues it with the time that is left. Behind
+    /// every program, since a program may make the kernel forget it.
     fn begin_wait(&mut self, thread: &Thread) -> Result<()> {
-        let _ = thread.wait;
+        /// Where the time lies in the thread's slot: behind the control block.
+        const TIME: usize = 512;
+        let Some(wait) = thread.wait else { return Ok(()) };
+        let slot = self.slot(thread.tid)?;
+        let mut raw = Vec::with_capacity(16);
+        for part in [wait.remaining_ns / NANOSECONDS, wait.remaining_ns % NANOSECONDS] {
+            raw.extend_from_slice(&part.to_le_bytes());
+        }
+        self.arena.write(slot.offset + TIME, &raw);
+        let block = self.arena.base() + slot.offset as u64;
+        let time = block + TIME as u64;
+        let subject = || Subject::Thread(thread.tid.0, thread.tid.0);
+        let words: [u64; ptrace::REGISTER_WORDS] =
+            thread.registers.as_slice().try_into().map_err(|_| malformed(subject(), "it has not 27 registers"))?;
+        let r = ptrace::from_words(&words);
+        let arguments = match wait.call {
+            sleep::NANOSLEEP => [time, r.rsi, 0, 0, 0, 0],
+            sleep::CLOCK_NANOSLEEP => [r.rdi, r.rsi, time, r.r10, 0, 0],
+            sleep::POLL => [r.rdi, r.rsi, wait.remaining_ns.div_ceil(1_000_000).min(i32::MAX as u64), 0, 0, 0],
+            sleep::FUTEX => [r.rdi, r.rsi, r.rdx, time, r.r8, r.r9],
+            other => return Err(malformed(subject(), format!("call {other} is no timed wait"))),
+        };
+        let code = self.arena.base() + stub::single_offset();
+        let puppet = self.puppet_mut(thread.tid)?;
+        if puppet.cut_short(code, block, u64::from(wait.call), arguments)? {
+            self.waits.insert(thread.tid);
+        }
         Ok(())
     }
 
@@ -208,7 +238,13 @@ impl Restorer {
         if let Some(dispatch) = &thread.user_dispatch {
             ptrace::set_user_dispatch(tid, dispatch).about(subject)?;
         }
-        ptrace::set_registers(tid, &ptrace::from_words(&words)).about(subject)?;
+        let mut registers = ptrace::from_words(&words);
+        if let Some(wait) = thread.wait.filter(|_| !self.waits.contains(&thread.tid)) {
+            // It did not have to wait any more: made again, it comes to the same result.
+            registers.orig_rax = u64::from(wait.call);
+            interrupted::again(&mut registers);
+        }
+        ptrace::set_registers(tid, &registers).about(subject)?;
         ptrace::set_signal_mask(tid, thread.signal_mask).about(subject)
     }
 }

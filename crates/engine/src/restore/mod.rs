@@ -68,6 +68,8 @@ pub struct Restorer {
     stand_ins: Vec<session::StandIn>,
     /// Living tasks in which programs are still to run.
     incomplete: BTreeSet<Pid>,
+    /// Threads in which the kernel knows how to continue their timed wait.
+    waits: BTreeSet<Pid>,
     held: bool,
 }
 
@@ -153,6 +155,7 @@ impl Restorer {
             copies: BTreeSet::new(),
             stand_ins: Vec::new(),
             incomplete,
+            waits: BTreeSet::new(),
             held: false,
         })
     }

@@ -39,7 +39,7 @@ pub fn parse(text: &[u8]) -> Result<TimerList, Malformed> {
     let mut list = TimerList::default();
     let (mut offset, mut wakes) = (0_u64, false);
     let mut lines = Lines::new(FILE, text)?;
-    while let Some(mut line) = lines.next() {
+    while let Some(line) = lines.next() {
         let line = line.rest();
         if let Some((now, _)) = number_behind(line, b"now at ").filter(|_| line.starts_with(b"now at ")) {
             list.now_ns = now;
