@@ -4,12 +4,11 @@ use crate::build::Build;
 use crate::guardian::Guardian;
 use crate::hold;
 use crate::host::{self, Clock};
-use crate::journal::{self, Details, Journal, Member};
+use crate::journal::{Details, Journal, Member};
 use crate::relocation;
-use crate::report::{self, Observer, OnProgress, Progress};
+use crate::report::{self, Observer, OnProgress, Progress, name_of};
 use crate::requirement::Requirements;
 use crate::shepherd::{NOTICE_EVERY, Notice, tell};
-use crate::source::name_of;
 use crate::stream::{Arrival, Broken, Stream};
 use crate::transport::Lane;
 use godwit_handoff::{
@@ -20,74 +19,13 @@ use godwit_image::task::State;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::poll::{self, Readiness};
 use godwit_linux::signal;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, VecDeque};
-use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::reception::{Options, Received, Setting};
 pub use crate::shepherd::{receive, receive_over_standard_streams};
-
-/// How to receive.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Time-outs.
-    pub patience: Patience,
-    /// Where the journal is.
-    pub run_directory: PathBuf,
-    /// Stay parent of the tree and tell the root's exit status; otherwise the tree is left to init.
-    pub wait: bool,
-    /// Whether a second process stands by to finish what a killed engine leaves.
-    pub guardian: bool,
-    /// For tests: further arguments of the shepherd, see [`crate::entry`].
-    pub shepherd_arguments: Vec<OsString>,
-    /// Among which processes the tree is to live.
-    pub setting: Setting,
-}
-
-/// Among which processes a tree lives at the destination.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Setting {
-    /// Beside the host's own where its numbers are free, else in a PID namespace made for it, with its own /proc.
-    #[default]
-    WhereItFits,
-    /// Beside the host's own, or not at all.
-    Beside,
-    /// We are inside a namespace made for it.
-    Inside,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            patience: Patience::default(),
-            run_directory: journal::run_directory(),
-            wait: false,
-            guardian: true,
-            shepherd_arguments: Vec::new(),
-            setting: Setting::default(),
-        }
-    }
-}
-
-/// What became of a connection that was received.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-pub struct Received {
-    /// `moved` (the tree runs here), `checked` (a dry run), `answered` (a question about an earlier migration).
-    pub outcome: String,
-    /// Number of the root process here; 0 where none came.
-    pub pid: i32,
-    /// Name of the source host.
-    pub source: String,
-    /// Processes of the tree.
-    pub processes: u64,
-    /// Pages that came, those named as zero included.
-    pub pages: u64,
-    /// Exit status of the root if it was waited for: as wait(2) gives it.
-    pub status: Option<i32>,
-}
 
 /// How long another process may act on the same migration before we give up: it was asked to hurry.
 const LOCK_PATIENCE: Duration = Duration::from_secs(15);
@@ -566,7 +504,12 @@ impl Driver<'_> {
 
     fn resume(&mut self) {
         let result = match self.build.take() {
-            Some(restorer) => restorer.resume(),
+            Some(restorer) => {
+                if restorer.awaits_source() {
+                    self.let_source_go();
+                }
+                restorer.resume()
+            }
             // Built and held by an earlier shepherd.
             None => hold::wake(&self.details).map(|()| self.details.root),
         };
@@ -579,6 +522,17 @@ impl Driver<'_> {
             Err(refusal) => {
                 self.feed(Event::ResumeFailed { refusal: report::opaque(&refusal), may_have_run: true });
             }
+        }
+    }
+
+    /// Locks on a file that both hosts see are the source's until its tasks have ended, and it ends them when it hears that ours run.
+    /// They are built, held and in the journal as ours: nothing can take that back but a stranger who gets the lock between.
+    fn let_source_go(&mut self) {
+        let packet = Packet { migration: self.machine.migration(), message: Message::Resumed };
+        if let Some(stream) = &mut self.stream
+            && let Err(error) = stream.say(packet).and_then(|()| stream.flush())
+        {
+            self.lose_link(&error);
         }
     }
 

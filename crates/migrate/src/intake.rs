@@ -34,8 +34,8 @@ pub(crate) struct Intake {
     buffers: Sender<Vec<u8>>,
     /// Becomes readable with every item.
     bell: PipeReader,
-    /// Its end tells the thread to stop.
-    stop: Option<PipeWriter>,
+    /// A byte tells the thread to stop.
+    stop: PipeWriter,
     ended: Arc<AtomicBool>,
     thread: Option<JoinHandle<Incoming>>,
     current: Option<Item>,
@@ -56,7 +56,7 @@ impl Intake {
         let ended = Arc::new(AtomicBool::new(false));
         let worker = Worker { incoming, reader, sender, returned, ringer, ear, ended: ended.clone() };
         let thread = std::thread::Builder::new().name("intake".to_owned()).spawn(move || worker.run())?;
-        Ok(Intake { items, buffers, bell, stop: Some(stop), ended, thread: Some(thread), current: None })
+        Ok(Intake { items, buffers, bell, stop, ended, thread: Some(thread), current: None })
     }
 
     /// What to wait for.
@@ -114,7 +114,8 @@ impl Intake {
     /// Ends the thread, which may be waiting for the lane or for room for an item.
     fn end(&mut self, mut left: impl FnMut(Item)) -> Option<Incoming> {
         self.ended.store(true, Ordering::Relaxed);
-        self.stop = None;
+        // Skeletons have the pipe, too: its end alone would not be seen.
+        let _ = self.stop.write(b"s");
         // Nor does it wait for buffers any more.
         self.buffers = channel().0;
         while let Ok(item) = self.items.recv() {

@@ -10,6 +10,7 @@ mod host;
 mod intake;
 mod journal;
 mod pump;
+mod reception;
 mod recovery;
 mod relocation;
 mod report;

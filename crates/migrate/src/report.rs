@@ -1,5 +1,5 @@
 //! What a driver tells its caller: progress while it works, the time line and outcome at the end.
-use godwit_handoff::{Deed, Opaque, Outcome, Reason, Side, Timeline, Trouble};
+use godwit_handoff::{Deed, Message, Opaque, Outcome, Reason, Side, Timeline, Trouble};
 use godwit_image::{Code, Refusal, Subject, codec};
 use serde::{Deserialize, Serialize};
 
@@ -131,5 +131,26 @@ pub(crate) fn failure(outcome: &Outcome) -> Vec<Refusal> {
         }
         Outcome::Unknown => vec![Refusal::new(Code::IN_DOUBT, subject, "this side has no record of it")],
         Outcome::Moved | Outcome::Checked => Vec::new(),
+    }
+}
+
+/// The name of a message, for observers.
+pub(crate) fn name_of(message: &Message) -> &'static str {
+    match message {
+        Message::Hello { .. } => "Hello",
+        Message::HelloAnswer { .. } => "HelloAnswer",
+        Message::Offer { .. } => "Offer",
+        Message::Accept => "Accept",
+        Message::Refuse { .. } => "Refuse",
+        Message::AllSent(_) => "AllSent",
+        Message::Ready => "Ready",
+        Message::Abort(_) => "Abort",
+        Message::Commit => "Commit",
+        Message::Resumed => "Resumed",
+        Message::Query => "Query",
+        Message::Answer(_) => "Answer",
+        Message::Goodbye => "Goodbye",
+        Message::Heartbeat => "Heartbeat",
+        Message::Lane { .. } => "Lane",
     }
 }

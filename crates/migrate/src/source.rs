@@ -6,7 +6,7 @@ use crate::hold;
 use crate::host::{self, Clock};
 use crate::journal::{self, Details, Journal, Member};
 use crate::pump::Pump;
-use crate::report::{self, Observer, OnProgress, Progress, Report};
+use crate::report::{self, Observer, OnProgress, Progress, Report, name_of};
 use crate::requirement::Requirements;
 use crate::stream::{Arrival, Broken, Stream};
 use crate::transport::{self, Transport};
@@ -14,7 +14,7 @@ use godwit_engine::capture::{self, Captives};
 use godwit_engine::freeze::{self, FrozenTree};
 use godwit_engine::{check, pages};
 use godwit_handoff::{
-    Action, Event, Message, Outcome, Patience, Record, Settlement, Side, Source, SourceConfig, Stage, Versions,
+    Action, Event, Outcome, Patience, Record, Settlement, Side, Source, SourceConfig, Stage, Versions,
 };
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::poll::{self, Readiness};
@@ -579,25 +579,4 @@ impl<'a> Driver<'a> {
 
 fn nothing_frozen() -> Refusal {
     Refusal::new(Code::PROCESS_VANISHED, Subject::Host, "there is no frozen tree")
-}
-
-/// The name of a message, for observers.
-pub(crate) fn name_of(message: &Message) -> &'static str {
-    match message {
-        Message::Hello { .. } => "Hello",
-        Message::HelloAnswer { .. } => "HelloAnswer",
-        Message::Offer { .. } => "Offer",
-        Message::Accept => "Accept",
-        Message::Refuse { .. } => "Refuse",
-        Message::AllSent(_) => "AllSent",
-        Message::Ready => "Ready",
-        Message::Abort(_) => "Abort",
-        Message::Commit => "Commit",
-        Message::Resumed => "Resumed",
-        Message::Query => "Query",
-        Message::Answer(_) => "Answer",
-        Message::Goodbye => "Goodbye",
-        Message::Heartbeat => "Heartbeat",
-        Message::Lane { .. } => "Lane",
-    }
 }

@@ -39,7 +39,11 @@ fn die_at(moment: &str) -> Option<Observer> {
     let moment = moment.to_owned();
     Some(Box::new(move |now: &str| {
         if std::env::var_os("SHOW").is_some() {
-            eprintln!("{} {now}", std::process::id());
+            eprintln!(
+                "{:?} {} {now}",
+                std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() % 100_000,
+                std::process::id()
+            );
         }
         if now == moment {
             let pid = std::process::id() as i32;
@@ -77,6 +81,9 @@ fn receive(address: &str, moment: &str) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// For bash: runs a program with nothing open but its standard streams.
+const CLOSE_ALL: &str =
+    r#"for f in /proc/self/fd/*; do n=${f##*/}; [ $n -gt 2 ] && eval "exec $n>&-"; done; exec "$0" "$@""#;
 const PORT: u16 = 7300;
 
 struct Rig {
@@ -124,9 +131,7 @@ impl Rig {
     fn start(&self, name: &str) -> (u32, std::path::PathBuf) {
         let file = self.directory.join(name);
         // What this test's own starter left open is none of the program's business.
-        let script =
-            r#"for f in /proc/self/fd/*; do n=${f##*/}; [ $n -gt 2 ] && eval "exec $n>&-"; done; exec "$0" "$@""#;
-        let shell = self.pair.source.command("/bin/bash").args(["-c", script]).arg(executable());
+        let shell = self.pair.source.command("/bin/bash").args(["-c", CLOSE_ALL]).arg(executable());
         let pid = shell.arg("count").arg(&file).detach().unwrap();
         await_growth(&file).unwrap();
         (pid, file)
@@ -198,6 +203,7 @@ fn test(words: &[&str]) -> ExitCode {
     }
     run("moves", &|name| moves(name, false));
     run("moves to where its numbers are taken", &|name| moves(name, true));
+    run("moves with a lock on a file that both hosts see", &moves_with_lock);
     for moment in SOURCE_MOMENTS {
         run(&format!("source dies {moment}"), &|_| killed(moment, "never", false));
     }
@@ -223,6 +229,27 @@ fn moves(name: &str, crowded: bool) -> Result<(), String> {
         return Err("it runs in the wrong place".to_owned());
     }
     check_numbers(&file).map(drop)
+}
+
+/// A lock is never nobody's: at the source until its tasks have ended, then at the destination before they run.
+fn moves_with_lock(_: &str) -> Result<(), String> {
+    let rig = Rig::new("never", false).map_err(|error| error.to_string())?;
+    let file = rig.directory.join("locked");
+    let shell = rig.pair.source.command("/bin/bash").args(["-c", CLOSE_ALL, "/usr/bin/flock"]).arg(&file);
+    let pid = shell.args(["sleep", "1000"]).detach().unwrap();
+    let try_lock = |host: &Host| host.command("/usr/bin/flock").arg("-n").arg(&file).arg("true").status().unwrap();
+    let begin = Instant::now();
+    while try_lock(&rig.pair.source).success() {
+        if begin.elapsed() > Duration::from_secs(5) {
+            return Err("flock does not lock".to_owned());
+        }
+    }
+    let output = rig.migrate(pid, "never");
+    println!("{}", String::from_utf8_lossy(&output.stdout).trim());
+    if !output.status.success() || try_lock(&rig.pair.destination).success() {
+        return Err("moved without its lock, or not at all".to_owned());
+    }
+    Ok(())
 }
 
 #[rustfmt::skip]

@@ -76,6 +76,11 @@ impl Restorer {
         table.slots.iter().find(|slot| slot.descriptor == descriptor).map(|slot| slot.description)
     }
 
+    /// Whether [`Restorer::resume`] waits for the source's tasks to end: they have locks that these are to have.
+    pub fn awaits_source(&self) -> bool {
+        !self.deferred.is_empty()
+    }
+
     /// Takes the locks that were deferred.
     pub(super) fn take_deferred_locks(&mut self) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
