@@ -32,7 +32,8 @@ static void slow(void *unused)
     for (int i = 0; i < 3; i++) {
         EXPECT(getitimer(i, &now));
         double left = seconds(now.it_value), was = seconds(before[i].it_value);
-        CHECK(left <= was + 0.01, "timer %d has %f s left, had %f s", i, left, was);
+        /* A tick of the clock for each time that it was set anew. */
+        CHECK(left <= was + 0.1, "timer %d has %f s left, had %f s", i, left, was);
         CHECK(left >= was - passed - 0.2, "timer %d has %f s left, had %f s %f s ago", i, left, was, passed);
         if (i == 0)
             CHECK(left <= was - passed + (double)lost / 1e9 + 0.2, "the real timer has %f s left, had %f s %f s ago", left, was, passed);
