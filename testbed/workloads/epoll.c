@@ -4,18 +4,26 @@
 /* All events that a set tells now, as one number per kind of member. */
 static int told(int set, struct epoll_event *events) { return epoll_wait(set, events, 16, 0); }
 
+static int by_text(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
+
+/* Sorted: the kernel lists the members by the addresses of its own structures. */
 static char *interest(int set)
 {
-    char *path = formatted("/proc/self/fdinfo/%d", set), *text = contents(path), *list = strdup("");
+    char *path = formatted("/proc/self/fdinfo/%d", set), *text = contents(path), *list = strdup(""), *lines[16];
+    size_t count = 0;
     for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n"))
-        if (strncmp(line, "tfd:", 4) == 0) {
+        if (strncmp(line, "tfd:", 4) == 0 && count < COUNT(lines)) {
             char *stop = strstr(line, "pos:");
             if (stop)
                 *stop = 0;
-            char *more = formatted("%s%s|", list, line);
-            free(list);
-            list = more;
+            lines[count++] = line;
         }
+    qsort(lines, count, sizeof *lines, by_text);
+    for (size_t i = 0; i < count; i++) {
+        char *more = formatted("%s%s|", list, lines[i]);
+        free(list);
+        list = more;
+    }
     free(text), free(path);
     return list;
 }

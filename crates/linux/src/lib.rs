@@ -7,6 +7,7 @@ pub mod attributes;
 pub mod clock;
 pub mod clone;
 pub mod descriptor;
+pub mod epoll;
 pub mod errno;
 pub mod eventfd;
 pub mod features;

@@ -71,6 +71,8 @@ pub(super) fn tables(frozen: &FrozenTree, capture: &mut Capture, tree: &mut Tree
             found.insert(tid, (table, context));
         }
     }
+    // Epoll sets last: their members may be in flight, in sockets that are described before.
+    pending.sort_by_key(|(_, look)| look.link == b"anon_inode:[eventpoll]");
     for (object, look) in pending {
         capture.describe(object, &look)?;
     }

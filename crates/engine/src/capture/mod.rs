@@ -3,6 +3,7 @@ use crate::failure::{About, Result};
 use crate::freeze::FrozenTree;
 use crate::leftover::Leftover;
 use crate::look::{Look, Survey};
+use crate::resource::epoll_ready::Question;
 use crate::resource::{Captured, KINDS, record_locks};
 use godwit_image::host::HostFacts;
 use godwit_image::page_set::PageSet;
@@ -87,6 +88,8 @@ pub struct Capture {
     /// Record locks found with the descriptors, by the process that is to set them.
     record_locks: Vec<(i32, record_locks::Lock)>,
     leftovers: Vec<Leftover>,
+    /// Epoll sets whose processes are to be asked what waits in them.
+    ready_questions: Vec<Question>,
 }
 
 impl Capture {
@@ -104,6 +107,7 @@ impl Capture {
             contents: Vec::new(),
             record_locks: Vec::new(),
             leftovers: Vec::new(),
+            ready_questions: Vec::new(),
         }
     }
 
@@ -222,6 +226,31 @@ impl Capture {
         let own = std::process::id() as i32;
         let found = self.search((device, inode), own, file.as_raw_fd())?;
         Ok(found.ok().map(|index| self.known[&(device, inode)][index].object))
+    }
+
+    /// The object of a description that the tree has, by a process (thread) and descriptor that hold it.
+    ///
+    /// # Errors
+    /// kcmp fails.
+    pub(crate) fn object_at(&self, device: u64, inode: u64, holder: (i32, i32)) -> Result<Option<ObjectId>> {
+        let found = self.search((device, inode), holder.0, holder.1)?;
+        Ok(found.ok().map(|index| self.known[&(device, inode)][index].object))
+    }
+
+    /// Our own (process, descriptor) of every description that was found in flight so far.
+    pub(crate) fn in_flight_holders(&self) -> Vec<(i32, i32)> {
+        let own = std::process::id() as i32;
+        self.kept.iter().map(|file| (own, file.as_raw_fd())).collect()
+    }
+
+    /// Has the process asked which members of an epoll set wait, as soon as programs can run in it.
+    pub(crate) fn ask_ready(&mut self, question: Question) {
+        self.ready_questions.push(question);
+    }
+
+    /// Takes the questions to some threads.
+    pub(crate) fn ready_questions(&mut self, threads: &[i32]) -> Vec<Question> {
+        self.ready_questions.extract_if(.., |question| threads.contains(&question.thread)).collect()
     }
 
     /// The object of a description in flight (received with MSG_PEEK into our own table): known, or captured now.

@@ -14,6 +14,8 @@ use std::os::fd::OwnedFd;
 pub mod character_device;
 pub mod directory;
 pub mod edge;
+pub mod epoll;
+pub mod epoll_ready;
 pub mod eventfd;
 pub mod fifo;
 pub mod file_content;
@@ -69,6 +71,8 @@ pub const KINDS: &[&dyn Kind] = &[
     &signalfd::SignalDescriptor,
     &timerfd::TimerDescriptor,
     &pidfd::PidDescriptor,
+    &epoll::EpollSet,
+    &epoll_ready::EpollReady,
     &owner::Owner,
     &refused::Other,
 ];

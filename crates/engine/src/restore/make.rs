@@ -353,7 +353,7 @@ impl Bind<'_> {
     /// EMFILE; those of `work`.
     pub fn at_number<T>(&mut self, number: i32, id: ObjectId, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
         let subject = || Subject::Object(format!("object {id}"));
-        let file = file::duplicate_above(self.made(id)?, 0).about(subject)?;
+        let file = file::duplicate_above(self.made(id)?, number.saturating_add(1)).about(subject)?;
         let placed = godwit_linux::descriptor::Placed::at(file.as_fd(), number).about(subject)?;
         let result = work(self);
         drop(placed);
