@@ -159,8 +159,8 @@ fn memory_map() -> Result<()> {
         executable: executable.as_raw_fd(),
     };
     let (set, option) = (libc::PR_SET_MM, 14);
-    // SAFETY: the kernel reads 104 bytes of the live struct; only the child's layout changes, and it ends at once.
     let trial = in_child(call, || {
+        // SAFETY: the kernel reads 104 bytes of the live struct; only the child's layout changes, and it ends at once.
         tried(unsafe { libc::syscall(libc::SYS_prctl, set, option, &raw const map, size_of::<Map>(), 0) }).map(drop)
     });
     match trial {

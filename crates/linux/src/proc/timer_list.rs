@@ -38,8 +38,7 @@ fn number_behind(text: &[u8], word: &[u8]) -> Option<(u64, usize)> {
 pub fn parse(text: &[u8]) -> Result<TimerList, Malformed> {
     let mut list = TimerList::default();
     let (mut offset, mut wakes) = (0_u64, false);
-    let mut lines = Lines::new(FILE, text)?;
-    while let Some(line) = lines.next() {
+    for line in Lines::new(FILE, text)? {
         let line = line.rest();
         if let Some((now, _)) = number_behind(line, b"now at ").filter(|_| line.starts_with(b"now at ")) {
             list.now_ns = now;
