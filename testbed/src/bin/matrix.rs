@@ -79,6 +79,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         }
     });
     let entries = entries.map_err(|error| error.to_string())?;
+    let gaps = Gap::read(&workload::sources().with_file_name("gaps.txt"))?;
+    let entries: Vec<Entry> = entries.into_iter().map(|entry| excuse(entry, &gaps)).collect();
     print_table(&entries);
     print_reasons(&entries);
     print_counts("path", &entries, |entry| entry.cell.path.word().to_owned());
@@ -88,6 +90,55 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let failed = count(|outcome| matches!(outcome, Outcome::Fail(_)));
     println!("{passed} passed, {failed} failed, {} skipped", entries.len() - passed - failed);
     Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is known not to work yet: a line of testbed/gaps.txt. Such a cell counts as skipped, with its reason; it is run all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Gap {
+    workload: String,
+    /// `any`, or a user's word.
+    user: String,
+    /// `any`, or a path's word.
+    path: String,
+    reason: String,
+}
+
+impl Gap {
+    fn read(file: &std::path::Path) -> Result<Vec<Gap>, String> {
+        let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        lines.map(|line| Gap::parse(line).ok_or_else(|| format!("{}: what is `{line}`?", file.display()))).collect()
+    }
+
+    fn parse(line: &str) -> Option<Gap> {
+        let (place, reason) = line.split_once(": ")?;
+        let [workload, user, path]: [&str; 3] = place.split(' ').collect::<Vec<_>>().try_into().ok()?;
+        Some(Gap {
+            workload: workload.to_owned(),
+            user: user.to_owned(),
+            path: path.to_owned(),
+            reason: reason.to_owned(),
+        })
+    }
+
+    fn covers(&self, cell: &Cell) -> bool {
+        let fits = |own: &str, word: &str| own == "any" || own == word;
+        self.workload == cell.workload.name && fits(&self.user, cell.user_word()) && fits(&self.path, cell.path.word())
+    }
+}
+
+fn excuse(mut entry: Entry, gaps: &[Gap]) -> Entry {
+    let gap = gaps.iter().find(|gap| gap.covers(&entry.cell));
+    match (&entry.outcome, gap) {
+        (Outcome::Fail(what), Some(gap)) => {
+            entry.outcome = Outcome::Skip(format!("known gap ({}): {what}", gap.reason));
+        }
+        (Outcome::Pass, Some(gap)) => {
+            println!("{}: passes; is its line in gaps.txt still needed ({})?", entry.cell.name(), gap.reason);
+        }
+        _ => {}
+    }
+    entry
 }
 
 fn cells(arguments: &Arguments) -> Result<Vec<Cell>, String> {

@@ -1,7 +1,7 @@
 //! Rule: every kind of resource is in the table of kinds; a file that is not would be silently dead.
 
 use super::repository::Repository;
-use super::source::item_length;
+use super::source::{Source, item_length};
 use super::{Finding, Verdict};
 
 /// The folder of kinds.
@@ -12,7 +12,8 @@ const TABLE: &str = "KINDS";
 
 /// Compares the files of the folder with the table.
 pub(crate) fn check(repository: &Repository) -> Verdict {
-    let kinds: Vec<_> = repository.sources.iter().filter_map(|source| stem(&source.path)).collect();
+    let kinds: Vec<_> =
+        repository.sources.iter().filter(|source| is_kind(source)).filter_map(|source| stem(&source.path)).collect();
     let path = format!("{FOLDER}mod.rs");
     let Some(hub) = repository.source(&path) else {
         if kinds.is_empty() {
@@ -44,6 +45,11 @@ pub(crate) fn check(repository: &Repository) -> Verdict {
     Verdict::Checked(findings)
 }
 
+/// Whether a file has a kind: what several kinds share (names, queues) lies beside them and has none.
+fn is_kind(source: &Source) -> bool {
+    source.tokens_outside_tests().windows(2).any(|pair| pair[0].is("Kind") && pair[1].is("for"))
+}
+
 /// The name of the kind that lives at `path`; one that is a folder lives in its mod.rs.
 fn stem(path: &str) -> Option<&str> {
     let name = path.strip_prefix(FOLDER)?;
@@ -56,7 +62,7 @@ mod tests {
     use super::super::fixture::{findings, sources};
     use super::*;
 
-    const PIPE: (&str, &str) = ("crates/engine/src/resource/pipe.rs", "//! Pipes.");
+    const PIPE: (&str, &str) = ("crates/engine/src/resource/pipe.rs", "//! Pipes.\nimpl Kind for Pipe {}");
 
     #[test]
     fn no_kinds_yet_is_said() {
@@ -75,7 +81,7 @@ mod tests {
         let text =
             "mod pipe; mod timer;\npub const KINDS: &[&dyn AnyKind; 1] = &[&pipe::Pipe];\nconst X: u8 = timer::X;";
         let hub = ("crates/engine/src/resource/mod.rs", text);
-        let timer = ("crates/engine/src/resource/timer.rs", "//! Timers.");
+        let timer = ("crates/engine/src/resource/timer.rs", "//! Timers.\nimpl Kind for Timer {}");
         let found = findings(check(&sources(&[hub, PIPE, timer])));
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].path, "crates/engine/src/resource/timer.rs");
