@@ -85,9 +85,24 @@ fn dispatch(thread: &Stopped, memory: &ForeignMemory) -> Result<Option<[u64; 4]>
     Ok(Some(configuration))
 }
 
-/// Unused zero bytes at the end of an executable mapping, 16-aligned.
-fn find_site(pid: i32, memory: &ForeignMemory) -> Result<u64> {
-    let needed = stub::code().len() + CONTROL_BYTES + 32;
+/// Where the stub goes.
+struct Site {
+    /// Its control block; the code follows, then the record.
+    start: u64,
+    /// An arena that a dead engine left, with its length.
+    abandoned: Option<(u64, u64)>,
+}
+
+/// Bytes of the record behind the code: address and length of the arena, for whoever finds the stub of a dead engine.
+const RECORD_BYTES: usize = 16;
+
+fn record_offset() -> usize {
+    (CONTROL_BYTES + stub::code().len()).next_multiple_of(8)
+}
+
+/// The stub of an engine that died, or unused zero bytes at the end of an executable mapping, 16-aligned.
+fn find_site(pid: i32, memory: &ForeignMemory) -> Result<Site> {
+    let needed = record_offset() + RECORD_BYTES + 16;
     let areas = maps::read(pid).map_err(|error| malformed(Subject::Process(pid), error))?;
     let mut candidates: Vec<_> =
         areas.iter().filter(|area| area.execute && !area.shared && area.name != b"[vsyscall]").collect();
@@ -98,12 +113,25 @@ fn find_site(pid: i32, memory: &ForeignMemory) -> Result<u64> {
         if memory.read(ForeignAddress(area.end - length), &mut tail).is_err() {
             continue;
         }
+        let code = stub::code();
+        if let Some(found) = tail.windows(code.len()).position(|window| window == code).filter(|at| *at >= CONTROL_BYTES) {
+            let start = found - CONTROL_BYTES;
+            let word = |at: usize| tail.get(at..at + 8).and_then(|raw| raw.first_chunk()).map(|raw| u64::from_le_bytes(*raw));
+            let record = (word(start + record_offset()), word(start + record_offset() + 8));
+            // The record is only believed when such a mapping is there.
+            let abandoned = if let (Some(base), Some(length)) = record { Some((base, length)) } else { None };
+            let abandoned = abandoned.filter(|(base, length)| {
+                let end = base.saturating_add(*length);
+                areas.iter().any(|a| a.start == *base && a.end == end && a.shared && a.name.starts_with(b"/memfd:"))
+            });
+            return Ok(Site { start: area.end - length + start as u64, abandoned });
+        }
         let used = tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         // An empty last page may be a page that the program means to fill: only slack behind real contents counts.
         if used > 0 && tail.len() - used >= needed {
             let start = (area.end - length + used as u64 + 16).next_multiple_of(16);
             if area.end - start >= needed as u64 - 16 {
-                return Ok(start);
+                return Ok(Site { start, abandoned: None });
             }
         }
     }
@@ -149,9 +177,17 @@ impl<'a> Injector<'a> {
             saved.dispatch = dispatch(thread, &memory)?;
             saved.healing = healing(&saved.registers, saved.mask);
         }
-        let site = find_site(first, &memory)?;
+        let Site { start: site, abandoned } = find_site(first, &memory)?;
+        let inside = |saved: &Saved| (site..site + record_offset() as u64).contains(&saved.registers.rip);
+        if let Some(index) = saved.iter().position(inside) {
+            let cause = "another engine died while it worked on it, and it is about to heal";
+            return Err(Refusal::new(Code::KERNEL_CALL, process.threads[index].subject(), cause).choice("try again"));
+        }
         let mut injector = Injector { process, memory, site, arena: None, saved };
         injector.memory.write(ForeignAddress(site + CONTROL_BYTES as u64), stub::code()).about(subject)?;
+        if let Some((base, length)) = abandoned {
+            injector.single("munmap", SYS_MUNMAP, [base, length, 0, 0, 0, 0])?;
+        }
         injector.map_arena()?;
         Ok(injector)
     }
@@ -170,6 +206,10 @@ impl<'a> Injector<'a> {
             Ok(_) => self.single("mmap", SYS_MMAP, [0, length as u64, PROT_READ_WRITE, MAP_SHARED, raw, 0]),
             Err(_) => Ok(0),
         };
+        if let Ok(base) = &mapped {
+            let record = [base.to_le_bytes(), (length as u64).to_le_bytes()].concat();
+            self.memory.write(ForeignAddress(self.site + record_offset() as u64), &record).about(subject)?;
+        }
         self.single("close", SYS_CLOSE, [raw, 0, 0, 0, 0, 0])?;
         self.arena = Some((arena.about(subject)?, mapped?));
         Ok(())
@@ -308,7 +348,7 @@ impl<'a> Injector<'a> {
         if let Some((arena, foreign)) = self.arena.take() {
             self.single("munmap", SYS_MUNMAP, [foreign, arena.length() as u64, 0, 0, 0, 0])?;
         }
-        let zeros = vec![0_u8; CONTROL_BYTES + stub::code().len()];
+        let zeros = vec![0_u8; record_offset() + RECORD_BYTES];
         let pid = self.process.pid;
         self.memory.write(ForeignAddress(self.site), &zeros).about(|| Subject::Process(pid))
     }
