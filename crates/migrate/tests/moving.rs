@@ -7,6 +7,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, ExitCode, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 fn main() -> ExitCode {
@@ -44,6 +45,13 @@ fn die_at(moment: &str) -> Option<Observer> {
                 std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() % 100_000,
                 std::process::id()
             );
+        }
+        // `MOMENT=FILE`: makes the file and waits until it is gone.
+        if let Some(flag) = moment.strip_prefix(now).and_then(|rest| rest.strip_prefix('=')) {
+            std::fs::write(flag, "here").unwrap();
+            while Path::new(flag).exists() {
+                std::thread::sleep(Duration::from_millis(2));
+            }
         }
         if now == moment {
             let pid = std::process::id() as i32;
@@ -116,7 +124,9 @@ fn daemon(host: &Host, moment: &str) -> Child {
 
 impl Rig {
     fn new(moment: &str, crowded: bool) -> Result<Rig, godwit_testbed::Error> {
-        let directory = std::env::temp_dir().join(format!("godwit-moving-{}", std::process::id()));
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("godwit-moving-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let pair = Pair::new(&Options { shared: vec![directory.clone()], ..Options::default() })?;
         let daemon = daemon(&pair.destination, moment);
@@ -126,6 +136,32 @@ impl Rig {
             pair.source.command("/bin/sh").args(["-c", script]).status()?;
         }
         Ok(Rig { pair, directory, daemon })
+    }
+
+    fn new_cut(at_source: bool, moment: &str) -> Result<Rig, godwit_testbed::Error> {
+        let mut rig = Rig::new("never", false)?;
+        if !at_source {
+            let _ = rig.daemon.kill();
+            let _ = rig.daemon.wait();
+            let flag = rig.directory.join("flag");
+            rig.daemon = daemon(&rig.pair.destination, &format!("{moment}={}", flag.display()));
+        }
+        Ok(rig)
+    }
+
+    /// Waits until it is in one place only: (here, there).
+    fn settled(&self) -> Result<(bool, bool), String> {
+        let begin = Instant::now();
+        loop {
+            let (here, there) = (self.runs(&self.pair.source), self.runs(&self.pair.destination));
+            if here != there {
+                return Ok((here, there));
+            }
+            if begin.elapsed() > Duration::from_secs(30) {
+                return Err(format!("here {here}, there {there}"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn start(&self, name: &str) -> (u32, std::path::PathBuf) {
@@ -148,6 +184,80 @@ impl Rig {
         let script = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -q ' [c]ount '";
         host.command("/bin/sh").args(["-c", script]).stderr(Stdio::null()).status().unwrap().success()
     }
+}
+
+#[rustfmt::skip]
+const CUTS: [(bool, &str); 10] = [
+    (true, "sent Offer"), (true, "before send"), (true, "sent AllSent"), (true, "received Ready"),
+    (true, "after note \"commit sent\" in the journal"), (true, "sent Commit"),
+    (false, "before build"), (false, "sent Ready"), (false, "received Commit"), (false, "after resume"),
+];
+
+/// The link is cut at a moment of one side and heals after both must have noticed; all at the same time, because it takes long.
+fn cuts(filter: &str) -> u32 {
+    let failed = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for (at_source, moment) in CUTS {
+            let name = format!("link cut at {}, {moment}", if at_source { "source" } else { "destination" });
+            if !name.contains(filter) {
+                continue;
+            }
+            let rig = match Rig::new_cut(at_source, moment) {
+                Ok(rig) => rig,
+                Err(error) => {
+                    println!("FAILED {name}: {error}");
+                    failed.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+            };
+            let failed = &failed;
+            scope.spawn(move || match cut(rig, at_source, moment) {
+                Ok(said) => println!("ok {name}: {said}"),
+                Err(cause) => {
+                    println!("FAILED {name}: {cause}");
+                    failed.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    failed.into_inner()
+}
+
+fn cut(mut rig: Rig, at_source: bool, moment: &str) -> Result<String, String> {
+    let (pid, file) = rig.start("numbers");
+    let flag = rig.directory.join("flag");
+    let moment = if at_source { format!("{moment}={}", flag.display()) } else { "never".to_owned() };
+    let mover = {
+        let destination = format!("tcp://{}:{PORT}", rig.pair.destination.address());
+        let command = rig.pair.source.command(executable()).args(["migrate", &pid.to_string(), &destination, &moment]);
+        command.stdout(Stdio::piped()).spawn().unwrap()
+    };
+    let begin = Instant::now();
+    while !flag.exists() {
+        if begin.elapsed() > Duration::from_secs(20) {
+            return Err("the moment never came".to_owned());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    rig.pair.link.cut().map_err(|error| error.to_string())?;
+    std::fs::remove_file(&flag).unwrap();
+    for _ in 0..140 {
+        std::thread::sleep(Duration::from_millis(100));
+        if rig.runs(&rig.pair.source) && rig.runs(&rig.pair.destination) && goes_on_twice(&file) {
+            return Err("it runs twice while the link is cut".to_owned());
+        }
+    }
+    rig.pair.link.heal().map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&mover.wait_with_output().unwrap().stdout).into_owned();
+    let (here, there) = rig.settled().map_err(|error| format!("{error}; {said}"))?;
+    await_growth(&file).map_err(|error| format!("{error}: here {here}, there {there}; {said}"))?;
+    check_numbers(&file)?;
+    Ok(format!("{}; {}", if here { "here" } else { "there" }, said.lines().next().unwrap_or_default()))
+}
+
+/// A number that is there twice was written by two.
+fn goes_on_twice(file: &Path) -> bool {
+    check_numbers(file).is_err()
 }
 
 /// Waits until the numbers go on.
@@ -213,6 +323,7 @@ fn test(words: &[&str]) -> ExitCode {
             run(&format!("{where_to}destination dies {moment}"), &|_| killed("never", moment, crowded));
         }
     }
+    failed += cuts(filter);
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -278,13 +389,7 @@ fn killed(source: &str, destination: &str, crowded: bool) -> Result<(), String> 
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let here = || rig.runs(&rig.pair.source);
     let there = || rig.runs(&rig.pair.destination);
-    let begin = Instant::now();
-    while here() == there() {
-        if begin.elapsed() > Duration::from_secs(20) {
-            return Err(format!("here {}, there {}; {said}", here(), there()));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    rig.settled().map_err(|error| format!("{error}; {said}"))?;
     await_growth(&file).map_err(|error| format!("{error}: here {}, there {}; {said}", here(), there()))?;
     let place = (here(), there());
     if place.0 == place.1 {
