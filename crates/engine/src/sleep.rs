@@ -203,7 +203,8 @@ mod tests {
     #[test]
     fn a_wait_gets_the_nearest_timer_that_can_be_its_own() {
         let wakeup = |at: u64, late: u64| Wakeup { earliest_ns: at, latest_ns: at + late };
-        let list = TimerList { now_ns: 1000, wakeups: vec![wakeup(9000, 50), wakeup(5000, 50), wakeup(99_000_000, 50)] };
+        let list =
+            TimerList { now_ns: 1000, wakeups: vec![wakeup(9000, 50), wakeup(5000, 50), wakeup(99_000_000, 50)] };
         let waiting = [wait(NANOSLEEP, 10_000), wait(NANOSLEEP, 10_000)];
         assert_eq!(matched(&waiting, &[Some(8990), Some(5100)], &list), [(0, 9000), (1, 5000)]);
         assert_eq!(matched(&waiting, &[Some(5100), Some(8990)], &list), [(1, 9000), (0, 5000)]);

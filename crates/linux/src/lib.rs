@@ -38,6 +38,7 @@ pub mod signalfd;
 pub mod socket;
 pub mod socket_diagnosis;
 pub mod stub;
+pub mod terminal;
 pub mod time_namespace;
 pub mod timerfd;
 pub mod unix_socket;

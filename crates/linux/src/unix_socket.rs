@@ -153,17 +153,48 @@ pub fn unsent(socket: BorrowedFd<'_>) -> Result<usize> {
 /// # Errors
 /// ECONNRESET and the like: an error is pending.
 pub fn peek(socket: BorrowedFd<'_>, bytes_max: usize) -> Result<Option<Received>> {
+    receive(socket, bytes_max, None)
+}
+
+/// Of a stream: how many bytes the pieces have (as they were sent, at most `bytes_max` together) that fit whole behind the
+/// peek offset. Descriptors that come with the next piece are not touched.
+///
+/// # Errors
+/// As [`peek`].
+pub fn whole_pieces(socket: BorrowedFd<'_>, bytes_max: usize) -> Result<usize> {
+    const PAGE_BYTES: usize = 4096;
+    // SAFETY: a fresh mapping at an address that the kernel chooses; nothing may be read or written there.
+    let wall = unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        libc::mmap(std::ptr::null_mut(), PAGE_BYTES, libc::PROT_NONE, flags, -1, 0)
+    };
+    if wall == libc::MAP_FAILED {
+        return Err(Errno::last("mmap"));
+    }
+    // A piece that reaches the wall cannot be copied, which ends the call before it.
+    let seen = receive(socket, bytes_max, Some(libc::iovec { iov_base: wall, iov_len: PAGE_BYTES }));
+    // SAFETY: the mapping of above, which nobody else knows.
+    unsafe { libc::munmap(wall, PAGE_BYTES) };
+    match seen {
+        Ok(seen) => Ok(seen.map_or(0, |seen| seen.bytes.len())),
+        Err(error) if error.number == libc::EFAULT => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+fn receive(socket: BorrowedFd<'_>, bytes_max: usize, wall: Option<libc::iovec>) -> Result<Option<Received>> {
     let mut bytes = vec![0_u8; bytes_max];
     let mut name = [0_u8; 128];
     // u64 for the alignment that the kernel's headers need.
     let mut control = [0_u64; CONTROL_BYTES / 8];
-    let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes_max };
+    let vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes_max };
+    let mut vectors: Vec<libc::iovec> = std::iter::once(vector).chain(wall).collect();
     // SAFETY: all fields of the struct may be zero.
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
     header.msg_name = name.as_mut_ptr().cast();
     header.msg_namelen = name.len() as libc::socklen_t;
-    header.msg_iov = &raw mut vector;
-    header.msg_iovlen = 1;
+    header.msg_iov = vectors.as_mut_ptr();
+    header.msg_iovlen = vectors.len();
     header.msg_control = control.as_mut_ptr().cast();
     header.msg_controllen = CONTROL_BYTES;
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
@@ -291,6 +322,17 @@ mod tests {
         assert_eq!(unread(to.as_fd()).unwrap(), 5);
         assert!(unsent(from.as_fd()).unwrap() > 0);
         assert!(peek(from.as_fd(), 10).unwrap().is_none());
+    }
+
+    #[test]
+    fn pieces_of_a_stream_are_told_apart() {
+        let (from, to) = std::os::unix::net::UnixStream::pair().unwrap();
+        send(from.as_fd(), b"plain", None, &[], None).unwrap();
+        send(from.as_fd(), b"with", None, &[from.as_fd()], None).unwrap();
+        assert_eq!(peek(to.as_fd(), 100).unwrap().unwrap().bytes, b"plainwith");
+        assert_eq!(whole_pieces(to.as_fd(), 8).unwrap(), 5);
+        assert_eq!(whole_pieces(to.as_fd(), 4).unwrap(), 0);
+        assert_eq!(unread(to.as_fd()).unwrap(), 9);
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub mod pipe_content;
 pub mod pipe_end;
 pub mod posix_timer;
 pub mod proc_file;
+pub mod pty;
 pub mod record_locks;
 pub mod refused;
 pub mod regular_file;
@@ -36,6 +37,7 @@ pub mod signalfd;
 pub mod sysfs;
 pub mod sysv_attachment;
 pub mod sysv_shm;
+pub mod terminal;
 pub mod timerfd;
 pub mod unix_connection;
 pub mod unix_name;
@@ -64,6 +66,8 @@ pub const KINDS: &[&dyn Kind] = &[
     &pipe_end::PipeEnd,
     &fifo::FifoEnd,
     &posix_timer::PosixTimers,
+    &pty::PtyPair,
+    &terminal::Terminal,
     &inet_socket::InetSocket,
     &unix_connection::UnixConnection,
     &unix_socket::UnixSocketKind,

@@ -102,21 +102,11 @@ impl Walk<'_> {
         }
     }
 
-    /// Where in a run of bytes that one peek gave the message begins that has its descriptors: a shorter peek that ends
-    /// before it shows none.
+    /// Where in a run of bytes that one peek gave the message begins that has its descriptors, which is the last: where
+    /// the last piece begins that does not fit when one byte is missing.
     fn start_of_descriptors(&self, offset: usize, length: usize) -> Result<usize> {
-        let (mut without, mut with) = (0, length);
-        while with - without > 1 {
-            let middle = usize::midpoint(without, with);
-            self.seek(offset)?;
-            let shows = self.peek(middle)?.is_some_and(|seen| !seen.descriptors.is_empty());
-            if shows {
-                with = middle;
-            } else {
-                without = middle;
-            }
-        }
-        Ok(without)
+        self.seek(offset)?;
+        door::whole_pieces(self.look.borrow(), length - 1).about(|| self.look.subject())
     }
 }
 

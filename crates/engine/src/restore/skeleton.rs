@@ -11,8 +11,11 @@ use godwit_linux::arena::Slot;
 use godwit_linux::clone::{self, Arguments};
 use godwit_linux::program::{Argument, Program};
 use godwit_linux::stub::{Ending, Healing};
+use std::os::fd::AsRawFd;
 
 const SYS_GETPID: i64 = 39;
+const SYS_IOCTL: i64 = 16;
+const TIOCSCTTY: u64 = 0x540e;
 const SYS_SETSID: i64 = 112;
 const CLONE_VM: u64 = 0x100;
 const CLONE_FS: u64 = 0x200;
@@ -268,6 +271,14 @@ impl Restorer {
     pub(super) fn make_session(&mut self, pid: Pid) -> Result<()> {
         let mut program = Program::new();
         program.call("setsid", SYS_SETSID, []);
+        // At once: what is forked from here on inherits the controlling terminal, and gets it in no other way.
+        for envelope in &self.tree.objects {
+            if crate::resource::pty::controls(envelope, pid)? {
+                let slave = self.made.get(&envelope.id).and_then(|made| made.get(1)).map(|file| file.as_raw_fd());
+                let slave = slave.ok_or_else(|| missing(envelope.id))?;
+                program.call("ioctl(TIOCSCTTY)", SYS_IOCTL, [slave.into(), TIOCSCTTY.into(), 0_u64.into()]);
+            }
+        }
         self.run(pid, &program).map(drop)
     }
 
