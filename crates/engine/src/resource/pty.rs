@@ -337,6 +337,7 @@ mod tests {
         let flags = O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK;
         let master = file::open(b"/dev/ptmx", flags).unwrap();
         let at = master.as_fd();
+        terminal::set_locked(at, false).unwrap();
         let slave = terminal::open_slave(at, flags).unwrap();
         let settings = terminal::attributes(at).unwrap();
         assert_ne!(settings[LOCAL_FLAGS] & ICANON, 0);
