@@ -21,6 +21,7 @@ pub mod fifo;
 pub mod file_content;
 pub mod flock;
 pub mod inet_socket;
+pub mod inotify;
 pub mod memory_file;
 pub mod owner;
 pub mod path_handle;
@@ -75,6 +76,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &signalfd::SignalDescriptor,
     &timerfd::TimerDescriptor,
     &pidfd::PidDescriptor,
+    &inotify::InotifyInstance,
     &epoll::EpollSet,
     &epoll_ready::EpollReady,
     &owner::Owner,
