@@ -271,6 +271,7 @@ const STOP_PATIENCE: Duration = Duration::from_millis(3);
 /// # Errors
 /// GW1001, GW1002, GW1006; whatever was stopped before goes on.
 pub fn freeze(root: i32) -> Result<FrozenTree> {
+    let forks = procfs::forks();
     let running = walk(root)?;
     let sleeps = crate::sleep::look(running.iter().flat_map(|(pid, _)| {
         let threads = procfs::threads(*pid).unwrap_or_default();
@@ -278,27 +279,36 @@ pub fn freeze(root: i32) -> Result<FrozenTree> {
     }));
     let begin = std::time::Instant::now();
     let mut known: BTreeMap<i32, BTreeMap<i32, Stopped>> = BTreeMap::new();
-    let mut order: Vec<(i32, i32)>;
+    let mut order = running;
+    // Whether everybody of the walk before was there to be stopped.
+    let mut complete = forks.is_some();
     loop {
-        order = walk(root)?;
         let mut fresh: Vec<Stopped> = Vec::new();
         for &(pid, _) in &order {
             let threads = match procfs::threads(pid) {
                 Ok(threads) => threads,
-                Err(ProcError::Gone) => continue,
+                Err(ProcError::Gone) => {
+                    complete = false;
+                    continue;
+                }
                 Err(error) => return Err(Refusal::new(Code::KERNEL_CALL, Subject::Process(pid), error.to_string())),
             };
             let held = known.entry(pid).or_default();
             for tid in threads {
-                if !held.contains_key(&tid) && seize(pid, tid)? {
+                if held.contains_key(&tid) {
+                    continue;
+                }
+                if seize(pid, tid)? {
                     fresh.push(Stopped::new(pid, tid, 0));
+                } else {
+                    complete = false;
                 }
             }
         }
         if fresh.is_empty() {
             break;
         }
-        let mut late = Vec::new();
+        let (mut late, begun) = (Vec::new(), fresh.len());
         for thread in fresh {
             if let Some(thread) = keep_stopped(thread, Some(STOP_PATIENCE), &mut known)? {
                 late.push(thread);
@@ -310,7 +320,16 @@ pub fn freeze(root: i32) -> Result<FrozenTree> {
                 let cause = "it sleeps in the kernel and cannot be stopped";
                 return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), cause).choice("try again later"));
             }
+            complete = false;
         }
+        // When everybody has stopped and nothing at all was born since before the first walk, a second one, which costs
+        // as much as the stops of a thousand threads, finds nothing new.
+        let stopped: usize = known.values().map(BTreeMap::len).sum();
+        if complete && stopped == begun && procfs::forks() == forks {
+            break;
+        }
+        complete = false;
+        order = walk(root)?;
     }
     let frozen_at = std::time::Instant::now();
     let mut processes = Vec::new();

@@ -49,14 +49,15 @@ pub(crate) fn oom_score_adj(pid: i32) -> Result<i32, Error> {
     Ok(text.trim().parse().unwrap_or(0))
 }
 
-pub(crate) fn personality(tid: i32) -> Result<u32, Error> {
-    let text = std::fs::read_to_string(format!("/proc/{tid}/personality")).map_err(io)?;
-    Ok(u32::from_str_radix(text.trim(), 16).unwrap_or(0))
-}
-
 pub(crate) fn core_filter(tid: i32) -> Result<Option<u32>, Error> {
     let text = std::fs::read_to_string(format!("/proc/{tid}/coredump_filter")).map_err(io)?;
     Ok(u32::from_str_radix(text.trim(), 16).ok())
+}
+
+/// How many processes and threads this machine has made since it booted; none where /proc does not tell.
+pub(crate) fn forks() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/stat").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("processes ")).and_then(|number| number.trim().parse().ok())
 }
 
 /// This process, as it sees itself.

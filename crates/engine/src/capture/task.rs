@@ -33,6 +33,8 @@ mod number {
     pub(super) const GETITIMER: i64 = 36;
     pub(super) const SIGALTSTACK: i64 = 131;
     pub(super) const PRCTL: i64 = 157;
+    pub(super) const PERSONALITY: i64 = 135;
+    pub(super) const PR_GET_NAME: u64 = 16;
     pub(super) const PRLIMIT64: i64 = 302;
     pub(super) const WAITID: i64 = 247;
     pub(super) const PR_GET_PDEATHSIG: u64 = 2;
@@ -66,6 +68,8 @@ struct Questions {
     securebits: Step,
     machine_check: Step,
     speculation: [Step; 3],
+    name: usize,
+    personality: Step,
 }
 
 impl Questions {
@@ -82,6 +86,10 @@ impl Questions {
         let securebits = prctl(number::PR_GET_SECUREBITS, 0_u64.into());
         let machine_check = prctl(number::PR_MCE_KILL_GET, 0_u64.into());
         let speculation = [0_u64, 1, 2].map(|which| prctl(number::PR_GET_SPECULATION_CTRL, which.into()));
+        let personality = program.call("personality", number::PERSONALITY, [u64::from(u32::MAX).into()]);
+        let (space, name) = program.space(16);
+        let zero = Argument::Value(0);
+        program.call("prctl", number::PRCTL, [number::PR_GET_NAME.into(), space, zero, zero, zero]);
         let mut ask = |option: u64| {
             let (space, offset) = program.space(8);
             program.try_call("prctl", number::PRCTL, [option.into(), space, 0_u64.into(), 0_u64.into(), 0_u64.into()]);
@@ -102,6 +110,8 @@ impl Questions {
             securebits,
             machine_check,
             speculation,
+            name,
+            personality,
         }
     }
 }
@@ -524,7 +534,7 @@ fn thread(
     };
     Ok(Thread {
         tid: Pid(tid),
-        name: procfs::comm(pid, tid).map_err(|error| malformed(subject(), error))?,
+        name: ran.data(questions.name, 16).split(|byte| *byte == 0).next().unwrap_or_default().to_vec(),
         registers: ptrace::words(&registers).to_vec(),
         extended_state: ptrace::extended_state(tid).about(subject)?,
         signal_mask: injector.mask(index),
@@ -542,7 +552,7 @@ fn thread(
         filesystem,
         parent_death_signal: ran.word(questions.death_signal) as i32,
         timer_slack_ns: ran.result("prctl", questions.slack).about(subject)?,
-        personality: procfs::personality(tid).map_err(|error| malformed(subject(), error))?,
+        personality: ran.result("personality", questions.personality).about(subject)? as u32,
         scheduling: Scheduling {
             policy: attributes.policy,
             flags: attributes.flags,
