@@ -114,9 +114,12 @@ fn find_site(pid: i32, memory: &ForeignMemory) -> Result<Site> {
             continue;
         }
         let code = stub::code();
-        if let Some(found) = tail.windows(code.len()).position(|window| window == code).filter(|at| *at >= CONTROL_BYTES) {
+        if let Some(found) =
+            tail.windows(code.len()).position(|window| window == code).filter(|at| *at >= CONTROL_BYTES)
+        {
             let start = found - CONTROL_BYTES;
-            let word = |at: usize| tail.get(at..at + 8).and_then(|raw| raw.first_chunk()).map(|raw| u64::from_le_bytes(*raw));
+            let word =
+                |at: usize| tail.get(at..at + 8).and_then(|raw| raw.first_chunk()).map(|raw| u64::from_le_bytes(*raw));
             let record = (word(start + record_offset()), word(start + record_offset() + 8));
             // The record is only believed when such a mapping is there.
             let abandoned = if let (Some(base), Some(length)) = record { Some((base, length)) } else { None };

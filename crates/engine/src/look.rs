@@ -355,10 +355,10 @@ fn for_each_user(mut found: impl FnMut(i32, u64, u64, bool) -> bool) {
         for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
             let link = std::fs::read_link(entry.path());
             let nameless = link.is_ok_and(|link| link.as_os_str().as_bytes().ends_with(NAMELESS));
-            if let Ok(metadata) = std::fs::metadata(entry.path()) {
-                if !found(pid, metadata.dev(), metadata.ino(), nameless) {
-                    return;
-                }
+            if let Ok(metadata) = std::fs::metadata(entry.path())
+                && !found(pid, metadata.dev(), metadata.ino(), nameless)
+            {
+                return;
             }
         }
     }

@@ -57,7 +57,8 @@ fn counters(file: &File) -> [u64; COUNTERS] {
 fn observer(path: &str) {
     let own = std::env::current_exe().expect("own path");
     // Without the descriptors that this process has from whoever runs the tests: they are edges of the victim's tree.
-    let close = "for fd in /proc/self/fd/*; do fd=${fd##*/}; [ $fd -gt 2 ] && eval \"exec $fd>&-\"; done; exec \"$0\" \"$@\"";
+    let close =
+        "for fd in /proc/self/fd/*; do fd=${fd##*/}; [ $fd -gt 2 ] && eval \"exec $fd>&-\"; done; exec \"$0\" \"$@\"";
     let mut victim = Command::new("bash")
         .args(["-c", close])
         .arg(&own)
@@ -109,7 +110,9 @@ fn observer(path: &str) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
-    println!("killed_engine: {KILLS} kills survived; captured and let go {captured} times before; refused: {refused:?}");
+    println!(
+        "killed_engine: {KILLS} kills survived; captured and let go {captured} times before; refused: {refused:?}"
+    );
     assert!(captured > 10, "the engines did not work: nothing was shown");
     victim.kill().expect("kill");
     victim.wait().expect("wait");

@@ -81,7 +81,7 @@ impl Places<'_> {
             let open = |flags| file::open(&mount.point, flags).ok();
             let found = [O_PATH, 0]
                 .into_iter()
-                .find_map(|flags| file_handle::open(open(flags)?.as_fd(), handle.kind as i32, &handle.bytes).ok());
+                .find_map(|flags| file_handle::open(open(flags)?.as_fd(), handle.kind, &handle.bytes).ok());
             if let Some(path) = found.and_then(|found| name_of(&found)) {
                 return Some(path);
             }

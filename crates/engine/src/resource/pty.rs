@@ -18,7 +18,6 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 pub(super) const O_RDWR: u32 = 2;
 const O_NOCTTY: u32 = 0o400;
 const O_CLOEXEC: u32 = 0o2_000_000;
-const O_NONBLOCK: u32 = 0o4_000;
 const SYS_IOCTL: i64 = 16;
 const TIOCSPGRP: u64 = 0x5410;
 /// Numbers that are tried before the wanted one comes.

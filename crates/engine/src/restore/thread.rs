@@ -139,7 +139,7 @@ impl Restorer {
         let others = |shares: &dyn Fn(&Thread) -> bool| {
             let all = self.tree.tasks.iter().flat_map(|task| &task.threads);
             let same = |t: &Thread| t.files == thread.files && t.filesystem == thread.filesystem;
-            all.filter(|other| !same(other)).any(|other| shares(other))
+            all.filter(|other| !same(other)).any(shares)
         };
         let mut flags = 0;
         if thread.files != model.files {
