@@ -333,6 +333,7 @@ mod tests {
 
     #[test]
     fn what_waits_at_both_sides_is_seen_and_stays() {
+        const O_NONBLOCK: u32 = 0o4_000;
         let flags = O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK;
         let master = file::open(b"/dev/ptmx", flags).unwrap();
         let at = master.as_fd();
