@@ -129,12 +129,12 @@ impl Rig {
         let directory = std::env::temp_dir().join(format!("godwit-moving-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let pair = Pair::new(&Options { shared: vec![directory.clone()], ..Options::default() })?;
-        let daemon = daemon(&pair.destination, moment);
         if !crowded {
             // From here on, numbers that the destination does not use.
             let script = "echo 5000 >/proc/sys/kernel/ns_last_pid";
             pair.source.command("/bin/sh").args(["-c", script]).status()?;
         }
+        let daemon = daemon(&pair.destination, moment);
         Ok(Rig { pair, directory, daemon })
     }
 
