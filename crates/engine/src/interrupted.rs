@@ -7,7 +7,8 @@
 //!   -516             continued with the time that is left, which the kernel keeps in the thread: at the destination the
 //!                    call is made once with that time and cut short, so that the kernel there knows it too
 //!   -4 (EINTR)       epoll_wait and a few others give up: they are made again, unless a signal waits that would have
-//!                    ended them anyway
+//!                    ended them anyway; a time-out of theirs starts over, since the kernel has forgotten it and what the
+//!                    program sees of its arguments must not change
 //! ```
 //!
 //! select, pselect and ppoll write the time that is left where their time-out was given, as they do at any interruption.

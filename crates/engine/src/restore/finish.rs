@@ -14,6 +14,7 @@ use godwit_linux::{limits, ptrace, scheduling, stub};
 
 const SYS_MUNMAP: u64 = 11;
 const NANOSECONDS: u64 = 1_000_000_000;
+const EINVAL: i32 = 22;
 const RLIMIT_COUNT: usize = 16;
 /// sched_setattr(2) does not set its nice value.
 const SCHED_IDLE: u32 = 5;
@@ -270,7 +271,11 @@ fn set_scheduling(pid: i32, thread: &Thread) -> Result<()> {
     }
     let affinity = scheduling::affinity(tid).about(subject)?;
     if affinity != thread.affinity && !thread.affinity.is_empty() {
-        scheduling::set_affinity(tid, &thread.affinity).about(subject)?;
+        match scheduling::set_affinity(tid, &thread.affinity) {
+            // None of its processors exists here: it may run on any, which is all that can be kept.
+            Err(error) if error.number == EINVAL => {}
+            other => other.about(subject)?,
+        }
     }
     if scheduling::io_priority(tid).about(subject)? != thread.io_priority {
         scheduling::set_io_priority(tid, thread.io_priority).about(subject)?;
