@@ -2,6 +2,12 @@
 use godwit_engine::{capture, freeze, pages, restore};
 use std::time::Instant;
 
+/// Time that this thread has run, whatever else the machine did.
+fn on_processor() -> std::time::Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    std::time::Duration::from_nanos(text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0))
+}
+
 fn main() {
     let pid: i32 = std::env::args().nth(1).and_then(|text| text.parse().ok()).expect("usage: bounce PID");
     let t0 = Instant::now();
@@ -27,10 +33,12 @@ fn main() {
     godwit_linux::signal::set_own_mask(!(1 << 4));
     let mut restorer = restore::Restorer::begin(captives.tree).unwrap_or_else(|e| panic!("{e}"));
     let t5 = Instant::now();
+    let c5 = on_processor();
     for (owner, ranges, bytes) in &saved {
         restorer.write(*owner, ranges, bytes).unwrap_or_else(|e| panic!("{e}"));
     }
     let t6 = Instant::now();
+    let c6 = on_processor();
     restorer.complete().unwrap_or_else(|e| panic!("{e}"));
     let t7 = Instant::now();
     if std::env::args().nth(2).as_deref() == Some("hold") {
@@ -40,12 +48,13 @@ fn main() {
     let t8 = Instant::now();
     godwit_linux::signal::set_own_mask(0);
     eprintln!(
-        "freeze {:?} capture {:?} read {:?} | begin {:?} pages {:?} complete {:?} resume {:?}",
+        "freeze {:?} capture {:?} read {:?} | begin {:?} pages {:?} ({:?} on the processor) complete {:?} resume {:?}",
         t1 - t0,
         t2 - t1,
         t3 - t2,
         t5 - t4,
         t6 - t5,
+        c6 - c5,
         t7 - t6,
         t8 - t7
     );

@@ -25,6 +25,9 @@ pub struct AddressSpace {
     pub inherited: PageSet,
     /// Guard pages (MADV_GUARD_INSTALL).
     pub guards: PageSet,
+    /// Pages that are parts of transparent huge pages.
+    #[serde(default)]
+    pub huge: PageSet,
     /// /proc/PID/coredump_filter.
     #[serde(default)]
     pub core_filter: Option<u32>,

@@ -108,8 +108,8 @@ impl Tree {
         {
             return Err(format!("space {} inherits from none before it", space.id));
         }
-        if !space.inherited.is_sound() || !space.guards.is_sound() {
-            return Err(format!("inherited or guard pages of space {} are out of order", space.id));
+        if !space.inherited.is_sound() || !space.guards.is_sound() || !space.huge.is_sound() {
+            return Err(format!("inherited, guard or huge pages of space {} are out of order", space.id));
         }
         let mut previous = 0;
         for area in &space.areas {

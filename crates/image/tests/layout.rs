@@ -63,6 +63,7 @@ fn space() -> AddressSpace {
         parent: None,
         inherited: godwit_image::page_set::PageSet::new(),
         guards: godwit_image::page_set::PageSet::new(),
+        huge: godwit_image::page_set::PageSet::new(),
         core_filter: Some(0x33),
         dumpable: 1,
         huge_pages_disabled: false,

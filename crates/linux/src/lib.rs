@@ -44,5 +44,6 @@ pub mod terminal;
 pub mod time_namespace;
 pub mod timerfd;
 pub mod unix_socket;
+pub mod userfault;
 
 pub use errno::{Errno, Gone};

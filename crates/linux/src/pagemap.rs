@@ -120,12 +120,13 @@ impl Pagemap {
     }
 
     /// The pages of `start..end` whose contents only this process has (present or swapped, not of a file, not the zero
-    /// page): what must be saved of a private mapping. Calls `found` with ascending runs (start, end, huge).
+    /// page): what must be saved of a private mapping. Calls `found` with ascending runs (start, end, in transparent huge
+    /// pages; always false without PAGEMAP_SCAN).
     ///
     /// # Errors
     /// ESRCH: dead.
-    pub fn private_pages(&self, start: u64, end: u64, mut found: impl FnMut(u64, u64)) -> Result<()> {
-        use category::{FILE, PRESENT, SWAPPED, ZERO};
+    pub fn private_pages(&self, start: u64, end: u64, mut found: impl FnMut(u64, u64, bool)) -> Result<()> {
+        use category::{FILE, HUGE, PRESENT, SWAPPED, ZERO};
         if !self.scan {
             return self.read_private(start, end, found);
         }
@@ -133,9 +134,9 @@ impl Pagemap {
         let mut next = start;
         while next < end {
             let (count, walk_end) =
-                self.scan_once(next, end, &mut regions, FILE | ZERO, FILE | ZERO, PRESENT | SWAPPED, 0)?;
+                self.scan_once(next, end, &mut regions, FILE | ZERO, FILE | ZERO, PRESENT | SWAPPED, HUGE)?;
             for region in &regions[..count] {
-                found(region.start, region.end);
+                found(region.start, region.end, region.categories & HUGE != 0);
             }
             if count < regions.len() || walk_end <= next {
                 return Ok(());
@@ -145,7 +146,7 @@ impl Pagemap {
         Ok(())
     }
 
-    fn read_private(&self, start: u64, end: u64, mut found: impl FnMut(u64, u64)) -> Result<()> {
+    fn read_private(&self, start: u64, end: u64, mut found: impl FnMut(u64, u64, bool)) -> Result<()> {
         let mut buffer = vec![0_u8; 64 << 10];
         let mut address = start;
         let mut open: Option<u64> = None;
@@ -164,7 +165,7 @@ impl Pagemap {
                 match (private, open) {
                     (true, None) => open = Some(address),
                     (false, Some(first)) => {
-                        found(first, address);
+                        found(first, address, false);
                         open = None;
                     }
                     _ => {}
@@ -173,7 +174,7 @@ impl Pagemap {
             }
         }
         if let Some(first) = open {
-            found(first, end);
+            found(first, end, false);
         }
         Ok(())
     }

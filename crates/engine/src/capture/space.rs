@@ -106,13 +106,19 @@ fn area(tid: i32, details: &smaps::AreaFlags, capture: &mut Capture) -> Result<A
 }
 
 /// Finds the pages of a space that only it has: they travel. One scan over everything: pages of shared mappings and
-/// unmodified file pages count as pages of files, the kernel's own areas as nothing.
-pub(super) fn pages(tid: i32, space: ObjectId, areas: &[Area]) -> Result<SpacePages> {
+/// unmodified file pages count as pages of files, the kernel's own areas as nothing. The second set are those of them that
+/// lie in transparent huge pages.
+pub(super) fn pages(tid: i32, space: ObjectId, areas: &[Area]) -> Result<(SpacePages, PageSet)> {
     let pagemap = Pagemap::open(tid).about(|| Subject::Process(tid))?;
-    let mut pages = PageSet::new();
+    let (mut pages, mut huge) = (PageSet::new(), PageSet::new());
     if let (Some(first), Some(last)) = (areas.first(), areas.last()) {
         pagemap
-            .private_pages(first.start, last.end, |start, end| pages.insert(Run { start, end }))
+            .private_pages(first.start, last.end, |start, end, of_huge| {
+                pages.insert(Run { start, end });
+                if of_huge {
+                    huge.insert(Run { start, end });
+                }
+            })
             .about(|| Subject::Process(tid))?;
     }
     for area in areas.iter().filter(|area| area.backing == Backing::Kernel || area.has(AreaFlags::SHARED)) {
@@ -121,7 +127,8 @@ pub(super) fn pages(tid: i32, space: ObjectId, areas: &[Area]) -> Result<SpacePa
             pages = pages.difference(&[run].into_iter().collect());
         }
     }
-    Ok(SpacePages { space, pid: tid, pages })
+    let huge = huge.intersection(&pages);
+    Ok((SpacePages { space, pid: tid, pages }, huge))
 }
 
 /// Finds the guard pages (MADV_GUARD_INSTALL, Linux 6.13) of the areas that may have some.

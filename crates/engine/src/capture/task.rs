@@ -439,7 +439,7 @@ pub(super) fn capture(
             let areas = space::areas(first, capture)?;
             let executable = Look::link(first, "exe", Purpose::Executable, 0)?;
             let executable = capture.file(&executable, false)?;
-            let mut pages = space::pages(first, id, &areas)?;
+            let (mut pages, huge) = space::pages(first, id, &areas)?;
             let parent = parent_space(&stat, tree).filter(|_| shape.lineage.is_fork(Pid(pid)));
             let inherited = match parent
                 .and_then(|parent| Some((spaces.iter().find(|s| s.space == parent)?, tree.space(parent)?)))
@@ -447,6 +447,7 @@ pub(super) fn capture(
                 Some((of_parent, space)) => space::inherited(&mut pages, of_parent, &space.inherited)?,
                 None => PageSet::new(),
             };
+            let huge = huge.intersection(&pages.pages);
             let guards = space::guards(first, &areas)?;
             spaces.push(pages);
             tree.spaces.push(AddressSpace {
@@ -457,6 +458,7 @@ pub(super) fn capture(
                 parent: if inherited.is_empty() { None } else { parent },
                 inherited,
                 guards,
+                huge,
                 core_filter: procfs::core_filter(first).map_err(|error| malformed(subject(), error))?,
                 dumpable: dumpable as u8,
                 huge_pages_disabled: huge_pages != 0,

@@ -236,3 +236,14 @@ pub(crate) fn assert_round_trip<T: Serialize + serde::de::DeserializeOwned + Par
     let cut = Envelope { payload: envelope.payload[..envelope.payload.len() - 1].to_vec(), ..envelope };
     assert!(open::<T>(&cut).is_err(), "a cut payload was taken for a whole one");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_kinds_are_distinct() {
+        let numbers: std::collections::BTreeSet<KindId> = KINDS.iter().map(|kind| kind.id()).collect();
+        assert_eq!(numbers.len(), KINDS.len());
+    }
+}

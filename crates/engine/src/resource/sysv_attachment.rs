@@ -12,7 +12,7 @@ const PREFIX: &[u8] = b"/SYSV";
 /// Digits of the key behind [`PREFIX`].
 const DIGITS: usize = 8;
 /// This kind's number.
-pub(crate) const ID: KindId = KindId(40);
+pub(crate) const ID: KindId = KindId(60);
 
 /// State.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]

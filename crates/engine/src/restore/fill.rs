@@ -1,29 +1,111 @@
 //! Putting bytes into address spaces and contents that are being built.
+use super::Restorer;
 use super::make::Sink;
 use crate::failure::{About, Result};
+use godwit_image::memory::{AreaFlags, Backing, PAGE_BYTES};
+use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::memory::{self, ForeignAddress, ForeignMemory};
+use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
+use godwit_linux::program::Program;
+use godwit_linux::userfault::{self, UserFault};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 /// Most ranges of one process_vm_writev(2) call.
 const RANGES_MAX: usize = 1024;
+/// Least bytes of one write, and of an area, for which placing pages is set up: it costs some 100 µs once.
+const PLACED_BYTES_MIN: usize = 256 << 10;
+const SYS_CLOSE: i64 = 3;
+const EEXIST: i32 = 17;
+const EAGAIN: i32 = 11;
 
 /// Writes into one address space.
 #[derive(Debug)]
 pub(super) struct Filler {
     pid: i32,
     memory: ForeignMemory,
+    placement: Placement,
+}
+
+/// How pages of private anonymous memory come in: placed whole (userfaultfd) where that was set up, since nothing has to
+/// be zeroed before and no fault taken; written like by a debugger everywhere else.
+#[derive(Debug)]
+enum Placement {
+    /// Not worth it so far.
+    Untried,
+    /// These ranges are registered.
+    Ready(UserFault, PageSet),
+    /// The kernel has none for us.
+    Unavailable,
 }
 
 impl Filler {
     pub(super) fn open(pid: Pid) -> Result<Filler> {
         let memory = ForeignMemory::open(pid.0).about(|| Subject::Process(pid.0))?;
-        Ok(Filler { pid: pid.0, memory })
+        Ok(Filler { pid: pid.0, memory, placement: Placement::Untried })
     }
 
-    /// Writes ranges one after another; areas that the process itself may not write are written through /proc/PID/mem.
+    /// Writes ranges one after another.
     pub(super) fn write(&mut self, ranges: &[(u64, usize)], bytes: &[u8]) -> Result<()> {
+        let mut left: Vec<(u64, usize)> = Vec::with_capacity(ranges.len());
+        let mut left_bytes: Vec<(usize, usize)> = Vec::new();
+        let mut offset = 0;
+        for (start, length) in ranges {
+            let (mut at, end) = (*start, start + *length as u64);
+            while at < end {
+                let part = offset + (at - start) as usize;
+                let (stop, placed) = match &self.placement {
+                    Placement::Ready(fault, registered) => match next(registered, at, end) {
+                        (stop, true) => {
+                            let done = self.place(fault, at, &bytes[part..part + (stop - at) as usize])?;
+                            (at + done as u64, done > 0)
+                        }
+                        other => other,
+                    },
+                    Placement::Untried | Placement::Unavailable => (end, false),
+                };
+                // A page that exists already is written over.
+                let stop = if stop == at { (at + PAGE_BYTES).min(end) } else { stop };
+                if !placed {
+                    left.push((at, (stop - at) as usize));
+                    left_bytes.push((part, (stop - at) as usize));
+                }
+                at = stop;
+            }
+            offset += length;
+        }
+        match (left.is_empty(), left == ranges) {
+            (true, _) => Ok(()),
+            (false, true) => self.write_over(ranges, bytes),
+            (false, false) => {
+                let gathered: Vec<u8> =
+                    left_bytes.iter().flat_map(|(start, length)| &bytes[*start..start + length]).copied().collect();
+                self.write_over(&left, &gathered)
+            }
+        }
+    }
+
+    /// Places pages that do not exist yet; returns how many bytes from the start were.
+    fn place(&self, fault: &UserFault, address: u64, bytes: &[u8]) -> Result<usize> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match fault.copy(address + done as u64, &bytes[done..]) {
+                Ok(0) => break,
+                Ok(count) => done += count,
+                Err(error) if error.number == EEXIST => break,
+                Err(error) if error.number == EAGAIN => {}
+                Err(error) => {
+                    let subject = || Subject::Mapping(self.pid, address + done as u64, "page contents".to_owned());
+                    return Err(error).about(subject);
+                }
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes as a debugger does; areas that the process itself may not write are written through /proc/PID/mem.
+    fn write_over(&mut self, ranges: &[(u64, usize)], bytes: &[u8]) -> Result<()> {
         let mut offset = 0;
         for chunk in ranges.chunks(RANGES_MAX) {
             let total: usize = chunk.iter().map(|(_, length)| *length).sum();
@@ -49,6 +131,59 @@ impl Filler {
             }
         }
         Ok(())
+    }
+}
+
+/// Up to where from `at` on (at most `end`) the pages are all in the set, or all not; and which of it.
+fn next(set: &PageSet, at: u64, end: u64) -> (u64, bool) {
+    let runs = set.runs();
+    match runs.get(runs.partition_point(|run| run.end <= at)) {
+        Some(run) if run.start <= at => (run.end.min(end), true),
+        Some(run) => (run.start.min(end), false),
+        None => (end, false),
+    }
+}
+
+impl Restorer {
+    /// Before the first large write into a space: sets up the placing of pages in it, once.
+    pub(super) fn prepare_filler(&mut self, id: ObjectId, bytes: usize) -> Result<()> {
+        let untried = self.fillers.get(&id).is_some_and(|filler| matches!(filler.placement, Placement::Untried));
+        if bytes < PLACED_BYTES_MIN || !untried {
+            return Ok(());
+        }
+        let placement = self.placement(id)?.unwrap_or(Placement::Unavailable);
+        if let Some(filler) = self.fillers.get_mut(&id) {
+            filler.placement = placement;
+        }
+        Ok(())
+    }
+
+    /// The userfaultfd belongs to the address space in which it is made: a program makes it there, and we fetch it.
+    fn placement(&mut self, id: ObjectId) -> Result<Option<Placement>> {
+        let space = self.tree.space(id).cloned().ok_or_else(|| super::missing(id))?;
+        let candidates = space.areas.iter().filter(|area| {
+            let unlike = AreaFlags::SHARED | AreaFlags::HUGE_TLB | AreaFlags::DROPPABLE;
+            area.backing == Backing::Anonymous && !area.has(unlike) && area.bytes() >= PLACED_BYTES_MIN as u64
+        });
+        // What is to be huge is faulted in as such.
+        let wanted: PageSet = candidates.map(|area| Run { start: area.start, end: area.end }).collect();
+        let wanted = wanted.difference(&space.huge);
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let pid = self.owner_of(id)?;
+        let subject = || Subject::Process(pid.0);
+        let mut program = Program::new();
+        let step = program.try_call("userfaultfd", userfault::SYS_USERFAULTFD, [userfault::FLAGS.into()]);
+        let Ok(number) = self.run(pid, &program)?.result("userfaultfd", step) else { return Ok(None) };
+        let fetched = PidFd::open(pid.0).and_then(|process| process.duplicate(ForeignDescriptor(number as i32)));
+        let mut program = Program::new();
+        program.call("close", SYS_CLOSE, [number.into()]);
+        self.run(pid, &program)?;
+        let Ok(fault) = UserFault::begin(fetched.about(subject)?) else { return Ok(None) };
+        let registered = wanted.runs().iter().filter(|run| fault.register(run.start, run.bytes()).is_ok()).copied();
+        let registered: PageSet = registered.collect();
+        Ok(Some(Placement::Ready(fault, registered)))
     }
 }
 

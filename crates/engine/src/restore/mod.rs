@@ -205,6 +205,7 @@ impl Restorer {
         }
         self.close_program_sinks();
         self.build_space(owner)?;
+        self.prepare_filler(owner, bytes.len())?;
         let filled = self.filled.entry(owner).or_default();
         for (start, length) in ranges {
             filled.insert(Run { start: *start, end: start.saturating_add(*length as u64) });

@@ -2,7 +2,7 @@
 use super::fill::Filler;
 use super::{ADDRESS_MAX, Restorer, missing};
 use crate::failure::{About, Result};
-use godwit_image::memory::{AddressSpace, Area, AreaFlags, Backing};
+use godwit_image::memory::{AddressSpace, Area, AreaFlags, Backing, PAGE_BYTES};
 use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::program::{Argument, Program};
@@ -24,6 +24,11 @@ const ARCH_MAP_VDSO_64: u64 = 0x2003;
 const RSEQ_FLAG_UNREGISTER: u64 = 1;
 const MLOCK_ONFAULT: u64 = 1;
 const MADV_DONTNEED: u64 = 4;
+const MADV_HUGEPAGE: u64 = 14;
+const MADV_POPULATE_WRITE: u64 = 23;
+const MADV_COLLAPSE: u64 = 25;
+/// Bytes of a transparent huge page.
+const HUGE_PAGE_BYTES: u64 = 2 << 20;
 const MADV_GUARD_INSTALL: u64 = 102;
 
 /// MAP_* bits.
@@ -75,7 +80,7 @@ fn alike(child: &Area, parent: &Area) -> bool {
 
 impl Restorer {
     /// The first living task of a space.
-    fn owner_of(&self, space: ObjectId) -> Result<Pid> {
+    pub(super) fn owner_of(&self, space: ObjectId) -> Result<Pid> {
         self.tree.tasks.iter().find(|task| task.space == Some(space)).map(|task| task.pid).ok_or_else(|| missing(space))
     }
 
@@ -106,6 +111,7 @@ impl Restorer {
         self.clear(pid, &space, &kept)?;
         self.map(pid, &space, &kept)?;
         self.forget_foreign_pages(pid, &space, &kept)?;
+        self.make_huge(pid, &space)?;
         self.built.insert(id);
         self.fillers.insert(id, Filler::open(pid)?);
         Ok(())
@@ -275,6 +281,42 @@ impl Restorer {
             ],
         );
         Ok(())
+    }
+
+    /// What was in huge pages will be: where the area asks for them they come at the first write; elsewhere one page is
+    /// touched and its surroundings collapsed. A kernel or host that gives none leaves small ones.
+    fn make_huge(&mut self, pid: Pid, space: &AddressSpace) -> Result<()> {
+        let mut program = Program::new();
+        for area in &space.areas {
+            let of_area = [Run { start: area.start, end: area.end }].into_iter().collect();
+            let huge = space.huge.intersection(&of_area);
+            if huge.is_empty() {
+                continue;
+            }
+            if area.has(AreaFlags::HUGE_PAGE) {
+                program.try_call(
+                    "madvise",
+                    SYS_MADVISE,
+                    [area.start.into(), area.bytes().into(), MADV_HUGEPAGE.into()],
+                );
+                continue;
+            }
+            for run in huge.runs() {
+                let mut start = run.start.next_multiple_of(HUGE_PAGE_BYTES);
+                while start + HUGE_PAGE_BYTES <= run.end {
+                    let mut advise = |bytes: u64, advice: u64| {
+                        program.try_call("madvise", SYS_MADVISE, [start.into(), bytes.into(), advice.into()]);
+                    };
+                    advise(PAGE_BYTES, MADV_POPULATE_WRITE);
+                    advise(HUGE_PAGE_BYTES, MADV_COLLAPSE);
+                    start += HUGE_PAGE_BYTES;
+                    if program.calls().len() >= CALLS_MAX {
+                        self.run(pid, &std::mem::take(&mut program))?;
+                    }
+                }
+            }
+        }
+        if program.is_empty() { Ok(()) } else { self.run(pid, &program).map(drop) }
     }
 
     /// The kernel places its own pages where it likes when the wanted range is taken: look again.
