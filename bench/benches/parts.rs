@@ -90,6 +90,7 @@ fn checkpoint() -> Checkpoint {
         parent: None,
         inherited: PageSet::new(),
         guards: PageSet::new(),
+        huge: PageSet::new(),
         core_filter: None,
         dumpable: 1,
         huge_pages_disabled: false,
