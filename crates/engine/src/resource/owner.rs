@@ -69,13 +69,8 @@ fn is_inside(state: &State, survey: &Survey) -> bool {
     }
 }
 
-/// Why the owner of a description cannot be carried, if so. Changes nothing.
-pub fn refuse(look: &Look, survey: &Survey) -> Option<Refusal> {
-    let state = match read(look) {
-        Ok(state) => state?,
-        Err(refusal) => return Some(refusal),
-    };
-    if is_inside(&state, survey) {
+fn judge(state: &State, look: &Look, survey: &Survey) -> Option<Refusal> {
+    if is_inside(state, survey) {
         return None;
     }
     let sort = ["thread", "process", "process group"].get(state.sort as usize).unwrap_or(&"owner");
@@ -83,15 +78,23 @@ pub fn refuse(look: &Look, survey: &Survey) -> Option<Refusal> {
     Some(Refusal::new(Code::EDGE, look.subject(), cause).choice("take the owner away in the program: F_SETOWN 0"))
 }
 
+/// Why the owner of a description cannot be carried, if so. Changes nothing.
+pub fn refuse(look: &Look, survey: &Survey) -> Option<Refusal> {
+    match read(look) {
+        Ok(state) => judge(&state?, look, survey),
+        Err(refusal) => Some(refusal),
+    }
+}
+
 /// Adds the owner of a captured description to the graph, if it has one.
 ///
 /// # Errors
 /// GW1102: the owner is outside the tree; GW1104: the description has no descriptor in the tree.
 pub fn capture(object: ObjectId, look: &Look, capture: &mut Capture) -> Result<()> {
-    if let Some(refusal) = refuse(look, &capture.survey) {
+    let Some(state) = read(look)? else { return Ok(()) };
+    if let Some(refusal) = judge(&state, look, &capture.survey) {
         return Err(refusal);
     }
-    let Some(state) = read(look)? else { return Ok(()) };
     if look.pid == std::process::id() as i32 {
         return Err(Refusal::new(Code::UNSUPPORTED, look.subject(), "it has an owner (F_SETOWN) and is in flight"));
     }

@@ -93,16 +93,17 @@ fn reader(look: &Look, holders: &[(i32, i32)]) -> Result<OwnedFd> {
     file::open(format!("/proc/self/fd/{}", look.file.as_raw_fd()).as_bytes(), O_NONBLOCK).about(subject)
 }
 
-fn read_once(from: BorrowedFd<'_>, room: u64) -> std::io::Result<Vec<u8>> {
+fn read_once(mut from: &File, room: u64) -> std::io::Result<Vec<u8>> {
     let mut bytes = vec![0; room as usize];
-    let mut file = File::from(from.try_clone_to_owned()?);
-    let length = file.read(&mut bytes)?;
+    let length = from.read(&mut bytes)?;
     bytes.truncate(length);
     Ok(bytes)
 }
 
-fn write_whole(to: BorrowedFd<'_>, bytes: &[u8]) -> std::io::Result<()> {
-    File::from(to.try_clone_to_owned()?).write_all(bytes)
+/// A pipe of our own that never blocks.
+fn scratch(subject: impl Fn() -> Subject) -> Result<(File, File)> {
+    let (reader, writer) = pipe::create(O_NONBLOCK).about(subject)?;
+    Ok((reader.into(), writer.into()))
 }
 
 /// Reads a pipe's buffers and leaves them where they are.
@@ -111,25 +112,25 @@ fn peek(from: BorrowedFd<'_>, capacity: u64, subject: impl Fn() -> Subject) -> R
     if unread == 0 {
         return Ok(Vec::new());
     }
-    let (copied, copy) = pipe::create(O_NONBLOCK).about(&subject)?;
+    let (copied, copy) = scratch(&subject)?;
     // Where this fails the copy may still have room; if not, the sum below tells.
     let _ = pipe::set_capacity(copy.as_fd(), capacity);
     pipe::copy(from, copy.as_fd(), SPLICE_MAX).about(&subject)?;
-    let (one_out, one_in) = pipe::create(O_NONBLOCK).about(&subject)?;
+    let (one_out, mut one_in) = scratch(&subject)?;
     pipe::set_capacity(one_in.as_fd(), 2 * 4096).about(&subject)?;
     let mut buffers: Vec<Buffer> = Vec::new();
     while pipe::unread(copied.as_fd()).about(&subject)? > 0 {
         // One slot is taken, so that exactly one buffer fits in; then that slot marks what follows the buffer: a read
         // that stops before the mark has met a packet.
-        write_whole(one_in.as_fd(), b"<").about(&subject)?;
+        one_in.write_all(b"<").about(&subject)?;
         pipe::shift(copied.as_fd(), one_in.as_fd(), SPLICE_MAX).about(&subject)?;
-        read_once(one_out.as_fd(), 1).about(&subject)?;
-        write_whole(one_in.as_fd(), b">").about(&subject)?;
+        read_once(&one_out, 1).about(&subject)?;
+        one_in.write_all(b">").about(&subject)?;
         let total = pipe::unread(one_out.as_fd()).about(&subject)?;
-        let mut bytes = read_once(one_out.as_fd(), total).about(&subject)?;
+        let mut bytes = read_once(&one_out, total).about(&subject)?;
         let packet = bytes.len() as u64 == total - 1;
         if packet {
-            read_once(one_out.as_fd(), 1).about(&subject)?;
+            read_once(&one_out, 1).about(&subject)?;
         } else {
             bytes.pop();
         }
@@ -171,11 +172,14 @@ pub(super) fn capture(look: &Look, capture: &mut Capture, path: Option<String>, 
 
 /// Puts buffers into an empty pipe, each into its own slot.
 fn fill(to: BorrowedFd<'_>, buffers: &[Buffer], subject: impl Fn() -> Subject) -> Result<()> {
-    let (scratch_out, scratch_in) = pipe::create(O_NONBLOCK).about(&subject)?;
+    if buffers.is_empty() {
+        return Ok(());
+    }
+    let (scratch_out, mut scratch_in) = scratch(&subject)?;
     for buffer in buffers {
         let flags = if buffer.packet { O_NONBLOCK | O_DIRECT } else { O_NONBLOCK };
         file::set_status_flags(scratch_in.as_fd(), flags).about(&subject)?;
-        write_whole(scratch_in.as_fd(), &buffer.bytes).about(&subject)?;
+        scratch_in.write_all(&buffer.bytes).about(&subject)?;
         let mut left = buffer.bytes.len() as u64;
         while left > 0 {
             left -= pipe::shift(scratch_out.as_fd(), to, left).about(&subject)?.min(left);
@@ -318,12 +322,12 @@ mod tests {
 
     #[test]
     fn a_filled_pipe_shows_what_was_seen_in_another() {
-        let (reader, writer) = pipe::create(O_NONBLOCK).unwrap();
-        write_whole(writer.as_fd(), &[7; 8192]).unwrap();
+        let (reader, mut writer) = scratch(subject).unwrap();
+        writer.write_all(&[7; 8192]).unwrap();
         file::set_status_flags(writer.as_fd(), O_NONBLOCK | O_DIRECT).unwrap();
-        write_whole(writer.as_fd(), b"packet").unwrap();
-        write_whole(writer.as_fd(), b"another").unwrap();
-        read_once(reader.as_fd(), 100).unwrap();
+        writer.write_all(b"packet").unwrap();
+        writer.write_all(b"another").unwrap();
+        read_once(&reader, 100).unwrap();
         let seen = peek(reader.as_fd(), 65536, subject).unwrap();
         let lengths: Vec<(usize, bool)> = seen.iter().map(|buffer| (buffer.bytes.len(), buffer.packet)).collect();
         assert_eq!(lengths, [(3996, false), (4096, false), (6, true), (7, true)]);
