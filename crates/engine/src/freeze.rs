@@ -397,9 +397,7 @@ impl FrozenTree {
     /// A thread is dead.
     pub fn unhold(mut self) -> Result<()> {
         let running = self.processes.iter_mut().filter(|process| process.group_stop() == 0);
-        for thread in running.flat_map(|process| &mut process.threads) {
-            swallow_stop(thread)?;
-        }
+        swallow_stops(running.flat_map(|process| &mut process.threads).collect())?;
         self.release();
         Ok(())
     }
@@ -430,29 +428,30 @@ pub(crate) fn await_end(tid: i32) {
     while !matches!(ptrace::wait(tid), Ok(Event::Ended(_)) | Err(_)) {}
 }
 
-/// Takes the pending SIGSTOP of a stopped thread without letting it act.
+/// Takes the pending SIGSTOP of every one of these stopped threads without letting it act. Each comes to rest where the
+/// signal would be delivered, before it runs one instruction; let go from there, it never sees it.
 ///
 /// # Errors
-/// The thread is dead.
-pub fn swallow_stop(thread: &mut Stopped) -> Result<()> {
-    ptrace::interrupt(thread.tid).about(|| thread.subject())?;
-    ptrace::resume(thread.tid, 0).about(|| thread.subject())?;
-    let mut swallowed = false;
+/// A thread is dead.
+pub fn swallow_stops(threads: Vec<&mut Stopped>) -> Result<()> {
+    // All are on their way before the first is waited for.
+    for thread in &threads {
+        ptrace::resume(thread.tid, 0).about(|| thread.subject())?;
+    }
+    threads.into_iter().try_for_each(await_stop_signal)
+}
+
+fn await_stop_signal(thread: &mut Stopped) -> Result<()> {
     loop {
         match ptrace::wait(thread.tid).about(|| thread.subject())? {
-            Event::Signal(signal) if signal == libc_signal::STOP => {
-                swallowed = true;
-                // The interrupt that is pending stops the thread again before user mode.
-                ptrace::interrupt(thread.tid).about(|| thread.subject())?;
-                ptrace::resume(thread.tid, 0).about(|| thread.subject())?;
-            }
+            Event::Signal(libc_signal::STOP) => return Ok(()),
             Event::Signal(signal) => ptrace::resume(thread.tid, signal).about(|| thread.subject())?,
-            Event::Stop(_) if swallowed => return Ok(()),
-            Event::Stop(_) => ptrace::resume(thread.tid, 0).about(|| thread.subject())?,
             Event::Ended(_) => {
                 return Err(Refusal::new(Code::PROCESS_VANISHED, thread.subject(), "it ended while it was stopped"));
             }
-            Event::Syscall | Event::Other(_) => ptrace::resume(thread.tid, 0).about(|| thread.subject())?,
+            Event::Stop(_) | Event::Syscall | Event::Other(_) => {
+                ptrace::resume(thread.tid, 0).about(|| thread.subject())?;
+            }
         }
     }
 }

@@ -1,13 +1,18 @@
 //! Facts about this host that travel with an image.
 use godwit_image::host::HostFacts;
+use std::sync::OnceLock;
 
 fn text(path: &str) -> String {
     std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
-/// Reads the facts; what cannot be read stays empty.
-pub fn facts() -> HostFacts {
-    let cpuinfo = text("/proc/cpuinfo");
+/// The processor's features, sorted: they stay what they are, and the kernel takes its time to tell them.
+fn processor_flags() -> &'static str {
+    static FLAGS: OnceLock<String> = OnceLock::new();
+    FLAGS.get_or_init(|| sorted_flags(&text("/proc/cpuinfo")))
+}
+
+fn sorted_flags(cpuinfo: &str) -> String {
     let mut flags: Vec<&str> = cpuinfo
         .lines()
         .find_map(|line| line.strip_prefix("flags"))
@@ -15,13 +20,18 @@ pub fn facts() -> HostFacts {
         .map(|(_, flags)| flags.split_ascii_whitespace().collect())
         .unwrap_or_default();
     flags.sort_unstable();
+    flags.join(" ")
+}
+
+/// Reads the facts; what cannot be read stays empty.
+pub fn facts() -> HostFacts {
     let clocks = godwit_linux::clock::now();
     HostFacts {
         name: text("/proc/sys/kernel/hostname"),
         kernel: text("/proc/sys/kernel/osrelease"),
         boot_id: text("/proc/sys/kernel/random/boot_id"),
         machine: std::env::consts::ARCH.to_owned(),
-        processor_flags: flags.join(" "),
+        processor_flags: processor_flags().to_owned(),
         extended_state_mask: godwit_linux::clock::extended_state_mask(),
         extended_state_bytes: godwit_linux::clock::extended_state_bytes(),
         monotonic_ns: clocks.monotonic,

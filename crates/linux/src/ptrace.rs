@@ -136,11 +136,11 @@ pub const EXTENDED_STATE_BYTES_MAX: usize = 16384;
 /// # Errors
 /// ESRCH: dead or not stopped.
 pub fn extended_state(tid: i32) -> Result<Vec<u8>> {
-    let mut buffer = vec![0_u8; EXTENDED_STATE_BYTES_MAX];
+    let mut buffer = [0_u8; EXTENDED_STATE_BYTES_MAX];
     let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     request("ptrace(GETREGSET)", libc::PTRACE_GETREGSET, tid, NT_X86_XSTATE, (&raw mut vector) as usize)?;
-    buffer.truncate(vector.iov_len);
-    Ok(buffer)
+    // No more than it is: a tree keeps one for each of its threads.
+    Ok(buffer[..vector.iov_len].to_vec())
 }
 
 /// Writes the extended state; the length must be the kernel's own.

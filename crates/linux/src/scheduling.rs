@@ -73,13 +73,13 @@ pub fn set_nice(tid: i32, nice: i32) -> Result<()> {
 /// # Errors
 /// ESRCH.
 pub fn affinity(tid: i32) -> Result<Vec<u8>> {
-    let mut mask = vec![0_u8; 1024];
+    let mut mask = [0_u8; 1024];
     // SAFETY: the kernel writes at most 1024 bytes into the live buffer.
     let bytes = check("sched_getaffinity", unsafe {
         libc::syscall(libc::SYS_sched_getaffinity, tid, mask.len(), mask.as_mut_ptr())
     })?;
-    mask.truncate(bytes as usize);
-    Ok(mask)
+    // No more than it is: a tree keeps one for each of its threads.
+    Ok(mask[..bytes as usize].to_vec())
 }
 
 /// Sets the affinity mask; CPUs that do not exist are ignored by the kernel.

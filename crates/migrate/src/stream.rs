@@ -4,7 +4,6 @@ use crate::transport::Lane;
 use godwit_handoff::frame::{Frame, HEADER_LENGTH, Header, Run, Runs};
 use godwit_handoff::{Malformed, Packet, Totals};
 use godwit_image::ObjectId;
-use godwit_linux::memory::prefer_huge_pages;
 use godwit_linux::poll::Readiness;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -244,8 +243,8 @@ impl Incoming {
 
     fn begin_body(&mut self, header: Header, runs: Runs) {
         if self.body.is_empty() {
-            self.body.resize(PIECE_BYTES, 0);
-            prefer_huge_pages(&mut self.body);
+            // Zeros from the kernel, page by page as they are needed: the process is down while this is made.
+            self.body = vec![0; PIECE_BYTES];
         }
         (self.body_pages, self.body_bytes) = (runs.pages(), runs.body_length());
         self.body_checksum = runs.body_checksum;

@@ -2,6 +2,7 @@
 //! each other with their own numbers, and programs make each of them what it was. Nothing of it runs before
 //! [`Restorer::resume`]; until [`Restorer::hold`] all of it dies with this process.
 use crate::failure::Result;
+use crate::freeze::swallow_stops;
 use crate::lineage::{self, Lineage};
 use crate::resource::{self, Made, Stage};
 use godwit_image::memory::{Backing, PAGE_BYTES};
@@ -261,12 +262,13 @@ impl Restorer {
     pub fn resume(mut self) -> Result<i32> {
         self.take_deferred_locks()?;
         let root = self.tree.root().map_or(0, |task| task.pid.0);
-        let puppets = std::mem::take(&mut self.puppets);
+        let mut puppets: Vec<Puppet> = std::mem::take(&mut self.puppets).into_values().collect();
         self.created.keep();
-        // The root last: when it runs, its whole tree does.
-        for (_, puppet) in puppets.into_iter().rev() {
-            puppet.release(self.held)?;
+        if self.held {
+            swallow_stops(puppets.iter_mut().filter_map(Puppet::held_back).collect())?;
         }
+        // The root last: when it runs, its whole tree does.
+        puppets.into_iter().rev().try_for_each(Puppet::release)?;
         Ok(root)
     }
 

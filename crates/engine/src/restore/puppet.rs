@@ -1,6 +1,6 @@
 //! One stopped thread of a skeleton: ours to lose until the tree is held.
 use crate::failure::{About, Result};
-use crate::freeze::{Stopped, await_end, libc_signal, swallow_stop};
+use crate::freeze::{Stopped, await_end, libc_signal};
 use crate::injector::Ran;
 use godwit_image::{Code, Pid, Refusal, Subject};
 use godwit_linux::arena::{Arena, Slot};
@@ -271,13 +271,15 @@ impl Puppet {
             .about(|| self.subject())
     }
 
-    pub(super) fn release(mut self, held: bool) -> Result<()> {
-        let Some(mut stopped) = self.stopped.take() else { return Ok(()) };
-        if held && !self.group_stopped {
-            swallow_stop(&mut stopped)?;
-            stopped.forget_stop();
-        }
-        stopped.release()
+    /// The thread, if a hold has left it a SIGSTOP that has to be taken back.
+    pub(super) fn held_back(&mut self) -> Option<&mut Stopped> {
+        let stopped = self.stopped.as_mut().filter(|_| !self.group_stopped)?;
+        stopped.forget_stop();
+        Some(stopped)
+    }
+
+    pub(super) fn release(mut self) -> Result<()> {
+        self.stopped.take().map_or(Ok(()), Stopped::release)
     }
 }
 
