@@ -51,7 +51,7 @@ mod tests {
         let info = crate::proc::fdinfo::read(std::process::id() as i32, instance.as_raw_fd()).unwrap();
         let Some(handle) = info.inotify[0].handle.clone() else { return };
         let mount = std::fs::File::open("/tmp").unwrap();
-        match open(mount.as_fd(), handle.kind as i32, &handle.bytes) {
+        match open(mount.as_fd(), handle.kind, &handle.bytes) {
             Ok(found) => {
                 let link = std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).unwrap();
                 assert_eq!(link, directory);
