@@ -13,7 +13,7 @@ const GODWIT: &str = env!("CARGO_BIN_EXE_godwit");
 const CHECKPOINTS: &str = "/var/tmp/godwit-testbed/clocks";
 
 /// What reads clocks or waits for a time.
-const WORKLOADS: [&str; 2] = ["clocks", "clocks_absolute"];
+const WORKLOADS: [&str; 4] = ["clocks", "clocks_absolute", "timerfd", "itimers"];
 
 fn godwit(host: &Host, arguments: &[&str]) -> String {
     let output = host.command(GODWIT).args(arguments).output().unwrap();
