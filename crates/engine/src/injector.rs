@@ -6,6 +6,8 @@
 use crate::failure::{About, Result, malformed};
 use crate::freeze::{FrozenProcess, Stopped};
 use crate::interrupted::{self, restart};
+use crate::question::{ProcessAnswers, ThreadAnswers};
+use crate::resource::processor_mode;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::arena::{self, Arena, Slot};
 use godwit_linux::memory::{ForeignAddress, ForeignMemory};
@@ -44,6 +46,9 @@ pub struct Injector<'a> {
     site: u64,
     arena: Option<(Arena, u64)>,
     saved: Vec<Saved>,
+    /// The areas as they were before anything of ours came.
+    areas: Vec<maps::Area>,
+    answers: (Vec<ThreadAnswers>, ProcessAnswers),
 }
 
 fn healing(registers: &Registers, mask: u64) -> Healing {
@@ -101,9 +106,8 @@ fn record_offset() -> usize {
 }
 
 /// The stub of an engine that died, or unused zero bytes at the end of an executable mapping, 16-aligned.
-fn find_site(pid: i32, memory: &ForeignMemory) -> Result<Site> {
+fn find_site(pid: i32, memory: &ForeignMemory, areas: &[maps::Area]) -> Result<Site> {
     let needed = record_offset() + RECORD_BYTES + 16;
-    let areas = maps::read(pid).map_err(|error| malformed(Subject::Process(pid), error))?;
     let mut candidates: Vec<_> =
         areas.iter().filter(|area| area.execute && !area.shared && area.name != b"[vsyscall]").collect();
     candidates.sort_by_key(|area| area.name != b"[vdso]");
@@ -157,6 +161,7 @@ impl<'a> Injector<'a> {
         for thread in &process.threads {
             let registers = ptrace::registers(thread.tid()).about(|| thread.subject())?;
             let mask = ptrace::signal_mask(thread.tid()).about(|| thread.subject())?;
+            processor_mode::judge_code(thread.subject(), registers.cs)?;
             saved.push(Saved {
                 registers,
                 mask,
@@ -180,13 +185,15 @@ impl<'a> Injector<'a> {
             saved.dispatch = dispatch(thread, &memory)?;
             saved.healing = healing(&saved.registers, saved.mask);
         }
-        let Site { start: site, abandoned } = find_site(first, &memory)?;
+        let areas = maps::read(first).map_err(|error| malformed(subject(), error))?;
+        let Site { start: site, abandoned } = find_site(first, &memory, &areas)?;
         let inside = |saved: &Saved| (site..site + record_offset() as u64).contains(&saved.registers.rip);
         if let Some(index) = saved.iter().position(inside) {
             let cause = "another engine died while it worked on it, and it is about to heal";
             return Err(Refusal::new(Code::KERNEL_CALL, process.threads[index].subject(), cause).choice("try again"));
         }
-        let mut injector = Injector { process, memory, site, arena: None, saved };
+        let answers = Default::default();
+        let mut injector = Injector { process, memory, site, arena: None, saved, areas, answers };
         injector.memory.write(ForeignAddress(site + CONTROL_BYTES as u64), stub::code()).about(subject)?;
         if let Some((base, length)) = abandoned {
             injector.single("munmap", SYS_MUNMAP, [base, length, 0, 0, 0, 0])?;
@@ -276,6 +283,21 @@ impl<'a> Injector<'a> {
     /// A thread's syscall user dispatch, when it is on.
     pub fn dispatch(&self, index: usize) -> Option<[u64; 4]> {
         self.saved.get(index).and_then(|saved| saved.dispatch)
+    }
+
+    /// The process's areas.
+    pub(crate) fn areas(&self) -> &[maps::Area] {
+        &self.areas
+    }
+
+    /// What its threads, in the order of the process's, and the process as a whole have answered about rare state.
+    pub(crate) fn answers(&self) -> (&[ThreadAnswers], &ProcessAnswers) {
+        (&self.answers.0, &self.answers.1)
+    }
+
+    /// Keeps the answers for the kinds that need them.
+    pub(crate) fn keep_answers(&mut self, threads: Vec<ThreadAnswers>, whole: ProcessAnswers) {
+        self.answers = (threads, whole);
     }
 
     /// The frozen process.

@@ -16,6 +16,7 @@ pub mod look;
 mod namespaces;
 pub mod pages;
 mod procfs;
+mod question;
 pub mod resource;
 pub mod restore;
 mod sequence;

@@ -86,4 +86,6 @@ pub enum Verdict {
     Degraded(String),
     /// The move is refused.
     Blocks(Refusal),
+    /// It shows only when the tree is frozen, which is before anything leaves; what, in words.
+    Undecided(String),
 }

@@ -224,6 +224,23 @@ pub fn set_user_dispatch(tid: i32, configuration: &[u64; 4]) -> Result<()> {
     request("ptrace(SET_SYSCALL_USER_DISPATCH_CONFIG)", SET_USER_DISPATCH, tid, size_of::<[u64; 4]>(), place).map(drop)
 }
 
+/// Whether a stopped thread may use I/O ports (ioperm(2)).
+///
+/// # Errors
+/// ESRCH: dead or not stopped.
+pub fn may_use_ports(tid: i32) -> Result<bool> {
+    const NT_386_IOPERM: usize = 0x201;
+    let mut buffer = vec![0_u8; 8192];
+    let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let place = (&raw mut vector) as usize;
+    match request("ptrace(GETREGSET)", libc::PTRACE_GETREGSET, tid, NT_386_IOPERM, place) {
+        Ok(_) => Ok(vector.iov_len != 0),
+        // ENXIO: it has none; ENODEV, EINVAL: this kernel has none.
+        Err(error) if matches!(error.number, libc::ENXIO | libc::ENODEV | libc::EINVAL) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Bytes of the kernel's siginfo_t.
 pub const SIGNAL_INFORMATION_BYTES: usize = 128;
 

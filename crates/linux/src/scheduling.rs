@@ -110,6 +110,22 @@ pub fn set_io_priority(tid: i32, priority: i32) -> Result<()> {
     check("ioprio_set", unsafe { libc::syscall(libc::SYS_ioprio_set, 1, tid, priority) }).map(drop)
 }
 
+/// The core-scheduling cookie of a thread: threads of the same cookie may share a core; 0 = none.
+///
+/// # Errors
+/// EINVAL, ENODEV: this kernel or processor has no core scheduling; ESRCH, EPERM.
+pub fn core_cookie(tid: i32) -> Result<u64> {
+    const PR_SCHED_CORE: libc::c_int = 62;
+    const PR_SCHED_CORE_GET: libc::c_ulong = 0;
+    const PIDTYPE_PID: libc::c_ulong = 0;
+    let mut cookie = 0_u64;
+    // SAFETY: the kernel writes 8 bytes into the live word.
+    check("prctl(PR_SCHED_CORE)", unsafe {
+        libc::syscall(libc::SYS_prctl, PR_SCHED_CORE, PR_SCHED_CORE_GET, tid, PIDTYPE_PID, &raw mut cookie)
+    })?;
+    Ok(cookie)
+}
+
 /// Address and length of a thread's robust futex list.
 ///
 /// # Errors

@@ -74,6 +74,8 @@ struct Known {
 pub struct Capture {
     /// Who else holds what.
     pub survey: Survey,
+    /// Processes outside of any sandbox of the tree.
+    pub(crate) strangers: crate::resource::landlock::Strangers,
     options: Options,
     root: i32,
     next: u32,
@@ -96,6 +98,7 @@ impl Capture {
     fn new(root: i32, pids: &[i32], options: Options) -> Capture {
         Capture {
             survey: Survey::new(pids),
+            strangers: Default::default(),
             options,
             root,
             next: 1,

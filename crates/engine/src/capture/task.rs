@@ -9,6 +9,7 @@ use crate::interrupted::{self, restart};
 use crate::lineage::{Lineage, Member};
 use crate::look::{Look, Purpose};
 use crate::procfs;
+use crate::question::{self, ProcessQuestion, ThreadQuestion};
 use crate::resource::KINDS;
 use crate::sleep::{self, Sleep};
 use godwit_image::credentials::Credentials;
@@ -19,7 +20,7 @@ use godwit_image::task::{Scheduling, State, Task, Thread, Wait};
 use godwit_image::tree::Tree;
 use godwit_image::{Envelope, ObjectId, Pid, Subject};
 use godwit_linux::kcmp::{self, Object};
-use godwit_linux::proc::status;
+use godwit_linux::proc::{maps, status};
 use godwit_linux::program::{Argument, Program, Step};
 use godwit_linux::{limits, ptrace, scheduling};
 use std::cmp::Ordering;
@@ -70,10 +71,11 @@ struct Questions {
     speculation: [Step; 3],
     name: usize,
     personality: Step,
+    rare: ThreadQuestion,
 }
 
 impl Questions {
-    fn new() -> Questions {
+    fn new(stranger: Option<i32>) -> Questions {
         let mut program = Program::new();
         let mut prctl = |option: u64, argument: Argument| {
             program.try_call(
@@ -100,8 +102,10 @@ impl Questions {
         let timestamp = ask(number::PR_GET_TSC);
         let (space, stack) = program.space(24);
         program.call("sigaltstack", number::SIGALTSTACK, [0_u64.into(), space]);
+        let rare = ThreadQuestion::ask(&mut program, stranger);
         Questions {
             program,
+            rare,
             tid_address,
             stack,
             death_signal,
@@ -129,10 +133,11 @@ struct ProcessQuestions {
     write_execute: Step,
     merge: Step,
     clocks: clock::Question,
+    rare: ProcessQuestion,
 }
 
 impl ProcessQuestions {
-    fn new() -> ProcessQuestions {
+    fn new(areas: &[maps::Area]) -> ProcessQuestions {
         let mut program = Program::new();
         let brk = program.call("brk", number::BRK, [0_u64.into()]);
         let mut prctl = |option: u64| {
@@ -163,8 +168,10 @@ impl ProcessQuestions {
             program.call("rt_sigaction", number::RT_SIGACTION, [signal.into(), 0_u64.into(), space, 8_u64.into()]);
         }
         let clocks = clock::Question::ask(&mut program);
+        let rare = ProcessQuestion::ask(&mut program, areas);
         ProcessQuestions {
             program,
+            rare,
             clocks,
             actions,
             timers,
@@ -372,13 +379,16 @@ pub(super) fn capture(
     let stat = process.stat.clone();
     let parent_thread = Some(Pid(process.parent_thread)).filter(|thread| thread.0 != 0);
     let mut injector = Injector::install(process)?;
-    let questions: Vec<Questions> = (0..injector.threads()).map(|_| Questions::new()).collect();
+    let stranger = capture.strangers.for_thread(pid, first)?;
+    let questions: Vec<Questions> = (0..injector.threads()).map(|_| Questions::new(stranger)).collect();
     let programs: Vec<(usize, Program)> =
         questions.iter().enumerate().map(|(index, questions)| (index, questions.program.clone())).collect();
     let answers = injector.run(&programs)?;
-    let whole = ProcessQuestions::new();
+    let whole = ProcessQuestions::new(injector.areas());
     let answer = injector.run(&[(0, whole.program.clone())])?;
     let answer = answer.first().ok_or_else(|| malformed(subject(), "no answer"))?;
+    let rare = questions.iter().zip(&answers).map(|(questions, ran)| questions.rare.answer(ran)).collect();
+    question::keep(&mut injector, rare, whole.rare.answer(answer))?;
     shape.ask_about_children(&mut injector)?;
     let mut objects = Vec::new();
     for kind in KINDS {

@@ -11,6 +11,7 @@ use godwit_image::{Envelope, KindId, ObjectId, Pid, Subject, Verdict, codec};
 use serde::Serialize;
 use std::os::fd::OwnedFd;
 
+pub mod affiliation;
 pub mod character_device;
 pub mod directory;
 pub mod edge;
@@ -22,7 +23,10 @@ pub mod file_content;
 pub mod flock;
 pub mod inet_socket;
 pub mod inotify;
+pub mod landlock;
+pub mod membarrier;
 pub mod memory_file;
+pub mod memory_policy;
 pub mod owner;
 pub mod path_handle;
 pub mod pidfd;
@@ -30,15 +34,18 @@ pub mod pipe_content;
 pub mod pipe_end;
 pub mod posix_timer;
 pub mod proc_file;
+pub mod processor_mode;
 pub mod pty;
 pub mod record_locks;
 pub mod refused;
 pub mod regular_file;
+pub mod security_label;
 pub mod signalfd;
 pub mod sysfs;
 pub mod sysv_attachment;
 pub mod sysv_shm;
 pub mod terminal;
+pub mod thread_marks;
 pub mod timerfd;
 pub mod unix_connection;
 pub mod unix_name;
@@ -80,6 +87,13 @@ pub const KINDS: &[&dyn Kind] = &[
     &epoll::EpollSet,
     &epoll_ready::EpollReady,
     &owner::Owner,
+    &processor_mode::ProcessorMode,
+    &landlock::Landlock,
+    &security_label::SecurityLabel,
+    &membarrier::Membarrier,
+    &memory_policy::MemoryPolicy,
+    &thread_marks::ThreadMarks,
+    &affiliation::Affiliation,
     &refused::Other,
 ];
 

@@ -13,6 +13,7 @@ fn word(verdict: &Verdict) -> &'static str {
         Verdict::Recreated(_) => "re-created",
         Verdict::Degraded(_) => "degraded",
         Verdict::Blocks(_) => "blocks",
+        Verdict::Undecided(_) => "undecided",
     }
 }
 
@@ -24,7 +25,9 @@ fn value(finding: &Finding) -> Value {
     });
     match &finding.verdict {
         Verdict::Carried => {}
-        Verdict::Recreated(reason) | Verdict::Degraded(reason) => value["reason"] = json!(reason),
+        Verdict::Recreated(reason) | Verdict::Degraded(reason) | Verdict::Undecided(reason) => {
+            value["reason"] = json!(reason)
+        }
         Verdict::Blocks(refusal) => value["refusal"] = refusal_value(refusal),
     }
     value
@@ -69,6 +72,9 @@ pub(crate) fn run(arguments: &Check, output: &Output) -> CommandResult {
             }
             Verdict::Degraded(reason) => {
                 output.line(&format!("degraded    {} [{}]: {reason}", finding.subject, finding.kind))
+            }
+            Verdict::Undecided(reason) => {
+                output.line(&format!("undecided   {} [{}]: {reason}", finding.subject, finding.kind))
             }
             Verdict::Blocks(refusal) => {
                 output.line(&format!(

@@ -3,7 +3,7 @@
 
 use super::Feature;
 use super::child::{Sleeper, in_child, tried};
-use crate::errno::{Errno, Result, check};
+use crate::errno::{Errno, Result};
 use crate::proc::{mountinfo, sys};
 
 const CLONE_NEWTIME: libc::c_int = 0x80;
@@ -16,7 +16,7 @@ pub(super) fn probe(put: &mut impl FnMut(Feature, Result<()>)) {
     put(Feature::TimeNamespaces, time_namespace());
     put(Feature::TimerNumbers, timer_number());
     put(Feature::Freezer, freezer());
-    put(Feature::Landlock, landlock());
+    put(Feature::Landlock, crate::landlock::version().map(drop));
 }
 
 fn unshared(call: &'static str, kind: libc::c_int) -> Result<()> {
@@ -97,18 +97,4 @@ fn freezer() -> Result<()> {
 fn thread_number() -> i32 {
     // SAFETY: no arguments.
     unsafe { libc::gettid() }
-}
-
-fn landlock() -> Result<()> {
-    const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1;
-    // SAFETY: with the version flag the kernel wants a null pointer and no bytes.
-    check("landlock_create_ruleset", unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            std::ptr::null::<u8>(),
-            0_usize,
-            LANDLOCK_CREATE_RULESET_VERSION,
-        )
-    })
-    .map(drop)
 }
