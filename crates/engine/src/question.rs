@@ -2,6 +2,7 @@
 //! the kinds of that state read the answers.
 use crate::failure::Result;
 use crate::injector::{Injector, Ran};
+use godwit_image::{Code, Refusal};
 use godwit_linux::errno::foreign;
 use godwit_linux::proc::maps;
 use godwit_linux::program::{Argument, Program, Step};
@@ -158,6 +159,11 @@ pub(crate) fn keep(injector: &mut Injector<'_>, threads: Vec<ThreadAnswers>, mut
         if let Some(ran) = injector.run(&[(0, program)])?.first() {
             whole.policy_areas.append(&mut question.answer(ran).policy_areas);
         }
+    }
+    // A thread's and a process's own keyring exist only when the program made them; their keys cannot all be read.
+    if let Some(index) = threads.iter().position(|answers| answers.keyrings[..2].iter().any(Option::is_some)) {
+        let subject = injector.process().threads[index].subject();
+        return Err(Refusal::new(Code::UNSUPPORTED, subject, "it has a keyring of its own (keyctl)"));
     }
     injector.keep_answers(threads, whole);
     Ok(())
