@@ -19,7 +19,7 @@ pub struct ProcessorMode;
 
 impl Kind for ProcessorMode {
     fn id(&self) -> KindId {
-        KindId(45)
+        KindId(48)
     }
     fn name(&self) -> &'static str {
         "processor mode"
