@@ -211,35 +211,4 @@ mod tests {
         // Nothing is given twice, and nothing that ends later than the wait can.
         assert_eq!(matched(&[wait(NANOSLEEP, 10_000); 3], &[None; 3], &list).len(), 2);
     }
-
-    #[test]
-    fn own_sleepers_are_found_with_their_time() {
-        if timer_list::read().is_err() {
-            return;
-        }
-        let sleepers: Vec<_> = [700_u64, 900, 1100]
-            .map(|time| {
-                let (send, receive) = std::sync::mpsc::channel();
-                let thread = std::thread::spawn(move || {
-                    let tid = std::fs::read_link("/proc/thread-self").ok().and_then(|link| {
-                        link.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse::<i32>().ok())
-                    });
-                    let _ = send.send((tid.unwrap_or(0), Instant::now()));
-                    std::thread::sleep(Duration::from_millis(time));
-                });
-                let (tid, begin) = receive.recv().expect("the thread tells its number");
-                (tid, begin + Duration::from_millis(time), thread)
-            })
-            .into();
-        std::thread::sleep(Duration::from_millis(200));
-        let own = std::process::id() as i32;
-        let found = look(sleepers.iter().map(|(tid, ..)| (own, *tid)));
-        for (tid, until, thread) in sleepers {
-            if let Some(sleep) = found.get(&tid) {
-                let error = sleep.until.max(until).duration_since(sleep.until.min(until));
-                assert!(error < Duration::from_millis(50), "{error:?}");
-            }
-            thread.join().expect("it ends");
-        }
-    }
 }
