@@ -2,19 +2,22 @@
 //! the kinds of that state read the answers.
 use crate::failure::Result;
 use crate::injector::{Injector, Ran};
-use godwit_image::{Code, Refusal};
+use crate::resource::future_locks::Future;
+use crate::resource::keyring::{self, KeyringQuestion, Keyrings};
 use godwit_linux::errno::foreign;
 use godwit_linux::proc::maps;
 use godwit_linux::program::{Argument, Program, Step};
 
+const SYS_MMAP: i64 = 9;
+const SYS_MUNMAP: i64 = 11;
+const SYS_MINCORE: i64 = 27;
+const SYS_MADVISE: i64 = 28;
 const SYS_MODIFY_LDT: i64 = 154;
 const SYS_PRCTL: i64 = 157;
 const SYS_ARCH_PRCTL: i64 = 158;
 const SYS_GET_MEMPOLICY: i64 = 239;
-const SYS_KEYCTL: i64 = 250;
 const SYS_GET_ROBUST_LIST: i64 = 274;
 const SYS_MEMBARRIER: i64 = 324;
-const KEYCTL_GET_KEYRING_ID: u64 = 0;
 const MPOL_F_ADDR: u64 = 2;
 const PR_GET_IO_FLUSHER: u64 = 58;
 const ARCH_GET_CPUID: u64 = 0x1011;
@@ -26,14 +29,20 @@ pub(crate) const NODES_MAX: usize = 1024;
 /// More areas than this are asked in programs of their own.
 const AREAS_MAX: usize = 3000;
 
-/// Thread, process, session keyring: KEY_SPEC_*.
-const KEYRINGS: [i64; 3] = [-1, -2, -3];
+/// What the kernel answers to throwing away locked memory.
+const EINVAL: i32 = 22;
+/// What it answers to mapping more than may be locked.
+const EAGAIN: i32 = 11;
+const PAGE_BYTES: u64 = 4096;
+const PROT_READ_WRITE: u64 = 3;
+const MAP_PRIVATE_ANONYMOUS: u64 = 0x22;
+const MADV_DONTNEED: u64 = 4;
 
 /// The answers of one thread. An error is the kernel's error number.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ThreadAnswers {
-    /// Serial numbers of its thread, process and session keyring.
-    pub(crate) keyrings: [Option<i32>; 3],
+    /// Its thread, process and session keyring.
+    pub(crate) keyrings: Keyrings,
     /// Its memory policy: mode with its flags, mask of nodes; none where the kernel knows none.
     pub(crate) policy: Option<(u32, Vec<u8>)>,
     /// Whether it could look at a process that its user may look at.
@@ -51,6 +60,8 @@ pub(crate) struct ProcessAnswers {
     pub(crate) barriers: u64,
     /// It has a local descriptor table.
     pub(crate) has_segments: bool,
+    /// Whether memory that it maps later is locked.
+    pub(crate) future: Future,
     /// Areas with a memory policy of their own: first address, address after the last byte.
     pub(crate) policy_areas: Vec<(u64, u64)>,
 }
@@ -58,7 +69,7 @@ pub(crate) struct ProcessAnswers {
 /// The questions to one thread.
 #[derive(Debug)]
 pub(crate) struct ThreadQuestion {
-    keyrings: [Step; 3],
+    keyrings: KeyringQuestion,
     policy: Step,
     policy_mode: usize,
     policy_nodes: usize,
@@ -67,7 +78,8 @@ pub(crate) struct ThreadQuestion {
     flusher: Step,
 }
 
-fn answered(ran: &Ran, step: Step) -> std::result::Result<u64, i32> {
+/// The result of a call that may fail, or the kernel's error number.
+pub(crate) fn answered(ran: &Ran, step: Step) -> std::result::Result<u64, i32> {
     let result = ran.outcome.results.get(step.0).copied().unwrap_or(i64::from(i32::MIN));
     foreign("", result).map_err(|error| error.number)
 }
@@ -76,9 +88,7 @@ impl ThreadQuestion {
     /// Adds the questions to a program; `stranger` is a process that every thread of that user may look at.
     pub(crate) fn ask(program: &mut Program, stranger: Option<i32>) -> ThreadQuestion {
         let zero = Argument::Value(0);
-        let keyrings = KEYRINGS.map(|ring| {
-            program.try_call("keyctl", SYS_KEYCTL, [KEYCTL_GET_KEYRING_ID.into(), ring.into(), zero, zero, zero])
-        });
+        let keyrings = KeyringQuestion::ask(program);
         let (mode, policy_mode) = program.space(8);
         let (nodes, policy_nodes) = program.space(NODES_MAX / 8);
         let policy = program.try_call("get_mempolicy", SYS_GET_MEMPOLICY, [mode, nodes, NODES_MAX.into(), zero, zero]);
@@ -97,7 +107,7 @@ impl ThreadQuestion {
             (ran.word(self.policy_mode) as u32, mask)
         });
         ThreadAnswers {
-            keyrings: self.keyrings.map(|step| answered(ran, step).ok().map(|serial| serial as i32)),
+            keyrings: self.keyrings.answer(ran),
             policy,
             sees_stranger: self.stranger.is_none_or(|step| answered(ran, step).is_ok()),
             faults_on_cpuid: answered(ran, self.cpuid) == Ok(0),
@@ -111,6 +121,9 @@ impl ThreadQuestion {
 pub(crate) struct ProcessQuestion {
     barriers: Step,
     segments: Step,
+    page: Step,
+    resident: usize,
+    discard: Step,
     areas: Vec<(u64, u64, Step, usize)>,
 }
 
@@ -122,7 +135,15 @@ impl ProcessQuestion {
             program.try_call("membarrier", SYS_MEMBARRIER, [MEMBARRIER_GET_REGISTRATIONS.into(), zero, zero]);
         let (table, _) = program.space(LDT_BYTES);
         let segments = program.try_call("modify_ldt", SYS_MODIFY_LDT, [zero, table, LDT_BYTES.into()]);
-        ProcessQuestion { barriers, segments, areas: ask_areas(program, areas.get(..AREAS_MAX).unwrap_or(areas)) }
+        let (none, protection) = (Argument::from(-1_i64), PROT_READ_WRITE.into());
+        let page = [zero, PAGE_BYTES.into(), protection, MAP_PRIVATE_ANONYMOUS.into(), none, zero];
+        let page = program.try_call("mmap", SYS_MMAP, page);
+        let (space, resident) = program.space(8);
+        program.try_call("mincore", SYS_MINCORE, [page.into(), PAGE_BYTES.into(), space]);
+        let discard = program.try_call("madvise", SYS_MADVISE, [page.into(), PAGE_BYTES.into(), MADV_DONTNEED.into()]);
+        program.try_call("munmap", SYS_MUNMAP, [page.into(), PAGE_BYTES.into()]);
+        let areas = ask_areas(program, areas.get(..AREAS_MAX).unwrap_or(areas));
+        ProcessQuestion { barriers, segments, page, resident, discard, areas }
     }
 
     /// Reads the answers.
@@ -133,6 +154,12 @@ impl ProcessQuestion {
         ProcessAnswers {
             barriers: answered(ran, self.barriers).unwrap_or(0),
             has_segments: answered(ran, self.segments).is_ok_and(|bytes| bytes != 0),
+            future: match (answered(ran, self.page), answered(ran, self.discard)) {
+                (Err(EAGAIN), _) => Future::Full,
+                (_, Err(EINVAL)) if ran.word(self.resident) & 1 == 0 => Future::LockedOnFault,
+                (_, Err(EINVAL)) => Future::Locked,
+                _ => Future::Free,
+            },
             policy_areas: self.areas.iter().filter_map(with_policy).collect(),
         }
     }
@@ -160,11 +187,7 @@ pub(crate) fn keep(injector: &mut Injector<'_>, threads: Vec<ThreadAnswers>, mut
             whole.policy_areas.append(&mut question.answer(ran).policy_areas);
         }
     }
-    // A thread's and a process's own keyring exist only when the program made them; their keys cannot all be read.
-    if let Some(index) = threads.iter().position(|answers| answers.keyrings[..2].iter().any(Option::is_some)) {
-        let subject = injector.process().threads[index].subject();
-        return Err(Refusal::new(Code::UNSUPPORTED, subject, "it has a keyring of its own (keyctl)"));
-    }
+    keyring::judge(injector, &threads)?;
     injector.keep_answers(threads, whole);
     Ok(())
 }

@@ -21,8 +21,10 @@ pub mod eventfd;
 pub mod fifo;
 pub mod file_content;
 pub mod flock;
+pub mod future_locks;
 pub mod inet_socket;
 pub mod inotify;
+pub mod keyring;
 pub mod landlock;
 pub mod membarrier;
 pub mod memory_file;
@@ -89,9 +91,11 @@ pub const KINDS: &[&dyn Kind] = &[
     &owner::Owner,
     &processor_mode::ProcessorMode,
     &landlock::Landlock,
+    &keyring::KeyringKind,
     &security_label::SecurityLabel,
     &membarrier::Membarrier,
     &memory_policy::MemoryPolicy,
+    &future_locks::FutureLocks,
     &thread_marks::ThreadMarks,
     &affiliation::Affiliation,
     &refused::Other,
