@@ -68,9 +68,11 @@ pub(crate) struct Godwit {
 }
 
 /// A call that was started, with what it says going to files: a tree that it leaves behind must not hold a pipe of ours.
+///
+/// Dropping it ends it and waits for it: a host does not end while anybody has not waited for a process in it.
 struct Call {
     name: String,
-    child: Child,
+    child: Option<Child>,
     stdout: PathBuf,
     stderr: PathBuf,
 }
@@ -131,7 +133,7 @@ impl Godwit {
         if let Some(observe) = observe {
             command = command.arg("--observe").arg(observe);
         }
-        Ok(Call { name, child: command.spawn()?, stdout, stderr })
+        Ok(Call { name, child: Some(command.spawn()?), stdout, stderr })
     }
 
     /// A call that has to succeed; returns what it wrote.
@@ -242,7 +244,7 @@ impl Godwit {
         let mut call = self.call(host, run, arguments, observe).map_err(|error| error.to_string())?;
         let deadline = Instant::now() + PATIENCE;
         while !listens(host) {
-            let ended = call.child.try_wait().ok().flatten();
+            let ended = call.ended().ok().flatten();
             if ended.is_some() || Instant::now() > deadline {
                 call.kill();
                 return Err(format!("the destination does not listen: {}", read_or_empty(&call.stderr)));
@@ -337,7 +339,7 @@ impl Call {
     fn end(mut self) -> Result<(ExitStatus, String), String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match self.child.try_wait() {
+            match self.ended() {
                 Ok(Some(status)) if status.success() => return Ok((status, read_or_empty(&self.stdout))),
                 Ok(Some(status)) => {
                     return Ok((
@@ -356,14 +358,28 @@ impl Call {
         }
     }
 
+    fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.as_mut().map_or(Ok(None), Child::try_wait)
+    }
+
     fn kill(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 
     /// A destination may stay as long as what it received. Its host's end is its end.
     fn forget(mut self) {
-        thread::spawn(move || self.child.wait());
+        if let Some(mut child) = self.child.take() {
+            thread::spawn(move || child.wait());
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

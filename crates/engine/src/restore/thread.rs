@@ -5,7 +5,7 @@ use super::{Restorer, credentials, missing};
 use crate::failure::{About, Result, malformed};
 use crate::resource::posix_timer;
 use godwit_image::credentials::Credentials;
-use godwit_image::signal::{Action, Queued};
+use godwit_image::signal::{Action, AlternateStack, Queued};
 use godwit_image::task::{State, Task, Thread};
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::clone::{self, Arguments};
@@ -81,6 +81,17 @@ fn set_action(program: &mut Program, signal: usize, action: &Action) {
     }
     let new = program.data(&raw);
     program.call("rt_sigaction", SYS_RT_SIGACTION, [signal.into(), new, 0_u64.into(), 8_u64.into()]);
+}
+
+/// Also where it is none: a leader comes with the one that our own runtime had, at an address that is no longer.
+fn set_alternate_stack(program: &mut Program, stack: &AlternateStack) {
+    let flags = if stack.flags & SS_DISABLE == 0 { stack.flags & SS_AUTODISARM } else { SS_DISABLE };
+    let mut raw = Vec::with_capacity(24);
+    raw.extend_from_slice(&stack.address.to_le_bytes());
+    raw.extend_from_slice(&u64::from(flags as u32).to_le_bytes());
+    raw.extend_from_slice(&stack.size.to_le_bytes());
+    let new = program.data(&raw);
+    program.call("sigaltstack", SYS_SIGALTSTACK, [new, 0_u64.into()]);
 }
 
 /// Has every signal do what it does by default: a restorer may have inherited ignored ones, and its children reaped by
@@ -286,15 +297,7 @@ impl Restorer {
         let (head, bytes) = thread.robust_list;
         program.call("set_robust_list", SYS_SET_ROBUST_LIST, [head.into(), bytes.max(24).into()]);
         program.call("set_tid_address", SYS_SET_TID_ADDRESS, [thread.clear_child_tid.into()]);
-        let stack = thread.alternate_stack;
-        if stack.flags & SS_DISABLE == 0 {
-            let mut raw = Vec::with_capacity(24);
-            raw.extend_from_slice(&stack.address.to_le_bytes());
-            raw.extend_from_slice(&u64::from((stack.flags & SS_AUTODISARM) as u32).to_le_bytes());
-            raw.extend_from_slice(&stack.size.to_le_bytes());
-            let new = program.data(&raw);
-            program.call("sigaltstack", SYS_SIGALTSTACK, [new, zero.into()]);
-        }
+        set_alternate_stack(&mut program, &thread.alternate_stack);
         program.call("personality", SYS_PERSONALITY, [thread.personality.into()]);
         let first = task.threads.iter().find(|thread| !thread.dead).map(|first| first.tid) == Some(thread.tid);
         if let Some(action) = task.actions.get(SIGTRAP - 1).filter(|_| first && !task.shares_actions) {
