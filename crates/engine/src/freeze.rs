@@ -120,7 +120,6 @@ pub(crate) mod libc_signal {
 impl Drop for Stopped {
     fn drop(&mut self) {
         if self.held {
-            crate::interrupted::mend(self);
             // Nothing can be done about a failure here: the thread is dead, or the kernel lets it go when we end.
             let _ = ptrace::detach(self.tid, self.deferred_stop);
         }
@@ -252,6 +251,7 @@ fn keep_stopped(
             if signal != libc_signal::TRAP {
                 thread.group_stop = signal;
             }
+            crate::interrupted::mend(&thread);
             known.entry(thread.pid).or_default().insert(thread.tid, thread);
         }
         Ok(Some(event)) => {
@@ -369,7 +369,6 @@ impl FrozenTree {
     pub fn release(self) {
         for process in self.processes {
             for thread in process.threads {
-                crate::interrupted::mend(&thread);
                 // A thread that died meanwhile needs no release.
                 let _ = thread.release();
             }

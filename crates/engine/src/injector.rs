@@ -5,7 +5,7 @@
 //! its mapping) stop at system-call stops, which are no signals; programs end by waiting for us. See `linux::stub`.
 use crate::failure::{About, Result, malformed};
 use crate::freeze::{FrozenProcess, Stopped};
-use crate::interrupted::{self, restart};
+use crate::interrupted::restart;
 use crate::question::{ProcessAnswers, ThreadAnswers};
 use crate::resource::processor_mode;
 use godwit_image::{Code, Refusal, Subject};
@@ -63,7 +63,6 @@ fn healing(registers: &Registers, mask: u64) -> Healing {
                 next.rax = restart::SYS_RESTART_SYSCALL;
                 next.rip -= 2;
             }
-            _ if interrupted::gave_up(&next, || false) => interrupted::again(&mut next),
             _ => {}
         }
     }

@@ -5,7 +5,8 @@
 //! its whole time from now, as imprecise as its kind is, and nearest to where the thread's last turn on a processor
 //! (se.exec_start) plus its whole time lies. What is written is exact; the match matters only among alike waits.
 //!
-//! Without the list (not root) every wait begins anew with its whole time.
+//! Without the list (not root) the thread's last turn tells when its wait began: woken for nothing meanwhile, it waits
+//! longer than it would have, by its whole time at most.
 use godwit_linux::memory::{self, ForeignAddress};
 use godwit_linux::proc::syscall::{self, Activity};
 use godwit_linux::proc::timer_list::{self, TimerList};
@@ -16,6 +17,8 @@ pub(crate) const NANOSLEEP: u32 = 35;
 pub(crate) const CLOCK_NANOSLEEP: u32 = 230;
 pub(crate) const POLL: u32 = 7;
 pub(crate) const FUTEX: u32 = 202;
+/// Timed waits that the kernel continues with the time that is left: the destination makes them and cuts them short.
+pub(crate) const REBUILT: [u32; 4] = [NANOSLEEP, CLOCK_NANOSLEEP, POLL, FUTEX];
 const RESTART_SYSCALL: u32 = 219;
 const EPOLL_WAIT: u32 = 232;
 const EPOLL_PWAIT: u32 = 281;
@@ -39,15 +42,19 @@ pub(crate) struct Sleep {
     pub(crate) call: u32,
     /// Its first argument.
     pub(crate) argument: u64,
-    /// Its end.
-    pub(crate) until: Instant,
+    /// Its end, if it is known and not part of the call itself.
+    pub(crate) until: Option<Instant>,
 }
 
 impl Sleep {
-    /// What is left at a moment, if it is the wait that a thread was stopped in.
-    pub(crate) fn remaining(&self, call: u64, argument: u64, now: Instant) -> Option<u64> {
-        let same = (call == u64::from(self.call) || call == u64::from(RESTART_SYSCALL)) && argument == self.argument;
-        same.then(|| self.until.saturating_duration_since(now).as_nanos() as u64)
+    /// Whether it is the wait that a thread was stopped in: of this call, with this first argument.
+    pub(crate) fn is_of(&self, call: u64, argument: u64) -> bool {
+        (call == u64::from(self.call) || call == u64::from(RESTART_SYSCALL)) && argument == self.argument
+    }
+
+    /// What is left at a moment.
+    pub(crate) fn remaining_ns(&self, now: Instant) -> Option<u64> {
+        self.until.map(|until| until.saturating_duration_since(now).as_nanos() as u64)
     }
 }
 
@@ -130,39 +137,41 @@ fn last_turn(path: &str) -> Option<u64> {
 
 /// Looks at the threads of a running tree.
 pub(crate) fn look(threads: impl Iterator<Item = (i32, i32)>) -> BTreeMap<i32, Sleep> {
-    let mut waiting = Vec::new();
+    let (mut waiting, mut sleeps) = (Vec::new(), BTreeMap::new());
     for (pid, tid) in threads {
         let Ok(Activity::Call { number, arguments, .. }) = syscall::read(pid, tid) else { continue };
         let call = if number == RESTART_SYSCALL { continued(pid, tid, &arguments) } else { Some(number) };
         let Some(call) = call else { continue };
+        let argument = arguments[0];
         if let Some(whole) = whole(tid, call, &arguments) {
-            waiting.push(Waiting { pid, tid, call, argument: arguments[0], whole });
+            waiting.push(Waiting { pid, tid, call, argument, whole });
+        } else if number == RESTART_SYSCALL {
+            sleeps.insert(tid, Sleep { call, argument, until: None });
         }
     }
     if waiting.is_empty() {
-        return BTreeMap::new();
+        return sleeps;
     }
     // The scheduler's clock beside the list's: this thread has just had a turn.
     std::thread::yield_now();
     let turned = last_turn("/proc/thread-self/sched");
     let begin = Instant::now();
-    let Ok(list) = timer_list::read() else { return BTreeMap::new() };
-    let expected: Vec<Option<u64>> = waiting
+    let list = timer_list::read().unwrap_or_default();
+    let ends: Vec<Option<u64>> = waiting
         .iter()
         .map(|wait| {
             let turn = last_turn(&format!("/proc/{}/task/{}/sched", wait.pid, wait.tid))?;
             let ago = turned?.saturating_sub(turn);
-            (list.now_ns + wait.whole?).checked_sub(ago)
+            Some((list.now_ns + wait.whole?).saturating_sub(ago))
         })
         .collect();
-    matched(&waiting, &expected, &list)
-        .into_iter()
-        .map(|(index, end)| {
-            let wait = &waiting[index];
-            let until = begin + Duration::from_nanos(end.saturating_sub(list.now_ns));
-            (wait.tid, Sleep { call: wait.call, argument: wait.argument, until })
-        })
-        .collect()
+    let found: BTreeMap<usize, u64> = matched(&waiting, &ends, &list).into_iter().collect();
+    for (index, (wait, end)) in waiting.iter().zip(ends).enumerate() {
+        let until = found.get(&index).copied().or(end);
+        let until = until.map(|end| begin + Duration::from_nanos(end.saturating_sub(list.now_ns)));
+        sleeps.insert(wait.tid, Sleep { call: wait.call, argument: wait.argument, until });
+    }
+    sleeps
 }
 
 /// Gives each wait a timer of its own: pairs with the least distance between expectation and timer first.

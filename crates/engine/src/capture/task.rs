@@ -5,18 +5,18 @@ use crate::clock;
 use crate::failure::{About, Result, malformed};
 use crate::freeze::{FrozenProcess, FrozenTree};
 use crate::injector::{Injector, Ran};
-use crate::interrupted::{self, restart};
+use crate::interrupted;
 use crate::lineage::{Lineage, Member};
 use crate::look::{Look, Purpose};
 use crate::procfs;
 use crate::question::{self, ProcessQuestion, ThreadQuestion};
 use crate::resource::KINDS;
-use crate::sleep::{self, Sleep};
+use crate::sleep::Sleep;
 use godwit_image::credentials::Credentials;
 use godwit_image::memory::{AddressSpace, Layout};
 use godwit_image::page_set::PageSet;
 use godwit_image::signal::{Action, AlternateStack, Queued};
-use godwit_image::task::{Scheduling, State, Task, Thread, Wait};
+use godwit_image::task::{Scheduling, State, Task, Thread};
 use godwit_image::tree::Tree;
 use godwit_image::{Envelope, ObjectId, Pid, Subject};
 use godwit_linux::kcmp::{self, Object};
@@ -51,9 +51,6 @@ mod number {
     pub(super) const PR_GET_MDWE: u64 = 66;
     pub(super) const PR_GET_MEMORY_MERGE: u64 = 68;
 }
-
-/// Timed waits that the destination makes again and cuts short.
-const REBUILT: [u32; 4] = [sleep::NANOSLEEP, sleep::CLOCK_NANOSLEEP, sleep::POLL, sleep::FUTEX];
 
 /// sched_getattr(2) does not tell its nice value.
 const SCHED_IDLE: u32 = 5;
@@ -539,7 +536,7 @@ fn thread(
     let attributes = scheduling::get(tid).about(subject)?;
     let mut registers = injector.registers(index).copied().ok_or_else(|| malformed(subject(), "no registers"))?;
     let sleep = shape.sleeps.get(&tid).map(|sleep| (sleep, shape.frozen_at));
-    let (wait, note) = resume_point(&mut registers, &status, injector.mask(index), sleep);
+    let (wait, note) = interrupted::resume_point(&mut registers, sleep);
     let (files, filesystem) = match tables.get(&tid) {
         Some((files, filesystem)) => (Some(*files), Some(*filesystem)),
         None => (None, None),
@@ -585,37 +582,4 @@ fn thread(
         wait,
         note,
     })
-}
-
-/// Sets the registers so that a new task continues an interrupted call; see `interrupted`. `remaining_ns`: of a timed
-/// wait. Returns the wait that has to be rebuilt, and a word for people.
-fn resume_point(
-    registers: &mut ptrace::Registers,
-    status: &status::Status,
-    mask: u64,
-    sleep: Option<(&Sleep, Instant)>,
-) -> (Option<Wait>, String) {
-    if (registers.orig_rax as i64) < 0 {
-        return (None, String::new());
-    }
-    let call = registers.orig_rax;
-    let note = format!("in system call {call}");
-    let deliverable = interrupted::deliverable(status, mask);
-    if interrupted::gave_up(registers, || deliverable) {
-        interrupted::again(registers);
-    }
-    if registers.rax as i64 != restart::ERESTART_RESTARTBLOCK {
-        return (None, note);
-    }
-    let left = sleep.and_then(|(sleep, now)| Some((sleep.call, sleep.remaining(call, registers.rdi, now)?)));
-    if let Some((call, remaining_ns)) = left.filter(|(call, _)| REBUILT.contains(call)) {
-        return (Some(Wait { call, remaining_ns }), note);
-    }
-    // A new task knows no remaining time: the call is made again, where it is known which it was.
-    if deliverable || call == restart::SYS_RESTART_SYSCALL {
-        registers.rax = restart::EINTR as u64;
-    } else {
-        interrupted::again(registers);
-    }
-    (None, note)
 }

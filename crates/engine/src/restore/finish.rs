@@ -242,8 +242,7 @@ impl Restorer {
         let mut registers = ptrace::from_words(&words);
         if let Some(wait) = thread.wait.filter(|_| !self.waits.contains(&thread.tid)) {
             // It did not have to wait any more: made again, it comes to the same result.
-            registers.orig_rax = u64::from(wait.call);
-            interrupted::again(&mut registers);
+            interrupted::again(&mut registers, u64::from(wait.call));
         }
         ptrace::set_registers(tid, &registers).about(subject)?;
         ptrace::set_signal_mask(tid, thread.signal_mask).about(subject)
