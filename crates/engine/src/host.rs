@@ -23,6 +23,11 @@ fn sorted_flags(cpuinfo: &str) -> String {
     flags.join(" ")
 }
 
+/// Whether those facts are of this very kernel since its last start: then files, pipes and locks of the two are the same.
+pub(crate) fn is_this_boot(facts: &HostFacts) -> bool {
+    !facts.boot_id.is_empty() && facts.boot_id.trim() == text("/proc/sys/kernel/random/boot_id")
+}
+
 /// Reads the facts; what cannot be read stays empty.
 pub fn facts() -> HostFacts {
     let clocks = godwit_linux::clock::now();

@@ -57,6 +57,9 @@ pub enum Sort {
         path: String,
         /// An end is open for writing, here or outside.
         writers: bool,
+        /// Device and inode number of the file: with the boot they tell whether it is the very one that the source has open.
+        #[serde(default)]
+        file: (u64, u64),
     },
 }
 
@@ -159,7 +162,7 @@ pub(super) fn capture(look: &Look, capture: &mut Capture, path: Option<String>, 
         let buffers = peek(from.as_fd(), capacity, subject)?;
         let metadata = from.metadata().about(subject)?;
         let sort = match path {
-            Some(path) => Sort::Fifo { path, writers },
+            Some(path) => Sort::Fifo { path, writers, file: (metadata.dev(), metadata.ino()) },
             None => Sort::Pipe {
                 mode: metadata.mode() & 0o7777,
                 owner: (metadata.uid(), metadata.gid()),
@@ -208,21 +211,41 @@ impl State {
         Ok(vec![reader, writer])
     }
 
-    /// A reader of a FIFO, and a writer where it has any.
-    fn make_fifo(&self, path: &str, writers: bool) -> Result<Made> {
+    /// A reader of a FIFO, and a writer where it has any. In the kernel where the source still has the same file open, it is the same
+    /// pipe: then its unread bytes are there already, and stay whatever becomes of the move.
+    fn make_fifo(&self, path: &str, writers: bool, is_here: impl Fn((u64, u64)) -> bool) -> Result<Made> {
         let subject = || Subject::Path(path.to_owned());
-        let holder = File::from(file::open(path.as_bytes(), O_RDWR | O_NONBLOCK).about(subject)?);
-        if holder.metadata().about(subject)?.mode() & S_IFMT != S_IFIFO {
+        // Without writers none may be there when readers open it: a reader tells whether there has been one (POLLHUP).
+        let reader = File::from(file::open(path.as_bytes(), O_NONBLOCK).about(subject)?);
+        let metadata = reader.metadata().about(subject)?;
+        if metadata.mode() & S_IFMT != S_IFIFO {
             return Err(Refusal::new(Code::FILE_DIFFERS, subject(), "it is not a FIFO here"));
         }
-        if pipe::unread(holder.as_fd()).about(subject)? != 0 {
-            return Err(Refusal::new(Code::FILE_DIFFERS, subject(), "somebody uses this FIFO here: it is not empty"));
+        let unread = pipe::unread(reader.as_fd()).about(subject)?;
+        if unread != 0 {
+            let capacity = pipe::capacity(reader.as_fd()).about(subject)?;
+            let same = is_here((metadata.dev(), metadata.ino()))
+                && capacity == self.capacity
+                && peek(reader.as_fd(), capacity, subject)? == self.buffers;
+            if !same {
+                let cause = "somebody uses this FIFO here: it is not empty";
+                return Err(Refusal::new(Code::FILE_DIFFERS, subject(), cause));
+            }
         }
-        self.set_capacity(holder.as_fd(), subject)?;
-        fill(holder.as_fd(), &self.buffers, subject)?;
-        let reader = reopen(holder.as_fd(), O_NONBLOCK, subject)?;
-        // Without writers none may be there when readers open it: a reader tells whether there has been one (POLLHUP).
-        Ok(if writers { vec![reader, holder.into()] } else { vec![reader] })
+        let mut made = vec![OwnedFd::from(reader)];
+        let holder = made[0].as_fd();
+        self.set_capacity(holder, subject)?;
+        let fills = unread == 0 && !self.buffers.is_empty();
+        if fills || writers {
+            let writer = reopen(holder, O_RDWR | O_NONBLOCK, subject)?;
+            if fills {
+                fill(writer.as_fd(), &self.buffers, subject)?;
+            }
+            if writers {
+                made.push(writer);
+            }
+        }
+        Ok(made)
     }
 
     fn set_capacity(&self, end: BorrowedFd<'_>, subject: impl Fn() -> Subject) -> Result<()> {
@@ -256,11 +279,14 @@ impl Kind for PipeContent {
             Sort::Pipe { .. } => Vec::new(),
         })
     }
-    fn make(&self, envelope: &Envelope, _: &mut Make) -> Result<Made> {
+    fn make(&self, envelope: &Envelope, make: &mut Make) -> Result<Made> {
         let state: State = open(envelope)?;
         match &state.sort {
             Sort::Pipe { .. } => state.make_pipe(|| Subject::Object(format!("pipe {}", envelope.id))),
-            Sort::Fifo { path, writers } => state.make_fifo(path, *writers),
+            Sort::Fifo { path, writers, file } => {
+                let is_here = |here| here == *file && crate::host::is_this_boot(&make.tree().host);
+                state.make_fifo(path, *writers, is_here)
+            }
         }
     }
     fn bind(&self, envelope: &Envelope, bind: &mut Bind) -> Result<()> {
@@ -315,7 +341,7 @@ mod tests {
         let buffers = vec![Buffer { bytes: vec![1, 2], packet: true }, Buffer { bytes: vec![0; 4096], packet: false }];
         let sort = Sort::Pipe { mode: 0o600, owner: (1000, 7), times: [(1, 2), (-3, 4)] };
         super::super::assert_round_trip(&State { capacity: 65536, buffers, sort });
-        let sort = Sort::Fifo { path: "/tmp/a".to_owned(), writers: true };
+        let sort = Sort::Fifo { path: "/tmp/a".to_owned(), writers: true, file: (7, 8) };
         super::super::assert_round_trip(&State { capacity: 4096, buffers: Vec::new(), sort });
         super::super::assert_round_trip(&End { content: ObjectId(9), flags: 0o4001, hung_up: false });
     }

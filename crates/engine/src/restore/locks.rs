@@ -52,9 +52,9 @@ impl Restorer {
         };
         let file = object.and_then(|object| self.own(object));
         let shared = file.and_then(|file| filesystem::kind(file).ok()).is_some_and(|kind| SHARED.contains(&kind));
-        let own = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let source = &self.tree.host.boot_id;
-        if !shared && !source.is_empty() && source.trim() != own.trim() {
+        // Before the boot was noted an image could not tell.
+        let elsewhere = !self.tree.host.boot_id.is_empty() && !crate::host::is_this_boot(&self.tree.host);
+        if !shared && elsewhere {
             let cause = format!("somebody else has the lock here that it has: {error}");
             return Err(Refusal::new(Code::FILE_DIFFERS, subject(&lock), cause));
         }
