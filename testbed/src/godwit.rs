@@ -190,22 +190,42 @@ impl Godwit {
     fn migrate(&self, pair: &Pair, run: &Run, moves: u32) -> Moved {
         let mut place = Place::Source;
         for number in 1..=moves {
-            let (from, to) = (place.of(pair), place.other().of(pair));
-            let mut receive = self.receive(to, run, false, None)?;
-            let target = format!("tcp://{}:{PORT}", to.address());
-            let moved = self.done(from, run, &["migrate", &run.pid.to_string(), &target]);
-            if let Err(said) = moved {
-                let told = format!("move {number}: {said}; destination: {}", read_or_empty(&receive.stderr));
-                receive.kill();
-                return Err(told);
-            }
-            place = place.other();
-            if alive(from, run.pid) || !alive(to, run.pid) {
-                return Err(format!("move {number}: the process is not where it was moved to"));
-            }
-            receive.forget();
+            place = self.migrate_once(pair, run, place).map_err(|said| format!("move {number}: {said}"))?;
         }
         Ok(place)
+    }
+
+    fn migrate_once(&self, pair: &Pair, run: &Run, place: Place) -> Moved {
+        let (from, to) = (place.of(pair), place.other().of(pair));
+        let mut receive = self.receive(to, run, false, None)?;
+        let target = format!("tcp://{}:{PORT}", to.address());
+        let moved = self.done(from, run, &["migrate", &run.pid.to_string(), &target]);
+        if let Err(said) = moved {
+            let told = format!("{said}; destination: {}", read_or_empty(&receive.stderr));
+            receive.kill();
+            return Err(told);
+        }
+        if alive(from, run.pid) || !alive(to, run.pid) {
+            return Err("the process is not where it was moved to".to_owned());
+        }
+        receive.forget();
+        Ok(place.other())
+    }
+
+    /// One move of a path, for a tree that is to work between its moves; `number` counts them.
+    pub(crate) fn leave(&self, path: Path, pair: &Pair, run: &Run, place: Place, number: usize) -> Moved {
+        if path.migrates() {
+            return self.migrate_once(pair, run, place);
+        }
+        let directory = run.directory().join(format!("checkpoint-{number}"));
+        let next = if path == Path::RestoreElsewhere { place.other() } else { place };
+        self.checkpoint(pair, run, &directory, false)?;
+        self.restore(next.of(pair), run, &directory).map(|()| next)
+    }
+
+    /// Whether `check` says that a move would go through; else what it says.
+    pub(crate) fn check(&self, host: &Host, run: &Run) -> Result<(), String> {
+        self.done(host, run, &["check", &run.pid.to_string()]).map(|_| ())
     }
 
     /// Another process has the root's id at the destination; the tree has to get another number there, as seen from outside.

@@ -5,11 +5,13 @@ pub mod entry;
 pub mod error;
 mod godwit;
 pub mod host;
+pub mod journey;
 pub mod leftover;
 pub mod link;
 pub mod matrix;
 pub mod pair;
 pub mod path;
+pub mod program;
 pub mod workload;
 
 pub use entry::entry;

@@ -21,7 +21,7 @@ use crate::error::{Doing, Error};
 use crate::host::Host;
 
 /// Where programs and reports lie: on disk, seen by every host, and reachable by every user.
-const DIRECTORY: &str = "/var/tmp/godwit-testbed";
+pub(crate) const DIRECTORY: &str = "/var/tmp/godwit-testbed";
 
 /// The user that is not root.
 pub const OTHER_USER: u32 = 1000;
@@ -160,6 +160,11 @@ pub struct Run {
 }
 
 impl Run {
+    /// A program that is no workload: it has a directory, and nobody reads its report.
+    pub(crate) fn of_program(pid: u32, directory: ScratchDirectory) -> Self {
+        Self { pid, report: PathBuf::new(), directory }
+    }
+
     /// A directory on disk, seen by every host, that goes with this run.
     #[must_use]
     pub fn directory(&self) -> &Path {
@@ -275,7 +280,7 @@ pub fn alive(host: &Host, pid: u32) -> bool {
 }
 
 /// The words of a first line `/* name: value; name: value */`.
-fn parse_tags(line: &str) -> BTreeMap<String, String> {
+pub(crate) fn parse_tags(line: &str) -> BTreeMap<String, String> {
     let inner = line.trim().trim_start_matches("/*").trim_end_matches("*/");
     let pairs = inner.split(';').filter_map(|tag| tag.split_once(':'));
     pairs.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())).collect()
@@ -295,19 +300,19 @@ fn hash_with_includes(path: &Path, hasher: &mut DefaultHasher, seen: &mut BTreeS
     Ok(())
 }
 
-fn make_open_directory(path: &Path) -> Result<(), Error> {
+pub(crate) fn make_open_directory(path: &Path) -> Result<(), Error> {
     fs::create_dir_all(path).doing(format!("make {}", path.display()))?;
     fs::set_permissions(path, Permissions::from_mode(0o1777)).doing(format!("open {} to everybody", path.display()))
 }
 
 /// A directory of one run, removed with it.
 #[derive(Debug)]
-struct ScratchDirectory {
-    path: PathBuf,
+pub(crate) struct ScratchDirectory {
+    pub(crate) path: PathBuf,
 }
 
 impl ScratchDirectory {
-    fn new(name: &str) -> Result<Self, Error> {
+    pub(crate) fn new(name: &str) -> Result<Self, Error> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = Path::new(DIRECTORY).join(format!("run-{}-{number}-{name}", process::id()));

@@ -32,7 +32,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "godwit-bench",
         ],
     ),
-    ("godwit-testbed", &["godwit-linux"]),
+    ("godwit-testbed", &["godwit-linux", "godwit-deterministic"]),
     (
         "godwit-bench",
         &[
