@@ -22,6 +22,8 @@ const BUDGET: Duration = Duration::from_secs(55 * 60);
 
 /// The package and the binary that run every workload through every path.
 const MATRIX: (&str, &str) = ("godwit-testbed", "matrix");
+/// The package and the binary that move real programs.
+const PROGRAMS: (&str, &str) = ("godwit-testbed", "programs");
 
 /// Runs all parts on the repository at `root`. A part that fails does not keep the later ones from running.
 pub(crate) fn run(root: &Path, format: Format) -> ExitCode {
@@ -37,10 +39,12 @@ pub(crate) fn run(root: &Path, format: Format) -> ExitCode {
         return ExitCode::from(2);
     }
 
-    let has_matrix = packages(root).is_ok_and(|all| {
-        all.iter().any(|one| one.name == MATRIX.0 && one.binaries.iter().any(|name| name == MATRIX.1))
+    let [has_matrix, has_programs] = [MATRIX, PROGRAMS].map(|(package, binary)| {
+        packages(root).is_ok_and(|all| {
+            all.iter().any(|one| one.name == package && one.binaries.iter().any(|name| name == binary))
+        })
     });
-    package::install(&mut report, has_matrix);
+    package::install(&mut report, has_programs);
     host::check_link(&mut report);
     tool(&mut report, root, "formatting", &["fmt", "--version"], &["fmt", "--all", "--check"]);
     let clippy = ["clippy", "--workspace", "--all-targets", "--keep-going", "--", "-D", "warnings"];
@@ -54,6 +58,7 @@ pub(crate) fn run(root: &Path, format: Format) -> ExitCode {
     step(&mut report, root, "release build", &["build", "--release", "--workspace"]);
     tests(&mut report, root);
     matrix(&mut report, root, has_matrix);
+    programs(&mut report, root, has_programs);
     report.close()
 }
 
@@ -132,20 +137,36 @@ const MATRIX_PART: [&str; 6] = [
 
 /// The workload matrix.
 fn matrix(report: &mut Report, root: &Path, has_matrix: bool) {
-    let (package, binary) = MATRIX;
-    if !has_matrix {
-        return report.skipped(&format!("workload matrix: {package} has no binary `{binary}` yet"));
+    cells(report, root, "workload matrix", has_matrix, MATRIX, &MATRIX_PART);
+}
+
+/// Real programs, each moved along every path while it works.
+fn programs(report: &mut Report, root: &Path, has_programs: bool) {
+    cells(report, root, "real programs", has_programs, PROGRAMS, &[]);
+}
+
+/// A part that is one binary of the testbed, which ends with its counts.
+fn cells(
+    report: &mut Report,
+    root: &Path,
+    name: &str,
+    is_there: bool,
+    (package, binary): (&str, &str),
+    arguments: &[&str],
+) {
+    if !is_there {
+        return report.skipped(&format!("{name}: {package} has no binary `{binary}` yet"));
     }
     let run = ["run", "--release", "--offline", "-p", package, "--bin", binary, "--"];
-    let run: Vec<&str> = run.into_iter().chain(MATRIX_PART).collect();
-    report.heading(&format!("workload matrix: cargo {}", run.join(" ")));
+    let run: Vec<&str> = run.into_iter().chain(arguments.iter().copied()).collect();
+    report.heading(&format!("{name}: cargo {}", run.join(" ")));
     let mut tally = None;
     let command = isolated(&cargo(root, &run, report.format()));
     let ending = child::run(command, report.deadline(), |line| tally = Tally::of_closing_line(line).or(tally));
     match (tally, &ending) {
         (None, Ending::Exited(status)) if status.success() => {
-            report.failed("workload matrix: ended without its closing line `N passed, N failed, N skipped`");
+            report.failed(&format!("{name}: ended without its closing line `N passed, N failed, N skipped`"));
         }
-        _ => report.counted("workload matrix", tally.unwrap_or_default(), &ending),
+        _ => report.counted(name, tally.unwrap_or_default(), &ending),
     }
 }

@@ -15,18 +15,18 @@ struct Need {
     what: &'static str,
     /// The Debian package that has it.
     package: &'static str,
-    /// Only the workload matrix wants it: a real program that is moved.
-    is_for_matrix: bool,
+    /// Only the real programs that are moved want it.
+    is_for_programs: bool,
 }
 
 /// What the build, the links between hosts and the workloads need.
 const fn always(what: &'static str, package: &'static str) -> Need {
-    Need { what, package, is_for_matrix: false }
+    Need { what, package, is_for_programs: false }
 }
 
 /// A real program that is moved while it works and compared with an unmoved run.
-const fn matrix(what: &'static str, package: &'static str) -> Need {
-    Need { what, package, is_for_matrix: true }
+const fn program(what: &'static str, package: &'static str) -> Need {
+    Need { what, package, is_for_programs: true }
 }
 
 const NEEDS: [Need; 18] = [
@@ -36,23 +36,23 @@ const NEEDS: [Need; 18] = [
     always("tc", "iproute2"),
     always("ps", "procps"),
     always("unshare", "util-linux"),
-    matrix("make", "make"),
-    matrix("gzip", "gzip"),
-    matrix("python3", "python3"),
-    matrix("perl", "perl"),
-    matrix("sqlite3", "sqlite3"),
-    matrix("redis-server", "redis-server"),
-    matrix("redis-cli", "redis-tools"),
-    matrix("tmux", "tmux"),
-    matrix("java", "default-jre-headless"),
-    matrix("go", "golang-go"),
-    matrix("node", "nodejs"),
-    matrix("ffmpeg", "ffmpeg"),
+    program("make", "make"),
+    program("gzip", "gzip"),
+    program("/usr/bin/python3", "python3"),
+    program("perl", "perl"),
+    program("sqlite3", "sqlite3"),
+    program("redis-server", "redis-server"),
+    program("redis-cli", "redis-tools"),
+    program("tmux", "tmux"),
+    program("javac", "default-jdk-headless"),
+    program("go", "golang-go"),
+    program("node", "nodejs"),
+    program("ffmpeg", "ffmpeg"),
 ];
 
 /// Installs what is missing. What cannot be installed is a failure of this part; the others still run.
-pub(super) fn install(report: &mut Report, has_matrix: bool) {
-    let wanted = NEEDS.iter().filter(|need| has_matrix || !need.is_for_matrix);
+pub(super) fn install(report: &mut Report, has_programs: bool) {
+    let wanted = NEEDS.iter().filter(|need| has_programs || !need.is_for_programs);
     let folders = search_path(&child::path());
     let mut packages: Vec<_> = wanted.filter(|need| !is_there(need.what, &folders)).map(|need| need.package).collect();
     packages.dedup();
