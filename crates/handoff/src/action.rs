@@ -159,6 +159,12 @@ pub enum Event {
     Accepted,
     /// Answer to [`Action::Examine`]: these cannot.
     Refused(Vec<Opaque>),
+    /// The number that the tree's root has for those who look from the destination's host: told with Ready. Before the end of
+    /// [`Action::HoldStopped`]; the destination's only.
+    Located {
+        /// The number.
+        root: u32,
+    },
     /// Pages or state moved (left or arrived) since the last such report. Keeps time-outs away.
     Moved {
         /// Pages.

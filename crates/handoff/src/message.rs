@@ -62,7 +62,10 @@ pub enum Message {
     /// → Everything is on its way: compare.
     AllSent(Totals),
     /// ← The tasks are complete and stopped in a way that outlives the engine; they can be resumed.
-    Ready,
+    Ready {
+        /// The number of the tree's root for those who look from the destination's host; 0: it cannot be told.
+        root: u32,
+    },
     /// ↔ No commit was (or will be) made; I have undone or am undoing. From the destination this is final: it will never resume.
     Abort(Reason),
     /// → The process is yours.
@@ -105,7 +108,7 @@ impl Message {
             Message::Accept => 4,
             Message::Refuse { .. } => 5,
             Message::AllSent(_) => 6,
-            Message::Ready => 7,
+            Message::Ready { .. } => 7,
             Message::Abort(_) => 8,
             Message::Commit => 9,
             Message::Resumed => 10,
@@ -153,7 +156,8 @@ impl Packet {
                 Verdict::Lost => 4,
             }),
             Message::Lane { number } => out.extend(number.to_le_bytes()),
-            Message::Accept | Message::Ready | Message::Commit | Message::Resumed => {}
+            Message::Ready { root } => out.extend(root.to_le_bytes()),
+            Message::Accept | Message::Commit | Message::Resumed => {}
             Message::Query | Message::Goodbye | Message::Heartbeat => {}
         }
     }
@@ -181,7 +185,7 @@ impl Packet {
             4 => Message::Accept,
             5 => Message::Refuse { refusals: decode_list(&mut reader)? },
             6 => Message::AllSent(Totals { pages: reader.u64()?, bytes: reader.u64()?, checksum: reader.u64()? }),
-            7 => Message::Ready,
+            7 => Message::Ready { root: reader.u32()? },
             8 => Message::Abort(Reason::decode(&mut reader)?),
             9 => Message::Commit,
             10 => Message::Resumed,

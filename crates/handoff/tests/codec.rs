@@ -82,7 +82,7 @@ fn message(random: &mut Random, code: u8) -> Message {
         4 => Message::Accept,
         5 => Message::Refuse { refusals: (0..random.below(4)).map(|_| opaque(random)).collect() },
         6 => Message::AllSent(Totals { pages: random.bits(), bytes: random.bits(), checksum: random.bits() }),
-        7 => Message::Ready,
+        7 => Message::Ready { root: random.bits() as u32 },
         8 => Message::Abort(reason(random)),
         9 => Message::Commit,
         10 => Message::Resumed,

@@ -238,7 +238,7 @@ fn a_roll_back_walks_the_table_upwards() {
     source.handle(NOW, Event::Done(Deed::Capture));
     source.handle(NOW, Event::Sent { round: 1, left: 0 });
     source.handle(NOW, Event::AllSent(Totals::default()));
-    source.handle(NOW, packet(Message::Ready));
+    source.handle(NOW, packet(Message::Ready { root: 7 }));
     source.handle(NOW, Event::Done(Deed::HoldStopped));
     let _ = (deeds(|| source.poll_action()), messages(|| source.poll_message()));
     source.handle(NOW, Event::Cancel);
@@ -304,7 +304,8 @@ fn a_doubt_is_reported_and_still_settled_by_a_late_answer() {
 #[test]
 fn a_source_does_not_believe_messages_out_of_turn() {
     let mut source = offering(|_| {});
-    for message in [Message::Ready, Message::Resumed, Message::Answer(Verdict::Committed), Message::Commit] {
+    for message in [Message::Ready { root: 7 }, Message::Resumed, Message::Answer(Verdict::Committed), Message::Commit]
+    {
         source.handle(NOW, packet(message));
     }
     assert_eq!(source.step(), Some(Step::Agree));

@@ -499,7 +499,10 @@ impl Driver<'_> {
             // Whoever must resume or discard them in our place needs to know them before they outlive us.
             journal.append(record, &self.details)?;
         }
-        restorer.hold()
+        restorer.hold()?;
+        let root = restorer.tree().root().map_or(0, |task| task.pid.0);
+        self.feed(Event::Located { root: relocation::number_outside(root, self.options).unwrap_or(0) });
+        Ok(())
     }
 
     fn resume(&mut self) {

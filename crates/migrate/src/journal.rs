@@ -44,6 +44,9 @@ fn start_time(pid: i32) -> Option<u64> {
     stat::read_process_wide(pid).ok().map(|stat| stat.start_time)
 }
 
+/// Where processes are looked for.
+pub(crate) const PROCESSES: &str = "/proc";
+
 /// Names the PID namespace of a process (`self`, or a number).
 pub(crate) fn namespace_of(process: &str) -> Option<u64> {
     fs::metadata(format!("/proc/{process}/ns/pid")).ok().map(|metadata| metadata.ino())
@@ -54,12 +57,16 @@ pub(crate) fn locate(pid: i32, namespace: u64) -> Option<i32> {
     if namespace_of("self") == Some(namespace) {
         return Some(pid);
     }
-    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
-        let name = entry.file_name();
-        let number: i32 = name.to_str()?.parse().ok()?;
-        let inside = namespace_of(name.to_str()?) == Some(namespace);
-        let status = inside.then(|| status::read(number, number).ok()).flatten()?;
-        (status.namespace_pid.last() == Some(&pid)).then_some(number)
+    locate_in(Path::new(PROCESSES), pid, namespace)
+}
+
+/// The same by a /proc of another PID namespace: the number that counts there.
+pub(crate) fn locate_in(processes: &Path, pid: i32, namespace: u64) -> Option<i32> {
+    fs::read_dir(processes).ok()?.flatten().find_map(|entry| {
+        let number: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let inside = fs::metadata(entry.path().join("ns/pid")).ok()?.ino() == namespace;
+        let status = inside.then(|| fs::read(entry.path().join("status")).ok()).flatten()?;
+        (status::parse(&status).ok()?.namespace_pid.last() == Some(&pid)).then_some(number)
     })
 }
 

@@ -20,6 +20,8 @@ pub struct Options {
     pub shepherd_arguments: Vec<OsString>,
     /// Among which processes the tree is to live.
     pub setting: Setting,
+    /// The /proc of those who look from the host.
+    pub processes: PathBuf,
 }
 
 /// Among which processes a tree lives at the destination.
@@ -43,6 +45,7 @@ impl Default for Options {
             guardian: true,
             shepherd_arguments: Vec::new(),
             setting: Setting::default(),
+            processes: PathBuf::from(journal::PROCESSES),
         }
     }
 }

@@ -30,8 +30,8 @@ use std::process::{Command, Stdio};
 pub(crate) const INIT: &str = "__godwit-job-init";
 /// First argument that makes the binary a shepherd inside.
 pub(crate) const INSIDE: &str = "__godwit-shepherd-inside";
-/// Descriptors that are handed on: the lane's two, the notices, the messages heard so far.
-const HANDED_ON: usize = 4;
+/// Descriptors that are handed on: the lane's two, the notices, the messages heard so far, the host's /proc.
+const HANDED_ON: usize = 5;
 /// Our own processes inside get numbers from this far above the highest of the tree's.
 const DISTANCE: i32 = 50;
 /// As many numbers are left for them.
@@ -72,7 +72,8 @@ pub(crate) fn serve_inside(
     let lane = stream.into_lane();
     let mut command = Command::new("/proc/self/exe");
     command.arg0("godwit-init").arg(INIT).arg(last_number(numbers).to_string());
-    let files = [lane.reader.as_fd(), lane.writer.as_fd(), teller.as_fd(), memory.as_fd()];
+    let processes = File::open(journal::PROCESSES).map_err(failed)?;
+    let files = [lane.reader.as_fd(), lane.writer.as_fd(), teller.as_fd(), memory.as_fd(), processes.as_fd()];
     for file in files {
         keep_over_exec(file).map_err(failed)?;
         command.arg(file.as_raw_fd().to_string());
@@ -103,6 +104,15 @@ pub(crate) fn serve_inside(
     Err(failed("the shepherd inside ended without a word; its guardian finishes what it left"))
 }
 
+/// The number of a task of ours for those who look from the host.
+pub(crate) fn number_outside(pid: i32, options: &Options) -> Option<u32> {
+    let number = match options.setting {
+        Setting::Inside => journal::locate_in(&options.processes, pid, journal::namespace_of("self")?)?,
+        Setting::WhereItFits | Setting::Beside => pid,
+    };
+    u32::try_from(number).ok()
+}
+
 fn take(arguments: &[OsString]) -> Result<Vec<OwnedFd>, Vec<Refusal>> {
     let number = |text: &OsString| text.to_str().and_then(|text| text.parse().ok()).unwrap_or(-1);
     arguments.iter().map(|text| take_inherited(number(text)).map_err(failed)).collect()
@@ -127,12 +137,15 @@ pub(crate) fn shepherd(
     arguments: &[OsString],
     observer: impl FnOnce(&[OsString]) -> Option<Observer>,
 ) -> Result<(), Vec<Refusal>> {
-    let [reader, writer, teller, memory, directory, wait, guarded, further @ ..] = arguments else { return Ok(()) };
-    let [reader, writer, teller, memory] =
-        [reader, writer, teller, memory].map(|text| take(std::slice::from_ref(text)));
+    let [reader, writer, teller, memory, processes, directory, wait, guarded, further @ ..] = arguments else {
+        return Ok(());
+    };
+    let [reader, writer, teller, memory, processes] =
+        [reader, writer, teller, memory, processes].map(|text| take(std::slice::from_ref(text)));
     let one = |mut files: Vec<OwnedFd>| files.pop().ok_or_else(|| failed("a descriptor is missing"));
     let mut teller = File::from(one(teller?)?);
     let lane = Lane::new(one(reader?)?, one(writer?)?, "the source".to_owned()).map_err(failed)?;
+    let processes = one(processes?)?;
     let mut bytes = Vec::new();
     File::from(one(memory?)?).read_to_end(&mut bytes).map_err(failed)?;
     let options = Options {
@@ -142,6 +155,7 @@ pub(crate) fn shepherd(
         guardian: guarded == "guarded",
         shepherd_arguments: Vec::new(),
         setting: Setting::Inside,
+        processes: PathBuf::from(format!("/proc/self/fd/{}", processes.as_raw_fd())),
     };
     let heard = heard(&bytes)?;
     let result = destination::serve_again(lane, heard, &options, observer(further), &mut teller);

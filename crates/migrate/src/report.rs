@@ -143,7 +143,7 @@ pub(crate) fn name_of(message: &Message) -> &'static str {
         Message::Accept => "Accept",
         Message::Refuse { .. } => "Refuse",
         Message::AllSent(_) => "AllSent",
-        Message::Ready => "Ready",
+        Message::Ready { .. } => "Ready",
         Message::Abort(_) => "Abort",
         Message::Commit => "Commit",
         Message::Resumed => "Resumed",

@@ -131,6 +131,7 @@ fn shepherd(arguments: &[OsString], observer: impl FnOnce(&[OsString]) -> Option
         guardian: guarded == "guarded",
         shepherd_arguments: further.to_vec(),
         setting: if setting == "beside" { Setting::Beside } else { Setting::WhereItFits },
+        processes: PathBuf::from(crate::journal::PROCESSES),
     };
     let observer = observer(further);
     let result = take_standard_input().and_then(|socket| tcp::lane(TcpStream::from(socket)));

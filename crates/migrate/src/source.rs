@@ -567,6 +567,9 @@ impl<'a> Driver<'a> {
             }
         };
         self.report.outcome = word.to_owned();
+        if let Some(root) = self.machine.destination_root() {
+            self.report.destination_pid = root.cast_signed();
+        }
         self.report.take_times(self.machine.timeline());
         self.report.bytes_sent = self.sent_before + self.stream.as_ref().map_or(0, |stream| stream.sent);
         self.report.troubles = troubles;

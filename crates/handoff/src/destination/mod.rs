@@ -80,6 +80,8 @@ pub struct Destination {
     peer: Option<Peer>,
     offer: Option<Offer>,
     totals: Totals,
+    /// The root's number, once it is known.
+    root: u32,
     /// A record may be in the journal.
     noted: bool,
     receiving: bool,
@@ -116,6 +118,7 @@ impl Destination {
             peer: None,
             offer: None,
             totals: Totals::default(),
+            root: 0,
             noted: false,
             receiving: false,
             tasks_gone: false,
@@ -189,6 +192,7 @@ impl Destination {
                     mark::REPORT_IGNORED.hit();
                 }
             }
+            Event::Located { root } => self.root = root,
             Event::Moved { pages, bytes } => {
                 self.moved = (self.moved.0.saturating_add(pages), self.moved.1.saturating_add(bytes));
                 self.link.heard(now);
@@ -398,7 +402,7 @@ impl Destination {
             (State::Forward(Step::Build), Deed::Build) => self.enter(now, Step::Ready),
             (State::Forward(Step::Ready), Deed::HoldStopped) => {
                 self.timeline.ready = Some(now);
-                self.say(now, Message::Ready);
+                self.say(now, Message::Ready { root: self.root });
                 self.enter(now, Step::Hold);
             }
             (State::Forward(Step::Commit), Deed::Journal(Stage::Committed)) => self.enter(now, Step::Resume),

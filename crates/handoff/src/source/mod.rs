@@ -96,6 +96,8 @@ pub struct Source {
     finishing: bool,
     /// The host was started anew since: the tasks are gone.
     tasks_gone: bool,
+    /// The root's number at the destination; 0: not known.
+    root: u32,
     moved: (u64, u64),
     timeline: Timeline,
     troubles: Vec<Trouble>,
@@ -129,6 +131,7 @@ impl Source {
             captured: false,
             finishing: false,
             tasks_gone: false,
+            root: 0,
             moved: (0, 0),
             timeline: Timeline::default(),
             troubles: Vec::new(),
@@ -205,7 +208,9 @@ impl Source {
             },
             Event::Settle(settlement) => self.settle(now, settlement),
             Event::Timeout => self.timeout(now),
-            Event::Accepted | Event::Refused(_) | Event::ResumeFailed { .. } => mark::REPORT_IGNORED.hit(),
+            Event::Accepted | Event::Refused(_) | Event::ResumeFailed { .. } | Event::Located { .. } => {
+                mark::REPORT_IGNORED.hit();
+            }
         }
     }
 
@@ -253,6 +258,11 @@ impl Source {
     /// Which migration this is.
     pub fn migration(&self) -> MigrationId {
         self.config.migration
+    }
+
+    /// The number of the tree's root at the destination, once it is there and can be told.
+    pub fn destination_root(&self) -> Option<u32> {
+        (self.root != 0).then_some(self.root)
     }
 
     /// The destination, once it has introduced itself.
@@ -392,7 +402,8 @@ impl Source {
             (State::Forward(step @ Step::Agree), Message::Refuse { refusals }) => {
                 self.undo(now, *step, Side::Destination, Reason::Refused(refusals));
             }
-            (State::Forward(Step::Build), Message::Ready) => {
+            (State::Forward(Step::Build), Message::Ready { root }) => {
+                self.root = root;
                 self.timeline.ready = Some(now);
                 self.enter(now, Step::Hold);
             }

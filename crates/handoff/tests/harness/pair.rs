@@ -334,7 +334,8 @@ impl<'a> Pair<'a> {
                 self.schedule(at, Happening::Arrives { side, packet: packet.clone(), link, ghost: true });
             }
             Some(Fault::Stray) => {
-                let harmful = [Message::Ready, Message::Commit, Message::Resumed, Message::Abort(Reason::Cancelled)];
+                let harmful =
+                    [Message::Ready { root: 7 }, Message::Commit, Message::Resumed, Message::Abort(Reason::Cancelled)];
                 for message in harmful {
                     let stray = Packet { migration: MigrationId([8; 16]), message };
                     self.feed(side, Event::Received(stray));

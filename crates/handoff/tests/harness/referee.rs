@@ -102,7 +102,7 @@ impl Referee {
                     "a commit left before the destination was ready",
                 )
             }
-            (Side::Destination, Message::Ready) => {
+            (Side::Destination, Message::Ready { .. }) => {
                 let ready = matches!(world.destination, DestinationTasks::Skeleton { complete: true, held: true });
                 demand(ready, "the destination said Ready without tasks that are complete and held")
             }
