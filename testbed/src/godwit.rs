@@ -70,7 +70,7 @@ pub(crate) struct Godwit {
 /// A call that was started, with what it says going to files: a tree that it leaves behind must not hold a pipe of ours.
 ///
 /// Dropping it ends it and waits for it: a host does not end while anybody has not waited for a process in it.
-struct Call {
+pub(crate) struct Call {
     name: String,
     child: Option<Child>,
     stdout: PathBuf,
@@ -121,7 +121,13 @@ impl Godwit {
         }
     }
 
-    fn call(&self, host: &Host, run: &Run, arguments: &[&str], observe: Option<&str>) -> Result<Call, Error> {
+    pub(crate) fn call(
+        &self,
+        host: &Host,
+        run: &Run,
+        arguments: &[&str],
+        observe: Option<&str>,
+    ) -> Result<Call, Error> {
         let name = arguments.first().copied().unwrap_or_default().to_owned();
         let open = |kind: &str| {
             let path = run.directory().join(format!("{name}-{}.{kind}", host.name()));
@@ -198,7 +204,7 @@ impl Godwit {
     fn migrate_once(&self, pair: &Pair, run: &Run, place: Place) -> Moved {
         let (from, to) = (place.of(pair), place.other().of(pair));
         let mut receive = self.receive(to, run, false, None)?;
-        let target = format!("tcp://{}:{PORT}", to.address());
+        let target = self.target(to);
         let moved = self.done(from, run, &["migrate", &run.pid.to_string(), &target]);
         if let Err(said) = moved {
             let told = format!("{said}; destination: {}", read_or_empty(&receive.stderr));
@@ -240,7 +246,7 @@ impl Godwit {
             receive.kill();
             return Err(format!("no process of the number {} could be had, but {equal}", run.pid));
         }
-        let target = format!("tcp://{}:{PORT}", pair.destination.address());
+        let target = self.target(&pair.destination);
         let moved = self.done(&pair.source, run, &["migrate", &run.pid.to_string(), &target, "--json"]);
         let said = moved.inspect_err(|_| receive.kill())?;
         let number = said.split_once("\"destination_pid\":").map(|(_, rest)| rest.trim_start());
@@ -253,8 +259,13 @@ impl Godwit {
         Ok(Landing { place: Place::Destination, pid })
     }
 
+    /// What `migrate` is told of a destination.
+    pub(crate) fn target(&self, destination: &Host) -> String {
+        format!("tcp://{}:{PORT}", destination.address())
+    }
+
     /// Starts a destination and waits until it listens.
-    fn receive(&self, host: &Host, run: &Run, faults: bool, observe: Option<&str>) -> Result<Call, String> {
+    pub(crate) fn receive(&self, host: &Host, run: &Run, faults: bool, observe: Option<&str>) -> Result<Call, String> {
         let address = format!("{}:{PORT}", host.address());
         // A side in doubt asks the other: after a fault somebody has to be there to answer.
         let arguments: &[&str] = match faults {
@@ -279,7 +290,7 @@ impl Godwit {
         let observe = format!("die:{moment}");
         let die = |place: Place| (place == side).then_some(observe.as_str());
         let mut receive = self.receive(&pair.destination, run, true, die(Place::Destination))?;
-        let target = format!("tcp://{}:{PORT}", pair.destination.address());
+        let target = self.target(&pair.destination);
         let pid = run.pid.to_string();
         let migrate = self.call(&pair.source, run, &["migrate", &pid, &target], die(Place::Source));
         let ended = migrate.map_err(|error| error.to_string())?.end();
@@ -295,7 +306,7 @@ impl Godwit {
 
     fn cut_at(&self, pair: &mut Pair, run: &Run, moment: &str) -> Moved {
         let mut receive = self.receive(&pair.destination, run, true, None)?;
-        let target = format!("tcp://{}:{PORT}", pair.destination.address());
+        let target = self.target(&pair.destination);
         let pause = format!("pause:{moment}");
         let migrate = self.call(&pair.source, run, &["migrate", &run.pid.to_string(), &target], Some(&pause));
         let migrate = migrate.map_err(|error| error.to_string())?;
@@ -356,7 +367,7 @@ impl Godwit {
 
 impl Call {
     /// Waits for its end; returns its status and what it said: its output, or its errors where it failed.
-    fn end(mut self) -> Result<(ExitStatus, String), String> {
+    pub(crate) fn end(mut self) -> Result<(ExitStatus, String), String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.ended() {
@@ -378,11 +389,17 @@ impl Call {
         }
     }
 
-    fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
+    /// Its status, if it has ended.
+    pub(crate) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.as_mut().map_or(Ok(None), Child::try_wait)
     }
 
-    fn kill(&mut self) {
+    /// What it has said of failures so far.
+    pub(crate) fn complaints(&self) -> String {
+        read_or_empty(&self.stderr)
+    }
+
+    pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();

@@ -1,11 +1,13 @@
 //! This room makes what the tests and the demo stand on: hosts out of namespaces with links between them, and programs
 //! that verify their own state after a move. It must never know how a process is moved: it calls the `godwit` binary.
 
+mod beats;
 pub mod entry;
 pub mod error;
 mod godwit;
 pub mod host;
 pub mod journey;
+pub mod kill;
 pub mod leftover;
 pub mod link;
 pub mod matrix;

@@ -171,6 +171,11 @@ impl Run {
         &self.directory.path
     }
 
+    /// The file that the workload calls its scratch of this name.
+    pub(crate) fn scratch(&self, name: &str) -> PathBuf {
+        self.report.with_extension(name)
+    }
+
     /// Waits until the state is set up. A verdict comes instead where it cannot be.
     ///
     /// # Errors

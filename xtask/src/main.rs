@@ -17,7 +17,7 @@ Usage: cargo xtask COMMAND
 
   tidy            check the rules of the house that the compiler does not know
   tidy --bless    first renew what a machine may renew: the hashes in docs/, shrunken entries of the ratchet
-  test            everything: what the tests need, formatting, lints, tidy, licences, build, tests, workload matrix
+  test            everything: what the tests need, formatting, lints, tidy, licences, build, tests, workload matrix, kill tests
                   (as root; installs missing Debian packages; leaves no process, mount or namespace behind)
   ci              the same, written for a CI log
 

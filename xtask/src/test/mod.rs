@@ -20,6 +20,8 @@ use crate::tidy::{RULES, Verdict};
 /// All parts together end within this time: an hour, less what a person needs to notice.
 const BUDGET: Duration = Duration::from_secs(55 * 60);
 
+/// The one that kills godwit at random moments.
+const KILLS: (&str, &str) = ("godwit-testbed", "kills");
 /// The package and the binary that run every workload through every path.
 const MATRIX: (&str, &str) = ("godwit-testbed", "matrix");
 /// The package and the binary that move real programs.
@@ -59,6 +61,7 @@ pub(crate) fn run(root: &Path, format: Format) -> ExitCode {
     tests(&mut report, root);
     matrix(&mut report, root, has_matrix);
     programs(&mut report, root, has_programs);
+    cells(&mut report, root, "kill tests", has_matrix, KILLS, &["--count", "40"]);
     report.close()
 }
 
