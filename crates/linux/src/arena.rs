@@ -152,7 +152,9 @@ impl Arena {
         }
         let entries = slot.offset + CONTROL_BYTES;
         let data = entries + program.calls().len() * ENTRY_BYTES;
-        let wait_seconds = if ending == Ending::Exit { 60 } else { 2 };
+        // A newborn is attached at once. One whose maker died just before must not keep its number, and what it inherited, for long: the
+        // other side of a link sees its end only when nobody has it open any more.
+        let wait_seconds = if ending == Ending::Exit { 3 } else { 2 };
         self.write(data, &program.resolved(foreign_base + data as u64));
         self.write(entries, &program.encode(foreign_base + data as u64));
         self.write(slot.offset, &stub::control_block(ending, program.calls().len() as u64, healing, wait_seconds));
