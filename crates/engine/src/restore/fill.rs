@@ -2,7 +2,7 @@
 use super::Restorer;
 use super::make::Sink;
 use crate::failure::{About, Result};
-use godwit_image::memory::{AreaFlags, Backing, PAGE_BYTES};
+use godwit_image::memory::{Area, AreaFlags, Backing, PAGE_BYTES};
 use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::memory::{self, ForeignAddress, ForeignMemory};
@@ -34,8 +34,8 @@ pub(super) struct Filler {
 enum Placement {
     /// Not worth it so far.
     Untried,
-    /// These ranges are registered.
-    Ready(UserFault, PageSet),
+    /// These ranges are registered, in order. Neighbours stay apart: pages cannot be placed across the border of two areas.
+    Ready(UserFault, Vec<Run>),
     /// The kernel has none for us.
     Unavailable,
 }
@@ -134,9 +134,8 @@ impl Filler {
     }
 }
 
-/// Up to where from `at` on (at most `end`) the pages are all in the set, or all not; and which of it.
-fn next(set: &PageSet, at: u64, end: u64) -> (u64, bool) {
-    let runs = set.runs();
+/// Up to where from `at` on (at most `end`) the pages are all in one run, or in none; and which of it.
+fn next(runs: &[Run], at: u64, end: u64) -> (u64, bool) {
     match runs.get(runs.partition_point(|run| run.end <= at)) {
         Some(run) if run.start <= at => (run.end.min(end), true),
         Some(run) => (run.start.min(end), false),
@@ -166,8 +165,11 @@ impl Restorer {
             area.backing == Backing::Anonymous && !area.has(unlike) && area.bytes() >= PLACED_BYTES_MIN as u64
         });
         // What is to be huge is faulted in as such.
-        let wanted: PageSet = candidates.map(|area| Run { start: area.start, end: area.end }).collect();
-        let wanted = wanted.difference(&space.huge);
+        let small = |area: &Area| -> Vec<Run> {
+            let whole: PageSet = [Run { start: area.start, end: area.end }].into_iter().collect();
+            whole.difference(&space.huge).runs().to_vec()
+        };
+        let wanted: Vec<Run> = candidates.flat_map(small).collect();
         if wanted.is_empty() {
             return Ok(None);
         }
@@ -181,8 +183,7 @@ impl Restorer {
         program.call("close", SYS_CLOSE, [number.into()]);
         self.run(pid, &program)?;
         let Ok(fault) = UserFault::begin(fetched.about(subject)?) else { return Ok(None) };
-        let registered = wanted.runs().iter().filter(|run| fault.register(run.start, run.bytes()).is_ok()).copied();
-        let registered: PageSet = registered.collect();
+        let registered = wanted.into_iter().filter(|run| fault.register(run.start, run.bytes()).is_ok()).collect();
         Ok(Some(Placement::Ready(fault, registered)))
     }
 }
