@@ -29,13 +29,15 @@ const fn program(what: &'static str, package: &'static str) -> Need {
     Need { what, package, is_for_programs: true }
 }
 
-const NEEDS: [Need; 18] = [
+const NEEDS: [Need; 20] = [
     always("gcc", "gcc"),
     always("/usr/include/stdio.h", "libc6-dev"),
     always("ip", "iproute2"),
     always("tc", "iproute2"),
     always("ps", "procps"),
     always("unshare", "util-linux"),
+    always("ssh", "openssh-client"),
+    always("/usr/sbin/sshd", "openssh-server"),
     program("make", "make"),
     program("gzip", "gzip"),
     program("/usr/bin/python3", "python3"),
