@@ -365,14 +365,9 @@ pub fn freeze(root: i32) -> Result<FrozenTree> {
 }
 
 impl FrozenTree {
-    /// Lets every thread go on.
+    /// Lets every thread go on, as dropping it does.
     pub fn release(self) {
-        for process in self.processes {
-            for thread in process.threads {
-                // A thread that died meanwhile needs no release.
-                let _ = thread.release();
-            }
-        }
+        drop(self);
     }
 
     /// Makes the stop outlive this process: every thread gets a pending SIGSTOP that it takes the moment that nobody
@@ -402,22 +397,31 @@ impl FrozenTree {
     }
 
     /// Ends every process of the tree: it lives elsewhere now, and what it had under names as well.
-    pub fn kill(self) {
-        for process in &self.processes {
+    pub fn kill(mut self) {
+        let processes = std::mem::take(&mut self.processes);
+        for process in &processes {
             if !process.is_zombie() {
                 // Already dead is what we want.
                 let _ = godwit_linux::signal::send_to_process(process.pid, libc_signal::KILL);
             }
         }
         // The kernel tells the end of a leader only when all its threads are waited for: leaders last.
-        let threads = self.processes.into_iter().flat_map(|process| process.threads);
+        let threads = processes.into_iter().flat_map(|process| process.threads);
         let (leaders, others): (Vec<_>, Vec<_>) = threads.partition(|thread| thread.tid == thread.pid);
         for thread in others.into_iter().chain(leaders) {
             await_end(thread.tid);
             thread.forget();
         }
-        for leftover in self.leftovers {
+        for leftover in std::mem::take(&mut self.leftovers) {
             leftover.remove();
+        }
+    }
+}
+
+impl Drop for FrozenTree {
+    fn drop(&mut self) {
+        for process in &self.processes {
+            crate::resumption::thaw(process, &self.sleeps);
         }
     }
 }

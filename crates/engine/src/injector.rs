@@ -8,6 +8,7 @@ use crate::freeze::{FrozenProcess, Stopped};
 use crate::interrupted::restart;
 use crate::question::{ProcessAnswers, ThreadAnswers};
 use crate::resource::processor_mode;
+use crate::resumption;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::arena::{self, Arena, Slot};
 use godwit_linux::memory::{ForeignAddress, ForeignMemory};
@@ -111,9 +112,11 @@ fn find_site(pid: i32, memory: &ForeignMemory, areas: &[maps::Area]) -> Result<S
         areas.iter().filter(|area| area.execute && !area.shared && area.name != b"[vsyscall]").collect();
     candidates.sort_by_key(|area| area.name != b"[vdso]");
     for area in candidates {
-        let length = 4096_u64.min(area.end - area.start);
+        // Behind the vDSO is room that is spoken for.
+        let end = if area.name == b"[vdso]" { resumption::place(area.end) } else { area.end };
+        let length = 4096_u64.min(end - area.start);
         let mut tail = vec![0_u8; length as usize];
-        if memory.read(ForeignAddress(area.end - length), &mut tail).is_err() {
+        if memory.read(ForeignAddress(end - length), &mut tail).is_err() {
             continue;
         }
         let code = stub::code();
@@ -127,16 +130,16 @@ fn find_site(pid: i32, memory: &ForeignMemory, areas: &[maps::Area]) -> Result<S
             // The record is only believed when such a mapping is there.
             let abandoned = if let (Some(base), Some(length)) = record { Some((base, length)) } else { None };
             let abandoned = abandoned.filter(|(base, length)| {
-                let end = base.saturating_add(*length);
-                areas.iter().any(|a| a.start == *base && a.end == end && a.shared && a.name.starts_with(b"/memfd:"))
+                let last = base.saturating_add(*length);
+                areas.iter().any(|a| a.start == *base && a.end == last && a.shared && a.name.starts_with(b"/memfd:"))
             });
-            return Ok(Site { start: area.end - length + start as u64, abandoned });
+            return Ok(Site { start: end - length + start as u64, abandoned });
         }
         let used = tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         // An empty last page may be a page that the program means to fill: only slack behind real contents counts.
         if used > 0 && tail.len() - used >= needed {
-            let start = (area.end - length + used as u64 + 16).next_multiple_of(16);
-            if area.end - start >= needed as u64 - 16 {
+            let start = (end - length + used as u64 + 16).next_multiple_of(16);
+            if end - start >= needed as u64 - 16 {
                 return Ok(Site { start, abandoned: None });
             }
         }
@@ -282,6 +285,11 @@ impl<'a> Injector<'a> {
     /// A thread's syscall user dispatch, when it is on.
     pub fn dispatch(&self, index: usize) -> Option<[u64; 4]> {
         self.saved.get(index).and_then(|saved| saved.dispatch)
+    }
+
+    /// The process's memory.
+    pub(crate) fn memory(&self) -> &ForeignMemory {
+        &self.memory
     }
 
     /// The process's areas.

@@ -14,7 +14,8 @@
 //!
 //! select, pselect and ppoll write the time that is left where their time-out was given, as they do at any interruption.
 use crate::freeze::Stopped;
-use crate::sleep::{self, Sleep};
+use crate::resumption;
+use crate::sleep::Sleep;
 use godwit_image::task::Wait;
 use godwit_linux::ptrace::{self, Registers};
 use std::time::Instant;
@@ -27,6 +28,8 @@ pub(crate) mod restart {
     pub(crate) const ERESTARTSYS: i64 = -512;
     /// Always restart.
     pub(crate) const ERESTARTNOINTR: i64 = -513;
+    /// What a call on a socket answers when its time is over.
+    pub(crate) const EAGAIN: i64 = -11;
     /// Restart only when no handler runs.
     pub(crate) const ERESTARTNOHAND: i64 = -514;
     /// Restart through restart_syscall(2) with the remaining time.
@@ -80,7 +83,8 @@ pub(crate) fn resume_point(registers: &mut Registers, sleep: Option<(&Sleep, Ins
     let known = sleep.filter(|(sleep, _)| sleep.is_of(call, registers.rdi));
     let continued = registers.rax as i64 == restart::ERESTART_RESTARTBLOCK;
     let left = known.and_then(|(sleep, now)| Some((sleep.call, sleep.remaining_ns(now)?)));
-    if let Some((call, remaining_ns)) = left.filter(|(call, _)| continued && sleep::REBUILT.contains(call)) {
+    let cut = continued || registers.rax as i64 == restart::ERESTARTNOHAND;
+    if let Some((call, remaining_ns)) = left.filter(|(call, _)| cut && resumption::knows(*call)) {
         return (Some(Wait { call, remaining_ns }), note);
     }
     if continued {
@@ -98,6 +102,7 @@ pub(crate) fn resume_point(registers: &mut Registers, sleep: Option<(&Sleep, Ins
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sleep;
 
     fn stopped_in(call: u64, result: i64) -> Registers {
         let mut registers = ptrace::from_words(&[0; ptrace::REGISTER_WORDS]);
@@ -141,5 +146,11 @@ mod tests {
         let mut registers = stopped_in(restart::SYS_RESTART_SYSCALL, restart::ERESTART_RESTARTBLOCK);
         let wait = Wait { call: sleep::FUTEX, remaining_ns: 0 };
         assert_eq!(resume_point(&mut registers, Some((&timed, now))).0, Some(wait));
+        let timed = Sleep { call: 232, ..timed };
+        let mut registers = stopped_in(232, restart::ERESTARTNOHAND);
+        let wait = Wait { call: 232, remaining_ns: 0 };
+        assert_eq!(resume_point(&mut registers, Some((&timed, now))).0, Some(wait));
+        // It has come back with a result: it waits no more.
+        assert_eq!(resume_point(&mut stopped_in(232, 0), Some((&timed, now))).0, None);
     }
 }

@@ -128,11 +128,10 @@ pub struct Thread {
     pub note: String,
 }
 
-/// A timed wait that was cut short: made again by the destination with `remaining_ns`, then interrupted there, so that the
-/// kernel continues it when the thread is let go.
+/// A timed wait that was cut short: made again at the destination with `remaining_ns`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Wait {
-    /// The system call: nanosleep, clock_nanosleep, poll, futex; its arguments are in the registers.
+    /// The system call; its arguments are in the registers.
     pub call: u32,
     /// ns from the freeze to its end.
     pub remaining_ns: u64,

@@ -33,6 +33,7 @@ pub mod process;
 pub mod program;
 pub mod ptrace;
 pub mod readiness;
+pub mod resumption;
 pub mod scheduling;
 pub mod seccomp;
 pub mod shared_memory;

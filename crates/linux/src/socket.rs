@@ -115,11 +115,39 @@ pub fn notice_dead_peer(socket: BorrowedFd<'_>, limit: Duration) -> Result<()> {
     set_number(socket, libc::IPPROTO_TCP, libc::TCP_KEEPCNT, 3)
 }
 
+/// SO_RCVTIMEO, SO_SNDTIMEO: how long calls on a socket wait.
+pub const RECEIVE_TIME: i32 = libc::SO_RCVTIMEO;
+/// See [`RECEIVE_TIME`].
+pub const SEND_TIME: i32 = libc::SO_SNDTIMEO;
+
+/// One of the two times; `None` when calls wait for ever.
+///
+/// # Errors
+/// ENOTSOCK.
+pub fn time(socket: BorrowedFd<'_>, option: i32) -> Result<Option<Duration>> {
+    let raw = get(socket, libc::SOL_SOCKET, option, 16)?;
+    let word =
+        |at: usize| raw.get(at..at + 8).and_then(|raw| raw.first_chunk()).map_or(0, |raw| u64::from_le_bytes(*raw));
+    let time = Duration::from_secs(word(0)) + Duration::from_micros(word(8));
+    Ok((!time.is_zero()).then_some(time))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::TcpListener;
     use std::os::fd::AsFd;
+
+    #[test]
+    fn a_socket_tells_its_times() {
+        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(time(socket.as_fd(), RECEIVE_TIME).unwrap(), None);
+        socket.set_read_timeout(Some(Duration::from_millis(2500))).unwrap();
+        assert_eq!(time(socket.as_fd(), RECEIVE_TIME).unwrap(), Some(Duration::from_millis(2500)));
+        assert_eq!(time(socket.as_fd(), SEND_TIME).unwrap(), None);
+        let (reader, _writer) = std::io::pipe().unwrap();
+        assert!(time(reader.as_fd(), SEND_TIME).is_err());
+    }
 
     #[test]
     fn a_tcp_socket_takes_the_options_and_a_pipe_does_not() {

@@ -41,6 +41,7 @@ pub mod pty;
 pub mod record_locks;
 pub mod refused;
 pub mod regular_file;
+pub mod resumption_code;
 pub mod security_label;
 pub mod signalfd;
 pub mod sysfs;
@@ -97,6 +98,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &memory_policy::MemoryPolicy,
     &future_locks::FutureLocks,
     &thread_marks::ThreadMarks,
+    &resumption_code::ResumptionCode,
     &affiliation::Affiliation,
     &refused::Other,
 ];

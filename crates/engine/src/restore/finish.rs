@@ -5,11 +5,12 @@ use crate::failure::{About, Result, malformed};
 use crate::interrupted;
 use crate::resource::{self, Stage};
 use crate::restore::Bind;
-use crate::sleep;
+use crate::{resumption, sleep};
 use godwit_image::credentials::Credentials;
-use godwit_image::task::{State, Task, Thread};
+use godwit_image::task::{State, Task, Thread, Wait};
 use godwit_image::{Code, ObjectId, Refusal, Subject};
 use godwit_linux::memory::{ForeignAddress, ForeignMemory};
+use godwit_linux::ptrace::Registers;
 use godwit_linux::{limits, ptrace, scheduling, stub};
 
 const SYS_MUNMAP: u64 = 11;
@@ -81,7 +82,7 @@ impl Restorer {
         self.run_all(&last)?;
         for task in tasks {
             for thread in task.threads.iter().filter(|thread| !thread.dead) {
-                self.begin_wait(thread)?;
+                self.begin_wait(task, thread)?;
             }
         }
         for task in tasks {
@@ -91,12 +92,31 @@ impl Restorer {
         Ok(())
     }
 
-    /// Makes a timed wait again and cuts it short, so that the kernel continues it with the time that is left. Behind
-    /// every program, since a program may make the kernel forget it.
-    fn begin_wait(&mut self, thread: &Thread) -> Result<()> {
+    /// Has a timed wait go on with the time that is left. Behind every program, since a program may make the kernel forget
+    /// it.
+    fn begin_wait(&mut self, task: &Task, thread: &Thread) -> Result<()> {
+        let Some(wait) = thread.wait else { return Ok(()) };
+        if !resumption::knows(wait.call) {
+            let cause = format!("call {} is no timed wait", wait.call);
+            return Err(malformed(Subject::Thread(task.pid.0, thread.tid.0), cause));
+        }
+        let areas = task.space.and_then(|id| self.tree.space(id)).map(|space| space.areas.iter());
+        if let Some(vdso) = areas.and_then(|mut areas| areas.find(|area| area.name == "[vdso]")) {
+            let registers = thread_registers(task, thread)?;
+            let place = resumption::place(vdso.end);
+            let waits = (wait.call, wait.remaining_ns);
+            if let Some(registers) = resumption::prepare(thread.tid.0, &registers, waits, place)? {
+                self.resumed.insert(thread.tid, registers);
+                return Ok(());
+            }
+        }
+        if sleep::REBUILT.contains(&wait.call) { self.cut_wait_short(task, thread, wait) } else { Ok(()) }
+    }
+
+    /// Makes a timed wait again and cuts it short, so that the kernel continues it with the time that is left.
+    fn cut_wait_short(&mut self, task: &Task, thread: &Thread, wait: Wait) -> Result<()> {
         /// Where the time lies in the thread's slot: behind the control block.
         const TIME: usize = 512;
-        let Some(wait) = thread.wait else { return Ok(()) };
         let slot = self.slot(thread.tid)?;
         let mut raw = Vec::with_capacity(16);
         for part in [wait.remaining_ns / NANOSECONDS, wait.remaining_ns % NANOSECONDS] {
@@ -105,16 +125,13 @@ impl Restorer {
         self.arena.write(slot.offset + TIME, &raw);
         let block = self.arena.base() + slot.offset as u64;
         let time = block + TIME as u64;
-        let subject = || Subject::Thread(thread.tid.0, thread.tid.0);
-        let words: [u64; ptrace::REGISTER_WORDS] =
-            thread.registers.as_slice().try_into().map_err(|_| malformed(subject(), "it has not 27 registers"))?;
-        let r = ptrace::from_words(&words);
+        let r = thread_registers(task, thread)?;
         let arguments = match wait.call {
             sleep::NANOSLEEP => [time, r.rsi, 0, 0, 0, 0],
             sleep::CLOCK_NANOSLEEP => [r.rdi, r.rsi, time, r.r10, 0, 0],
             sleep::POLL => [r.rdi, r.rsi, wait.remaining_ns.div_ceil(1_000_000).min(i32::MAX as u64), 0, 0, 0],
             sleep::FUTEX => [r.rdi, r.rsi, r.rdx, time, r.r8, r.r9],
-            other => return Err(malformed(subject(), format!("call {other} is no timed wait"))),
+            _ => return Ok(()),
         };
         let code = self.arena.base() + stub::single_offset();
         let puppet = self.puppet_mut(thread.tid)?;
@@ -227,8 +244,6 @@ impl Restorer {
         if !self.puppets.contains_key(&thread.tid) {
             return Err(Refusal::new(Code::RESTORE_FAILED, subject(), "it was not created"));
         }
-        let words: [u64; ptrace::REGISTER_WORDS] =
-            thread.registers.as_slice().try_into().map_err(|_| malformed(subject(), "it has not 27 registers"))?;
         ptrace::set_extended_state(tid, &thread.extended_state).map_err(|error| {
             Refusal::new(
                 Code::DESTINATION_LACKS,
@@ -239,9 +254,11 @@ impl Restorer {
         if let Some(dispatch) = &thread.user_dispatch {
             ptrace::set_user_dispatch(tid, dispatch).about(subject)?;
         }
-        let mut registers = ptrace::from_words(&words);
-        if let Some(wait) = thread.wait.filter(|_| !self.waits.contains(&thread.tid)) {
-            // It did not have to wait any more: made again, it comes to the same result.
+        let mut registers = thread_registers(task, thread)?;
+        if let Some(resumed) = self.resumed.get(&thread.tid) {
+            registers = *resumed;
+        } else if let Some(wait) = thread.wait.filter(|_| !self.waits.contains(&thread.tid)) {
+            // It did not have to wait any more, or has to begin anew.
             interrupted::again(&mut registers, u64::from(wait.call));
         }
         ptrace::set_registers(tid, &registers).about(subject)?;
@@ -280,6 +297,12 @@ fn set_scheduling(pid: i32, thread: &Thread) -> Result<()> {
         scheduling::set_io_priority(tid, thread.io_priority).about(subject)?;
     }
     Ok(())
+}
+
+fn thread_registers(task: &Task, thread: &Thread) -> Result<Registers> {
+    let subject = Subject::Thread(task.pid.0, thread.tid.0);
+    let words = thread.registers.as_slice().try_into().map_err(|_| malformed(subject, "it has not 27 registers"))?;
+    Ok(ptrace::from_words(words))
 }
 
 fn first_thread(task: &Task) -> Result<&Thread> {

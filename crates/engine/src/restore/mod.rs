@@ -12,6 +12,7 @@ use godwit_image::tree::Tree;
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::arena::{self, Arena};
 use godwit_linux::pidfd::PidFd;
+use godwit_linux::ptrace::Registers;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -71,6 +72,8 @@ pub struct Restorer {
     incomplete: BTreeSet<Pid>,
     /// Threads in which the kernel knows how to continue their timed wait.
     waits: BTreeSet<Pid>,
+    /// Threads whose timed wait goes on by code of ours, and the registers for that.
+    resumed: BTreeMap<Pid, Registers>,
     held: bool,
 }
 
@@ -157,6 +160,7 @@ impl Restorer {
             stand_ins: Vec::new(),
             incomplete,
             waits: BTreeSet::new(),
+            resumed: BTreeMap::new(),
             held: false,
         })
     }

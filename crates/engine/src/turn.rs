@@ -1,0 +1,131 @@
+//! When sleeping threads last left a processor: that is when the wait began that they are in, unless they were woken for
+//! nothing meanwhile.
+//!
+//! The kernel tells it by a clock that every processor has for itself (se.exec_start of /proc/PID/task/TID/sched), and
+//! that stands still while a hypervisor keeps the processor away. It is read here by a turn of our own on the same one:
+//! what is told is the moment, or a later one.
+use godwit_linux::proc::stat;
+use godwit_linux::scheduling;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// Between a processor's clock and ours when they are read together; nearer is not worth another attempt.
+const NEAR: Duration = Duration::from_micros(200);
+const ATTEMPTS: usize = 5;
+
+/// A processor's clock at a moment.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    moment: Instant,
+    ns: u64,
+}
+
+/// The clocks of the processors that were asked about.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    clocks: BTreeMap<i32, Option<Clock>>,
+    /// The processors that this thread may use.
+    own: Vec<u8>,
+}
+
+impl Turns {
+    /// When a sleeping thread left its processor; `None` when the kernel does not tell.
+    pub(crate) fn left(&mut self, pid: i32, tid: i32) -> Option<Instant> {
+        let processor = stat::read(pid, tid).ok()?.processor;
+        let clock = match self.clocks.get(&processor) {
+            Some(clock) => *clock,
+            None => {
+                let clock = self.read(processor);
+                self.clocks.insert(processor, clock);
+                clock
+            }
+        }?;
+        let turn = exec_start(&std::fs::read(format!("/proc/{pid}/task/{tid}/sched")).ok()?)?;
+        clock.moment.checked_sub(Duration::from_nanos(clock.ns.saturating_sub(turn)))
+    }
+
+    /// Reads a processor's clock by running there.
+    fn read(&mut self, processor: i32) -> Option<Clock> {
+        if self.own.is_empty() {
+            self.own = scheduling::affinity(0).ok()?;
+        }
+        let (byte, bit) = (usize::try_from(processor / 8).ok()?, processor % 8);
+        let mut only = vec![0; byte + 1];
+        only[byte] = 1 << bit;
+        scheduling::set_affinity(0, &only).ok()?;
+        let mut best: Option<(Duration, Clock)> = None;
+        for _ in 0..ATTEMPTS {
+            // The turn begins when this wakes us.
+            std::thread::sleep(Duration::from_micros(1));
+            let begin = Instant::now();
+            let ns = exec_start(&std::fs::read("/proc/thread-self/sched").ok()?)?;
+            let moment = Instant::now();
+            let taken = moment - begin;
+            if best.is_none_or(|(least, _)| taken < least) {
+                best = Some((taken, Clock { moment, ns }));
+            }
+            if taken < NEAR {
+                break;
+            }
+        }
+        best.map(|(_, clock)| clock)
+    }
+}
+
+impl Drop for Turns {
+    fn drop(&mut self) {
+        if !self.own.is_empty() {
+            // The same set was allowed a moment ago.
+            let _ = scheduling::set_affinity(0, &self.own);
+        }
+    }
+}
+
+fn exec_start(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let line = text.lines().find(|line| line.starts_with("se.exec_start"))?;
+    let (milliseconds, rest) = line.rsplit(' ').next()?.split_once('.')?;
+    let nanoseconds: u64 = rest.parse().ok().filter(|_| rest.len() == 6)?;
+    milliseconds.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(nanoseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicI32, Ordering};
+
+    #[test]
+    fn the_time_is_read_in_ns() {
+        let text =
+            b"cat (1, #threads: 1)\n-----\nse.exec_start                                :       4177702.066670\n";
+        assert_eq!(exec_start(text), Some(4_177_702_066_670));
+        assert_eq!(exec_start(b"se.exec_start : 12\n"), None);
+        assert_eq!(exec_start(b""), None);
+    }
+
+    #[test]
+    fn a_sleeper_has_left_when_it_began_to_sleep() {
+        static TID: AtomicI32 = AtomicI32::new(0);
+        let own = scheduling::affinity(0).unwrap();
+        let begin = Instant::now();
+        let sleeper = std::thread::spawn(|| {
+            let name = std::fs::read_link("/proc/thread-self").unwrap();
+            TID.store(name.file_name().unwrap().to_str().unwrap().parse().unwrap(), Ordering::SeqCst);
+            std::thread::park();
+        });
+        let pid = std::process::id() as i32;
+        let asleep = |tid: i32| tid != 0 && stat::read(pid, tid).is_ok_and(|stat| stat.state == b'S');
+        while !asleep(TID.load(Ordering::SeqCst)) {
+            std::thread::yield_now();
+        }
+        let slept = Instant::now();
+        let left = Turns::default().left(pid, TID.load(Ordering::SeqCst));
+        sleeper.thread().unpark();
+        sleeper.join().unwrap();
+        // A kernel without the file tells nothing; one with it never a time before the sleep.
+        let told = std::path::Path::new("/proc/self/sched").exists();
+        assert_eq!(left.is_some(), told);
+        assert!(left.is_none_or(|left| left >= begin && left <= slept + Duration::from_secs(1)));
+        assert_eq!(scheduling::affinity(0).unwrap(), own);
+    }
+}
