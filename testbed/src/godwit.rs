@@ -267,7 +267,7 @@ impl Godwit {
     /// Starts a destination and waits until it listens.
     pub(crate) fn receive(&self, host: &Host, run: &Run, faults: bool, observe: Option<&str>) -> Result<Call, String> {
         let address = format!("{}:{PORT}", host.address());
-        // A side in doubt asks the other: after a fault somebody has to be there to answer.
+        // A side in doubt asks the other: when an engine was killed somebody has to be there to answer.
         let arguments: &[&str] = match faults {
             false => &["receive", "--listen", &address, "--once"],
             true => &["receive", "--listen", &address],
@@ -305,7 +305,7 @@ impl Godwit {
     }
 
     fn cut_at(&self, pair: &mut Pair, run: &Run, moment: &str) -> Moved {
-        let mut receive = self.receive(&pair.destination, run, true, None)?;
+        let mut receive = self.receive(&pair.destination, run, false, None)?;
         let target = self.target(&pair.destination);
         let pause = format!("pause:{moment}");
         let migrate = self.call(&pair.source, run, &["migrate", &run.pid.to_string(), &target], Some(&pause));

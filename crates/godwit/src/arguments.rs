@@ -106,7 +106,7 @@ pub(crate) struct Receive {
     /// Address and port to listen on; port 0 takes a free one and prints it.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) listen: Option<String>,
-    /// End after the first tree has come.
+    /// End after the first tree has come and its source knows.
     #[arg(long)]
     pub(crate) once: bool,
     /// Speak over standard input and output (what ssh:// runs).

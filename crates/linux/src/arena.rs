@@ -154,7 +154,7 @@ impl Arena {
         let data = entries + program.calls().len() * ENTRY_BYTES;
         // A newborn is attached at once. One whose maker died just before must not keep its number, and what it inherited, for long: the
         // other side of a link sees its end only when nobody has it open any more.
-        let wait_seconds = if ending == Ending::Exit { 3 } else { 2 };
+        let wait_seconds = 2;
         self.write(data, &program.resolved(foreign_base + data as u64));
         self.write(entries, &program.encode(foreign_base + data as u64));
         self.write(slot.offset, &stub::control_block(ending, program.calls().len() as u64, healing, wait_seconds));

@@ -113,6 +113,10 @@ fn begin<'a>(
     progress: OnProgress<'a>,
 ) -> Result<(Driver<'a>, Packet), Vec<Refusal>> {
     let one = |refusal: Refusal| vec![refusal];
+    if options.answer_only && matches!(first.message, Message::Hello { .. }) {
+        let cause = "one tree was awaited and has come; only questions about it are answered";
+        return Err(one(Refusal::new(Code::USAGE, Subject::Object(stream.peer().to_owned()), cause)));
+    }
     let clock = Clock::start();
     let (migration, boot) = (first.migration, host::boot_id());
     let (machine, journal) = if let Message::Hello { .. } = first.message {
@@ -555,6 +559,7 @@ impl Driver<'_> {
             received.source = facts.name;
         }
         let moved = matches!(self.machine.outcome(), Some(Outcome::Moved));
+        received.acknowledged = moved && self.machine.is_dismissed();
         let settled = self.machine.is_ended() || self.journal.is_none() || moved;
         if let Some(guardian) = self.guardian.take().filter(|_| settled) {
             guardian.dismiss();

@@ -14,6 +14,8 @@ pub struct Options {
     pub run_directory: PathBuf,
     /// Stay parent of the tree and tell the root's exit status; otherwise the tree is left to init.
     pub wait: bool,
+    /// Take no tree: only answer questions about earlier migrations.
+    pub answer_only: bool,
     /// Whether a second process stands by to finish what a killed engine leaves.
     pub guardian: bool,
     /// For tests: further arguments of the shepherd, see [`crate::entry`].
@@ -42,6 +44,7 @@ impl Default for Options {
             patience: Patience::default(),
             run_directory: journal::run_directory(),
             wait: false,
+            answer_only: false,
             guardian: true,
             shepherd_arguments: Vec::new(),
             setting: Setting::default(),
@@ -63,6 +66,9 @@ pub struct Received {
     pub processes: u64,
     /// Pages that came, those named as zero included.
     pub pages: u64,
+    /// The tree is ours, and the source has said that it knows: nobody will ask any more.
+    #[serde(default)]
+    pub acknowledged: bool,
     /// Exit status of the root if it was waited for: as wait(2) gives it.
     pub status: Option<i32>,
 }

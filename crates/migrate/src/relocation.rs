@@ -151,6 +151,7 @@ pub(crate) fn shepherd(
     let options = Options {
         patience: Patience::default(),
         run_directory: PathBuf::from(directory),
+        answer_only: false,
         wait: wait == "wait",
         guardian: guarded == "guarded",
         shepherd_arguments: Vec::new(),

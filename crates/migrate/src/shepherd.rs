@@ -46,7 +46,14 @@ pub fn receive(
     let failed = |error: io::Error| vec![Refusal::new(Code::KERNEL_CALL, subject(), error.to_string())];
     let mut command = Command::new("/proc/self/exe");
     command.arg0("godwit-shepherd").arg(SHEPHERD).arg(&options.run_directory);
-    command.arg(if options.wait { "wait" } else { "leave" }).arg(if options.guardian { "guarded" } else { "alone" });
+    let stay = if options.answer_only {
+        "answer"
+    } else if options.wait {
+        "wait"
+    } else {
+        "leave"
+    };
+    command.arg(stay).arg(if options.guardian { "guarded" } else { "alone" });
     command.arg(if options.setting == Setting::Beside { "beside" } else { "fits" });
     command.args(&options.shepherd_arguments);
     command.stdin(OwnedFd::from(connection)).stdout(Stdio::piped()).stderr(Stdio::inherit());
@@ -128,6 +135,7 @@ fn shepherd(arguments: &[OsString], observer: impl FnOnce(&[OsString]) -> Option
         patience: Patience::default(),
         run_directory: PathBuf::from(directory),
         wait: wait == "wait",
+        answer_only: wait == "answer",
         guardian: guarded == "guarded",
         shepherd_arguments: further.to_vec(),
         setting: if setting == "beside" { Setting::Beside } else { Setting::WhereItFits },

@@ -2,11 +2,18 @@
 use crate::arguments::Receive;
 use crate::output::{CommandResult, Output, failure, usage};
 use godwit_image::Refusal;
+use godwit_linux::poll::{self, Readiness};
 use godwit_migrate::destination::{self, Options, Received};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// A source whose link was cut before it had the answer asks again for a minute before it tells its user that it is in doubt. Whoever
+/// takes one tree only stays for so long when the tree has come.
+const QUESTIONS: Duration = Duration::from_secs(90);
 
 pub(crate) fn run(arguments: &Receive, output: &Output) -> CommandResult {
     let observed = arguments.observe.iter().flat_map(|text| [OsString::from("--observe"), OsString::from(text)]);
@@ -25,10 +32,19 @@ pub(crate) fn run(arguments: &Receive, output: &Output) -> CommandResult {
     // Whoever started us may wait for this line; port 0 becomes a number here.
     output.line(&format!("listening on {local}"));
     output.object(&json!({ "outcome": "listening", "address": local.to_string() }));
+    let mut last_question = None;
     loop {
+        if let Some(end) = last_question
+            && !await_question(&listener, end).map_err(|error| failure(address, &error))?
+        {
+            output.note("the source has not said that it knows: should it ask later, `godwit receive` answers");
+            return Ok(ExitCode::SUCCESS);
+        }
         let (connection, peer) = listener.accept().map_err(|error| failure(address, &error))?;
-        let received = serve(connection, options.clone(), arguments.once, output);
+        let options = Options { answer_only: last_question.is_some(), ..options.clone() };
+        let received = serve(connection, options, arguments.once, output);
         let moved = received.as_ref().is_ok_and(|received| received.outcome == "moved");
+        let acknowledged = received.as_ref().is_ok_and(|received| received.acknowledged);
         let value = match &received {
             Ok(received) => serde_json::to_value(received).unwrap_or_default(),
             Err(refusals) => {
@@ -44,8 +60,26 @@ pub(crate) fn run(arguments: &Receive, output: &Output) -> CommandResult {
                 }
             }
         }
-        if arguments.once && moved {
+        if arguments.once && acknowledged {
             return Ok(ExitCode::SUCCESS);
+        }
+        if arguments.once && moved {
+            last_question = Some(Instant::now() + QUESTIONS);
+        }
+    }
+}
+
+/// Whether a source asks before `end`.
+fn await_question(listener: &TcpListener, end: Instant) -> std::io::Result<bool> {
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let ready = poll::wait(&[(listener.as_fd(), Readiness::READABLE)], Some(left))?;
+        if ready.iter().any(|ready| ready.readable) {
+            return Ok(true);
+        }
+        // A signal ends the wait early, too.
+        if left.is_zero() {
+            return Ok(false);
         }
     }
 }

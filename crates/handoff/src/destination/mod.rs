@@ -239,6 +239,11 @@ impl Destination {
         matches!(self.state, State::Ended) || ((released || self.is_resting()) && self.deadline.is_none())
     }
 
+    /// True when the source has said Goodbye: it will not ask again.
+    pub fn is_dismissed(&self) -> bool {
+        self.dismissed
+    }
+
     /// The step it is in, for progress displays; `None` while it undoes or has ended.
     pub fn step(&self) -> Option<Step> {
         match self.state {
