@@ -1,12 +1,18 @@
 //! Objects with names of their own that outlive a tree: when the tree has moved, what it had is elsewhere, and the old one
 //! would only stand in the way of its return.
+use crate::look::user_of;
+use godwit_linux::message_queue;
 use godwit_linux::proc::sysvipc;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 
 /// One object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Leftover {
     /// A System V shared memory segment: identifier, and time of its last change (seconds since 1970).
     Segment(i32, u64),
+    /// A POSIX message queue: name, and inode number.
+    Queue(String, u64),
 }
 
 impl Leftover {
@@ -20,6 +26,13 @@ impl Leftover {
                 };
                 if segments.iter().any(|segment| same(&segment)) {
                     let _ = godwit_linux::shared_memory::remove(id);
+                }
+            }
+            Leftover::Queue(name, inode) => {
+                let queue = message_queue::open(name.as_bytes(), 0).map(File::from);
+                let found = queue.ok().and_then(|queue| queue.metadata().ok());
+                if found.is_some_and(|data| data.ino() == inode && user_of(data.dev(), inode).is_none()) {
+                    let _ = message_queue::unlink(name.as_bytes());
                 }
             }
         }

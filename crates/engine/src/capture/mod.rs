@@ -92,6 +92,8 @@ pub struct Capture {
     leftovers: Vec<Leftover>,
     /// Epoll sets whose processes are to be asked what waits in them.
     ready_questions: Vec<Question>,
+    /// Processes that message queues are to notify, of which something is still to be found out.
+    pub(crate) notifications: Vec<crate::resource::posix_queue_end::Noted>,
 }
 
 impl Capture {
@@ -111,6 +113,7 @@ impl Capture {
             record_locks: Vec::new(),
             leftovers: Vec::new(),
             ready_questions: Vec::new(),
+            notifications: Vec::new(),
         }
     }
 

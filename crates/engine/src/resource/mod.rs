@@ -34,6 +34,8 @@ pub mod path_handle;
 pub mod pidfd;
 pub mod pipe_content;
 pub mod pipe_end;
+pub mod posix_queue;
+pub mod posix_queue_end;
 pub mod posix_timer;
 pub mod proc_file;
 pub mod processor_mode;
@@ -62,6 +64,8 @@ pub const KINDS: &[&dyn Kind] = &[
     &path_handle::PathHandle,
     &refused::Refused,
     &proc_file::ProcFile,
+    &posix_queue::PosixQueue,
+    &posix_queue_end::PosixQueueEnd,
     &sysv_attachment::SysvAttachment,
     &sysv_shm::SysvShm,
     &sysfs::SysfsFile,

@@ -125,6 +125,11 @@ impl<'a> Make<'a> {
         self.created.segments.push(id);
     }
 
+    /// Notes a POSIX message queue that was made: gone again if the restore fails.
+    pub fn created_queue(&mut self, name: String) {
+        self.created.queues.push(name);
+    }
+
     /// Keeps a segment alive until the tasks have it.
     pub fn keep_attached(&mut self, attachment: Attachment) {
         self.created.attached.push(attachment);
@@ -184,6 +189,7 @@ pub(super) enum Sink {
 #[derive(Debug, Default)]
 pub(super) struct Created {
     segments: Vec<i32>,
+    queues: Vec<String>,
     /// Segments that were removed at the source live by these until tasks are attached.
     attached: Vec<Attachment>,
     /// What was made, and where that lies for which it stands in.
@@ -195,12 +201,14 @@ impl Created {
     pub(super) fn extend(&mut self, mut later: Created) {
         self.paths.append(&mut later.paths);
         self.segments.append(&mut later.segments);
+        self.queues.append(&mut later.queues);
         self.attached.append(&mut later.attached);
     }
 
     /// They belong to the tree now.
     pub(super) fn keep(&mut self) {
         self.segments.clear();
+        self.queues.clear();
         for (_, aside) in self.paths.drain(..) {
             // It may be gone: nothing of the tree depends on it.
             let _ = aside.map(std::fs::remove_file);
@@ -216,6 +224,9 @@ impl Drop for Created {
                 Some(aside) => std::fs::rename(aside, path),
                 None => std::fs::remove_file(path).or_else(|_| std::fs::remove_dir(path)),
             };
+        }
+        for name in &self.queues {
+            let _ = godwit_linux::message_queue::unlink(name.as_bytes());
         }
         for id in &self.segments {
             // Removed already, where it was at the source.
