@@ -43,6 +43,18 @@ int main(int argc, char **argv)
         struct itimerspec timer = {.it_value = {plans[i].value, 0}, .it_interval = {plans[i].interval, plans[i].interval * 1000}};
         MUST(syscall(SYS_timer_settime, ids[i], 0, &timer, NULL));
     }
+    /* One that has missed three expirations, has told so, and expires again in a thousand seconds. */
+    int told = make(CLOCK_REALTIME, SIGEV_SIGNAL, 46, 901);
+    struct itimerspec late = {.it_interval = {2000, 0}};
+    clock_gettime(CLOCK_REALTIME, &late.it_value);
+    late.it_value.tv_sec -= 7000;
+    MUST(syscall(SYS_timer_settime, told, TIMER_ABSTIME, &late, NULL));
+    sigset_t its;
+    sigemptyset(&its);
+    sigaddset(&its, 46);
+    MUST(sigtimedwait(&its, NULL, &(struct timespec){1, 0}));
+    if (syscall(SYS_timer_getoverrun, told) != 3)
+        die("the timer has not missed three expirations");
     fast = make(CLOCK_MONOTONIC, SIGEV_SIGNAL, 45, 900);
     struct itimerspec timer = {.it_value = {0, 1000000}, .it_interval = {0, 1000000}};
     MUST(syscall(SYS_timer_settime, fast, 0, &timer, NULL)); /* its signal is blocked: it overruns */
@@ -70,6 +82,9 @@ int main(int argc, char **argv)
         if (!processor && was > 0)
             CHECK(left <= was - passed + frozen + 0.2, "timer %zu has %f s left, had %f s %f s ago", i, left, was, passed);
     }
+    EQUAL(syscall(SYS_timer_getoverrun, told), 3, "expirations missed before the last signal");
+    EXPECT(syscall(SYS_timer_gettime, told, &now));
+    CHECK(now.it_value.tv_sec > 900 && now.it_value.tv_sec <= 1000, "the timer has %ld s left", now.it_value.tv_sec);
     /* The fast one has run all the time: one signal waits, the rest are overruns. */
     sigset_t one;
     sigemptyset(&one);

@@ -51,6 +51,7 @@ pub mod sysv_attachment;
 pub mod sysv_shm;
 pub mod terminal;
 pub mod thread_marks;
+pub mod timer_overrun;
 pub mod timerfd;
 pub mod unix_connection;
 pub mod unix_name;

@@ -1,8 +1,9 @@
 //! POSIX timers: timer_create(2). They belong to a process and keep their ids.
 //!
 //! A periodic timer whose signal waits to be taken does not run in the kernel; it is set to expire where it last did, so
-//! that it sends its own signal and counts what it misses. What it had missed before the move the kernel tells nobody.
-use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open};
+//! that it sends its own signal and counts what it misses. What it has missed the kernel tells only with the signal: the
+//! process takes it, and has the timer send it again; see [`timer_overrun`](super::timer_overrun).
+use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open, timer_overrun};
 use crate::capture::Capture;
 use crate::failure::{About, Result, malformed};
 use crate::injector::{Injector, Ran};
@@ -20,14 +21,15 @@ const SYS_PRCTL: i64 = 157;
 const SYS_TIMER_CREATE: i64 = 222;
 const SYS_TIMER_SETTIME: i64 = 223;
 const SYS_TIMER_GETTIME: i64 = 224;
+const SYS_TIMER_GETOVERRUN: i64 = 225;
 const SYS_TIMER_DELETE: i64 = 226;
-const SYS_CLOCK_GETTIME: i64 = 228;
+pub(super) const SYS_CLOCK_GETTIME: i64 = 228;
 const PR_TIMER_CREATE_RESTORE_IDS: u64 = 77;
-const TIMER_ABSTIME: u64 = 1;
+pub(super) const TIMER_ABSTIME: u64 = 1;
 const SIGEV_SIGNAL: i32 = 0;
-const SIGEV_NONE: i32 = 1;
+pub(super) const SIGEV_NONE: i32 = 1;
 const SIGEV_THREAD: i32 = 2;
-const SIGEV_THREAD_ID: i32 = 4;
+pub(super) const SIGEV_THREAD_ID: i32 = 4;
 const SIGEVENT_BYTES: usize = 64;
 /// siginfo's si_code of a timer's signal.
 const SI_TIMER: i32 = -2;
@@ -58,6 +60,12 @@ pub struct Timer {
     pub interval_ns: u64,
     /// Its signal waits to be taken.
     pub expired: bool,
+    /// Expirations that it has missed since that signal was sent.
+    #[serde(default)]
+    pub missed: u64,
+    /// What timer_getoverrun(2) tells of the last signal that was taken.
+    #[serde(default)]
+    pub told: u32,
 }
 
 /// State.
@@ -79,7 +87,7 @@ impl Kind for PosixTimers {
         "POSIX timers"
     }
     fn version(&self) -> u16 {
-        1
+        2
     }
     fn stage(&self) -> Stage {
         Stage::Early
@@ -101,7 +109,7 @@ impl Kind for PosixTimers {
     }
 }
 
-fn subject(pid: i32, id: i32) -> Subject {
+pub(super) fn subject(pid: i32, id: i32) -> Subject {
     Subject::Object(format!("POSIX timer {id} of process {pid}"))
 }
 
@@ -131,7 +139,7 @@ fn waiting(queues: &[Vec<[u8; ptrace::SIGNAL_INFORMATION_BYTES]>]) -> BTreeSet<i
 }
 
 /// The timer that sent a signal, by its siginfo.
-fn timer_of(information: &[u8]) -> Option<i32> {
+pub(super) fn timer_of(information: &[u8]) -> Option<i32> {
     let word = |offset: usize| information.get(offset..offset + 4)?.first_chunk().map(|raw| i32::from_le_bytes(*raw));
     (word(8)? == SI_TIMER).then(|| word(16)).flatten()
 }
@@ -144,7 +152,7 @@ pub(crate) fn sends_again(tree: &Tree, task: &Task, information: &[u8]) -> bool 
     states.any(|state| state.timers.iter().any(|timer| timer.id == id && timer.expired && timer.interval_ns != 0))
 }
 
-fn nanoseconds(ran: &Ran, place: usize) -> u64 {
+pub(super) fn nanoseconds(ran: &Ran, place: usize) -> u64 {
     ran.word(place).saturating_mul(NANOSECONDS).saturating_add(ran.word(place + 8))
 }
 
@@ -177,10 +185,11 @@ impl TaskState for PosixTimers {
             for timer in chunk {
                 let (space, place) = program.space(32);
                 program.call("timer_gettime", SYS_TIMER_GETTIME, [timer.id.into(), space]);
-                places.push(place);
+                let told = program.call("timer_getoverrun", SYS_TIMER_GETOVERRUN, [timer.id.into()]);
+                places.push((place, told));
             }
             for ran in injector.run(&[(0, program)])? {
-                for (timer, place) in chunk.iter().zip(&places) {
+                for (timer, (place, told)) in chunk.iter().zip(&places) {
                     if let Some(refusal) = refusal(pid, tids.len(), timer) {
                         return Err(refusal);
                     }
@@ -201,10 +210,13 @@ impl TaskState for PosixTimers {
                         interval_ns: nanoseconds(&ran, *place),
                         remaining_ns: nanoseconds(&ran, place + 16),
                         expired: waiting.contains(&timer.id),
+                        missed: 0,
+                        told: ran.result("timer_getoverrun", *told).unwrap_or(0) as u32,
                     });
                 }
             }
         }
+        timer_overrun::count_missed(injector, &queues, &mut timers)?;
         Ok(vec![Captured::new(Vec::new(), &State { timers })?])
     }
 
@@ -224,8 +236,11 @@ impl TaskState for PosixTimers {
             }
             next = timer.id.saturating_add(1);
         }
-        for timer in &state.timers {
-            arm(bind, task, timer)?;
+        // First those of which a signal is taken here: no other one may be there.
+        for tells in [true, false] {
+            for timer in state.timers.iter().filter(|timer| timer_overrun::is_told_of(timer) == tells) {
+                arm(bind, task, timer)?;
+            }
         }
         Ok(())
     }
@@ -293,12 +308,23 @@ fn arm(bind: &mut Bind, task: Pid, timer: &Timer) -> Result<()> {
         value = 1;
         // Where it expired last: one interval before it will the next time.
         if let Some(now) = now(bind, task, timer)?
-            && let Some(last) = (now + timer.remaining_ns).checked_sub(timer.interval_ns).filter(|last| *last > 0)
+            && let Some(first) = timer_overrun::first(timer, now, timer.missed)
         {
-            (value, flags) = (last, TIMER_ABSTIME);
+            (value, flags) = (first, TIMER_ABSTIME);
         }
+    } else if timer_overrun::is_told_of(timer)
+        && let Some(now) = now(bind, task, timer)?
+        && timer_overrun::tell_again(bind, task, timer, now)?
+    {
+        return Ok(());
     }
     let mut program = Program::new();
+    set(&mut program, timer, value, flags);
+    bind.run(task, &program).map(drop)
+}
+
+/// Adds the call that arms a timer.
+pub(super) fn set(program: &mut Program, timer: &Timer, value: u64, flags: u64) {
     let mut raw = Vec::with_capacity(32);
     for part in [timer.interval_ns, value] {
         raw.extend_from_slice(&(part / NANOSECONDS).to_le_bytes());
@@ -306,7 +332,6 @@ fn arm(bind: &mut Bind, task: Pid, timer: &Timer) -> Result<()> {
     }
     let new = program.data(&raw);
     program.call("timer_settime", SYS_TIMER_SETTIME, [timer.id.into(), flags.into(), new, 0_u64.into()]);
-    bind.run(task, &program).map(drop)
 }
 
 /// The time of the timer's clock as the task sees it, ns; none for processor time, which begins anew.
@@ -339,6 +364,8 @@ mod tests {
             remaining_ns: 5,
             interval_ns: 6,
             expired: true,
+            missed: 12,
+            told: 3,
         };
         super::super::assert_round_trip(&State { timers: vec![timer] });
     }
