@@ -1,9 +1,11 @@
 //! Reading the bulk bytes of a frozen tree in bounded pieces.
 use crate::capture::{Captives, Content, SpacePages};
 use crate::failure::{About, Result};
+use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::Run;
 use godwit_image::{ObjectId, Subject};
 use godwit_linux::memory::{self, ForeignAddress, ForeignMemory};
+use godwit_linux::pagemap::Pagemap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -60,6 +62,23 @@ pub fn bytes(captives: &Captives) -> u64 {
     spaces + captives.contents.iter().map(|content| content.pages.bytes()).sum::<u64>()
 }
 
+/// Whether another process may have some of these pages, too, since a fork. process_vm_readv(2) pins what it reads, and the kernel
+/// gives a pinned page to one process alone (mm/internal.h, `gup_must_unshare`): the tree would grow by what is only looked at.
+fn are_shared(pagemap: &Pagemap, ranges: &[(u64, usize)], entries: &mut Vec<u64>) -> godwit_linux::errno::Result<bool> {
+    /// In memory.
+    const PRESENT: u64 = 1 << 63;
+    /// Mapped by one process.
+    const EXCLUSIVE: u64 = 1 << 56;
+    for (start, length) in ranges {
+        entries.resize(length / PAGE_BYTES as usize, 0);
+        pagemap.entries(*start, entries)?;
+        if entries.iter().any(|entry| entry & (PRESENT | EXCLUSIVE) == PRESENT) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn read_space(
     space: &SpacePages,
     buffer: &mut [u8],
@@ -67,15 +86,19 @@ fn read_space(
 ) -> Result<()> {
     let subject = || Subject::Process(space.pid);
     let memory = ForeignMemory::open(space.pid).about(subject)?;
+    let pagemap = Pagemap::open(space.pid).about(subject)?;
+    let mut entries = Vec::new();
     pieces(space.pages.runs(), |ranges, total| {
         let part = &mut buffer[..total];
-        let read = match memory::gather(space.pid, ranges, part) {
-            Ok(read) => read,
-            Err(error) if error.number == 14 => 0,
-            Err(error) => return Err(error).about(subject),
+        let shared = are_shared(&pagemap, ranges, &mut entries).about(subject)?;
+        let read = match (!shared).then(|| memory::gather(space.pid, ranges, part)) {
+            None => 0,
+            Some(Ok(read)) => read,
+            Some(Err(error)) if error.number == 14 => 0,
+            Some(Err(error)) => return Err(error).about(subject),
         };
         if read < total {
-            // An area that the process itself may not read: whole piece again, past its protection.
+            // Shared pages, or an area that the process itself may not read: past its protection, in a slower way.
             let mut offset = 0;
             for (start, length) in ranges {
                 memory.read(ForeignAddress(*start), &mut part[offset..offset + length]).about(subject)?;
