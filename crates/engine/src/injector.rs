@@ -25,6 +25,7 @@ const SYS_CLOSE: u64 = 3;
 const SYS_MEMFD_CREATE: u64 = 319;
 const PROT_READ_WRITE: u64 = 3;
 const MAP_SHARED: u64 = 1;
+const MAP_POPULATE: u64 = 0x8000;
 const MFD_CLOEXEC: u64 = 1;
 /// How long a program may take before it counts as lost. Programs take microseconds.
 const PROGRAM_TIME_MAX: Duration = Duration::from_secs(2);
@@ -199,6 +200,7 @@ impl<'a> Injector<'a> {
         injector.memory.write(ForeignAddress(site + CONTROL_BYTES as u64), stub::code()).about(subject)?;
         if let Some((base, length)) = abandoned {
             injector.single("munmap", SYS_MUNMAP, [base, length, 0, 0, 0, 0])?;
+            injector.areas.retain(|area| area.start != base);
         }
         injector.map_arena()?;
         Ok(injector)
@@ -214,8 +216,10 @@ impl<'a> Injector<'a> {
             .and_then(|pidfd| pidfd.duplicate(ForeignDescriptor(raw as i32)));
         let length = arena::length(self.process.threads.len());
         let arena = duplicate.and_then(|descriptor| Arena::on(descriptor, self.process.threads.len(), 0, false));
+        let many = self.process.threads.len() >= arena::MANY_SLOTS;
+        let flags = if many { MAP_SHARED | MAP_POPULATE } else { MAP_SHARED };
         let mapped = match &arena {
-            Ok(_) => self.single("mmap", SYS_MMAP, [0, length as u64, PROT_READ_WRITE, MAP_SHARED, raw, 0]),
+            Ok(_) => self.single("mmap", SYS_MMAP, [0, length as u64, PROT_READ_WRITE, flags, raw, 0]),
             Err(_) => Ok(0),
         };
         if let Ok(base) = &mapped {
@@ -385,12 +389,13 @@ impl<'a> Injector<'a> {
         self.memory.write(ForeignAddress(self.site), &zeros).about(|| Subject::Process(pid))
     }
 
-    /// Takes everything of ours out of the process again.
+    /// Takes everything of ours out of the process again; returns its areas, which are now what they were before.
     ///
     /// # Errors
     /// The process is dead.
-    pub fn remove(mut self) -> Result<()> {
-        self.clean()
+    pub fn remove(mut self) -> Result<Vec<maps::Area>> {
+        self.clean()?;
+        Ok(std::mem::take(&mut self.areas))
     }
 }
 

@@ -198,13 +198,26 @@ impl Survey {
                 }
             }
         }
+        Survey { inside, ..Survey::of_pids(pids) }
+    }
+
+    /// A survey in which nothing of the tree is known yet: see [`Survey::note`].
+    pub(crate) fn of_pids(pids: BTreeSet<i32>) -> Survey {
         Survey {
             pids,
-            inside,
+            inside: BTreeMap::new(),
             outside: OnceCell::new(),
             nameless: OnceCell::new(),
             in_flight: OnceCell::new(),
             unix_sockets: OnceCell::new(),
+        }
+    }
+
+    /// Notes a descriptor of the tree.
+    pub(crate) fn note(&mut self, link: &[u8], pid: i32, descriptor: i32) {
+        match self.inside.get_mut(link) {
+            Some(holders) => holders.push((pid, descriptor)),
+            None => drop(self.inside.insert(link.to_vec(), vec![(pid, descriptor)])),
         }
     }
 

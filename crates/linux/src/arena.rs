@@ -43,6 +43,9 @@ impl Slot {
     }
 }
 
+/// From so many slots on it pays to have all their pages made at once.
+pub const MANY_SLOTS: usize = 32;
+
 /// Length of an arena with so many small slots, page-aligned.
 pub fn length(slots: usize) -> usize {
     (CODE_BYTES + BULK_BYTES + slots * SLOT_BYTES).next_multiple_of(4096)
@@ -81,6 +84,16 @@ impl Arena {
             return Err(Errno::last("mmap"));
         }
         let arena = Arena { descriptor, base: base.cast(), length, slots };
+        if slots >= MANY_SLOTS {
+            // SAFETY: our own fresh mapping. Where this fails, pages come one by one.
+            unsafe {
+                libc::madvise(
+                    arena.base.add(CODE_BYTES + BULK_BYTES).cast(),
+                    length - CODE_BYTES - BULK_BYTES,
+                    libc::MADV_POPULATE_WRITE,
+                )
+            };
+        }
         arena.write(0, stub::code());
         if executable {
             // SAFETY: our own mapping's first page, which holds only the stub.
@@ -131,8 +144,11 @@ impl Arena {
     }
 
     fn word(&self, offset: usize) -> u64 {
-        let raw = self.read(offset, 8);
-        u64::from_le_bytes(raw.try_into().unwrap_or_default())
+        let mut raw = [0; 8];
+        let count = raw.len().min(self.length.saturating_sub(offset));
+        // SAFETY: offset + count lies inside the mapping.
+        unsafe { std::ptr::copy_nonoverlapping(self.base.add(offset), raw.as_mut_ptr(), count) }
+        u64::from_le_bytes(raw)
     }
 
     /// Lays a program into a slot; `foreign_base` is where the foreign process has the arena.

@@ -52,22 +52,22 @@ pub fn gather(pid: i32, ranges: &[(u64, usize)], buffer: &mut [u8]) -> Result<us
     .map(|count| count as usize)
 }
 
-/// Writes several foreign ranges from one contiguous buffer; returns the bytes written (fewer at a range that cannot be
-/// written: read-only areas need [`ForeignMemory`]).
+/// Writes several parts, each to its foreign address; returns the bytes written (fewer at a range that cannot be written:
+/// read-only areas need [`ForeignMemory`]).
 ///
 /// # Errors
 /// ESRCH: dead; EFAULT: nothing writable at the first address; EPERM.
-pub fn scatter(pid: i32, ranges: &[(u64, usize)], buffer: &[u8]) -> Result<usize> {
-    let total: usize = ranges.iter().map(|(_, length)| *length).sum();
-    if total > buffer.len() || ranges.len() > libc::UIO_MAXIOV as usize {
+pub fn scatter(pid: i32, parts: &[(u64, &[u8])]) -> Result<usize> {
+    if parts.len() > libc::UIO_MAXIOV as usize {
         return Err(Errno { number: libc::EINVAL, call: "process_vm_writev" });
     }
-    let local = libc::iovec { iov_base: buffer.as_ptr().cast_mut().cast(), iov_len: total };
-    let remote: Vec<libc::iovec> =
-        ranges.iter().map(|(start, length)| libc::iovec { iov_base: *start as *mut _, iov_len: *length }).collect();
-    // SAFETY: local describes a live buffer that is only read; remote addresses are checked by the kernel.
+    let vector = |base: *mut libc::c_void, length: usize| libc::iovec { iov_base: base, iov_len: length };
+    let local: Vec<libc::iovec> =
+        parts.iter().map(|(_, bytes)| vector(bytes.as_ptr().cast_mut().cast(), bytes.len())).collect();
+    let remote: Vec<libc::iovec> = parts.iter().map(|(start, bytes)| vector(*start as *mut _, bytes.len())).collect();
+    // SAFETY: local describes live buffers that are only read; remote addresses are checked by the kernel.
     check("process_vm_writev", unsafe {
-        libc::process_vm_writev(pid, &raw const local, 1, remote.as_ptr(), remote.len() as u64, 0) as i64
+        libc::process_vm_writev(pid, local.as_ptr(), local.len() as u64, remote.as_ptr(), remote.len() as u64, 0) as i64
     })
     .map(|count| count as usize)
 }

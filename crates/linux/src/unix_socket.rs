@@ -183,7 +183,8 @@ pub fn whole_pieces(socket: BorrowedFd<'_>, bytes_max: usize) -> Result<usize> {
 }
 
 fn receive(socket: BorrowedFd<'_>, bytes_max: usize, wall: Option<libc::iovec>) -> Result<Option<Received>> {
-    let mut bytes = vec![0_u8; bytes_max];
+    // Neither cleared nor touched beyond what comes: a message may be large, and nearly none is.
+    let mut bytes: Vec<u8> = Vec::with_capacity(bytes_max);
     let mut name = [0_u8; 128];
     // u64 for the alignment that the kernel's headers need.
     let mut control = [0_u64; CONTROL_BYTES / 8];
@@ -204,7 +205,9 @@ fn receive(socket: BorrowedFd<'_>, bytes_max: usize, wall: Option<libc::iovec>) 
         Err(error) if error.number == libc::EAGAIN => return Ok(None),
         Err(error) => return Err(error),
     };
-    bytes.truncate(got);
+    // SAFETY: the kernel wrote so many bytes of the capacity. With a wall it may not have written more than `bytes_max`.
+    unsafe { bytes.set_len(got.min(bytes_max)) };
+    bytes.shrink_to_fit();
     let (mut descriptors, mut identity) = (Vec::new(), None);
     // SAFETY: the kernel filled the control buffer and its length; the CMSG functions walk within it.
     let mut part = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };

@@ -75,6 +75,8 @@ impl std::fmt::Debug for Options {
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
+/// From so many threads on they are held while the other side builds.
+const MANY_THREADS: u64 = 32;
 /// How long the last words may take to leave when it is over.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -174,6 +176,8 @@ struct Driver<'a> {
     details: Details,
     frozen: Option<FrozenTree>,
     held: bool,
+    /// How the hold went that was begun while the other side builds.
+    early_hold: Option<Result<(), Refusal>>,
     captives: Option<Captives>,
     pump: Pump,
     report: Report,
@@ -209,6 +213,7 @@ impl<'a> Driver<'a> {
             details,
             frozen: None,
             held: false,
+            early_hold: None,
             captives: None,
             sent_before: 0,
             cancelled: false,
@@ -363,8 +368,14 @@ impl<'a> Driver<'a> {
                 Ok(()) => return self.feed(Event::Sent { round, left: 0 }),
                 Err(refusal) => Err(refusal),
             },
-            Action::Finish => return self.feed(Event::AllSent(self.pump.totals)),
-            Action::HoldStopped => self.hold(),
+            Action::Finish => {
+                self.feed(Event::AllSent(self.pump.totals));
+                return self.hold_early();
+            }
+            Action::HoldStopped => match self.early_hold.take() {
+                Some(result) => result,
+                None => self.hold(),
+            },
             Action::KillSource => self.kill(),
             Action::StopSending => {
                 self.captives = None;
@@ -491,6 +502,15 @@ impl<'a> Driver<'a> {
             self.go_on()?;
         }
         self.go_on()
+    }
+
+    /// The other side builds now, and we have nothing else to do: of many threads a hold takes long. Whoever undoes the freeze
+    /// undoes this, too; but from here on our death alone is no roll-back any more, so somebody must stand by.
+    fn hold_early(&mut self) {
+        let goes_on = self.machine.outcome().is_none() && !self.queue.iter().any(Action::interrupts);
+        if goes_on && self.guardian.is_some() && self.report.threads >= MANY_THREADS {
+            self.early_hold = Some(self.hold());
+        }
     }
 
     fn hold(&mut self) -> Result<(), Refusal> {

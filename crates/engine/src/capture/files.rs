@@ -91,6 +91,7 @@ fn table(
     for descriptor in crate::procfs::descriptors(tid).map_err(|error| malformed(Subject::Process(tid), error))? {
         let Some(look) = Look::descriptor(&process, descriptor)? else { continue };
         let close_on_exec = look.information.flags & O_CLOEXEC != 0;
+        capture.survey.note(&look.link, tid, descriptor);
         capture.note_record_locks(&look, pid, tid, descriptor);
         let (object, new) = capture.reserve(&look, tid, descriptor)?;
         slots.push(Slot { descriptor, close_on_exec, description: object });

@@ -16,6 +16,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
+mod ahead;
 mod credentials;
 mod files;
 pub(crate) mod space;
@@ -99,7 +100,8 @@ pub struct Capture {
 impl Capture {
     fn new(root: i32, pids: &[i32], options: Options) -> Capture {
         Capture {
-            survey: Survey::new(pids),
+            // Filled as the tables are read, before any description is.
+            survey: Survey::of_pids(pids.iter().copied().collect()),
             strangers: Default::default(),
             options,
             root,
@@ -318,11 +320,12 @@ pub fn capture(frozen: &mut FrozenTree, options: Options, host: HostFacts) -> Re
     let mut capture = Capture::new(root, &pids, options);
     let mut tree = Tree { host, ..Tree::default() };
     let mut spaces = Vec::new();
+    let mut ahead = ahead::Ahead::start(frozen);
     let mut shape = task::Shape::new(frozen)?;
     let tables = files::tables(frozen, &mut capture, &mut tree)?;
     for process in &mut frozen.processes {
         crate::namespaces::judge(process.pid, root)?;
-        let captured = task::capture(process, &tables, &mut capture, &mut tree, &mut spaces, &mut shape)?;
+        let captured = task::capture(process, &tables, &mut capture, &mut tree, &mut spaces, &mut shape, &mut ahead)?;
         tree.tasks.push(captured);
     }
     frozen.leftovers = capture.leftovers;

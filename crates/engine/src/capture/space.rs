@@ -1,6 +1,6 @@
 //! Address spaces: areas, their flags and backing, and which pages only this process has.
 use super::{Capture, SpacePages};
-use crate::failure::{About, Result, malformed};
+use crate::failure::{About, Result};
 use crate::look::{Look, Purpose};
 use godwit_image::memory::{Area, AreaFlags, Backing, PAGE_BYTES};
 use godwit_image::page_set::{PageSet, Run};
@@ -33,12 +33,10 @@ const FLAGS: &[(smaps::Flags, u32)] = &[
     (smaps::Flags::MAYBE_GUARD, AreaFlags::MAYBE_GUARD),
 ];
 
-/// Reads the areas of a process.
-pub(super) fn areas(tid: i32, capture: &mut Capture) -> Result<Vec<Area>> {
-    let subject = || Subject::Process(tid);
-    let listed = smaps::read(tid).map_err(|error| malformed(subject(), error))?;
+/// The areas of a process as the image has them.
+pub(super) fn areas(tid: i32, listed: &[smaps::AreaFlags], capture: &mut Capture) -> Result<Vec<Area>> {
     let mut areas = Vec::with_capacity(listed.len());
-    for details in &listed {
+    for details in listed {
         if details.area.name != b"[vsyscall]" {
             areas.push(area(tid, details, capture)?);
         }

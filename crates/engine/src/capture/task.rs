@@ -1,4 +1,5 @@
 //! One process and its threads: what /proc and ptrace tell, and what only the threads themselves can ask for.
+use super::ahead::Ahead;
 use super::files::Tables;
 use super::{Capture, SpacePages, credentials, space};
 use crate::clock;
@@ -364,6 +365,7 @@ pub(super) fn capture(
     tree: &mut Tree,
     spaces: &mut Vec<SpacePages>,
     shape: &mut Shape,
+    ahead: &mut Ahead,
 ) -> Result<Task> {
     if process.is_zombie() {
         return zombie(process);
@@ -408,7 +410,7 @@ pub(super) fn capture(
         threads.push(Thread { tid: Pid(pid), name, dead: true, exit_status, ..empty_thread() });
     }
     for (index, (questions, ran)) in questions.iter().zip(&answers).enumerate() {
-        threads.push(thread(&injector, index, questions, ran, tables, shape)?);
+        threads.push(thread(&injector, index, questions, ran, tables, shape, ahead)?);
     }
     if tree.tasks.is_empty() {
         whole.clocks.answer(answer, &mut tree.host);
@@ -420,7 +422,7 @@ pub(super) fn capture(
     let flag = |step| answer.result("prctl", step).unwrap_or(0);
     let (dumpable, huge_pages) = (flag(whole.dumpable), flag(whole.huge_pages));
     let (write_execute, merge) = (flag(whole.write_execute), flag(whole.merge));
-    injector.remove()?;
+    let before = injector.remove()?;
     let mut layout = Layout {
         auxiliary_vector: procfs::auxiliary_vector(first).map_err(|error| malformed(subject(), error))?,
         ..Layout::default()
@@ -443,7 +445,8 @@ pub(super) fn capture(
         Some(space) => space,
         None => {
             let id = capture.fresh();
-            let areas = space::areas(first, capture)?;
+            let listed = ahead.areas(first, &before).map_err(|error| malformed(subject(), error))?;
+            let areas = space::areas(first, &listed, capture)?;
             let executable = Look::link(first, "exe", Purpose::Executable, 0)?;
             let executable = capture.file(&executable, false)?;
             let (mut pages, huge) = space::pages(first, id, &areas)?;
@@ -526,11 +529,12 @@ fn thread(
     ran: &Ran,
     tables: &Tables,
     shape: &Shape,
+    ahead: &mut Ahead,
 ) -> Result<Thread> {
     let stopped = &injector.process().threads[index];
     let (pid, tid) = (stopped.pid(), stopped.tid());
     let subject = || Subject::Thread(pid, tid);
-    let status = status::read(pid, tid).map_err(|error| malformed(subject(), error))?;
+    let status = ahead.status(pid, tid).map_err(|error| malformed(subject(), error))?;
     let securebits = ran.result("prctl", questions.securebits).about(subject)? as u32;
     let rseq = injector.sequence(index);
     let attributes = scheduling::get(tid).about(subject)?;

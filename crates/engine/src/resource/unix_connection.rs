@@ -35,7 +35,7 @@ pub struct UnixConnection;
 impl Connection {
     fn by_pair(&self, make: &mut Make) -> Result<Made> {
         let sort = self.sort as u64 | SOCK_CLOEXEC;
-        let (first, second) = make.pair_by(&self.creators[0], |program, place| {
+        let (first, second) = make.pair_by(&self.creators[0], sort, |program, place| {
             program.call("socketpair", SYS_SOCKETPAIR, [AF_UNIX.into(), sort.into(), 0_u64.into(), place]);
         })?;
         Ok(vec![first, second])

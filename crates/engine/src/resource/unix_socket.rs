@@ -32,6 +32,9 @@ const SO_GET_FILTER: i32 = 26;
 const SO_SNDBUFFORCE: i32 = 32;
 const SO_RCVBUFFORCE: i32 = 33;
 const SO_PEERGROUPS: i32 = 59;
+/// Supplementary groups that most processes have at most, and that any may have.
+const GROUPS_FEW: usize = 64;
+const GROUPS_MAX: usize = 1 << 16;
 const URGENT: u32 = 0x2;
 const ENOPROTOOPT: i32 = 92;
 const RECEIVE_SHUT: u8 = 1;
@@ -135,7 +138,10 @@ fn creator(file: BorrowedFd<'_>) -> godwit_linux::errno::Result<Option<Creator>>
     if pid == 0 && user == u32::MAX {
         return Ok(None);
     }
-    let groups = socket::get(file, SOL_SOCKET, SO_PEERGROUPS, 4 << 16).unwrap_or_default();
+    // Most have a few; whoever has more costs a second call.
+    let groups = socket::get(file, SOL_SOCKET, SO_PEERGROUPS, 4 * GROUPS_FEW)
+        .or_else(|_| socket::get(file, SOL_SOCKET, SO_PEERGROUPS, 4 * GROUPS_MAX))
+        .unwrap_or_default();
     let groups = groups.as_chunks::<4>().0.iter().map(|raw| u32::from_ne_bytes(*raw)).collect();
     Ok(Some(Creator { pid: Pid(pid), user, group, groups }))
 }

@@ -1,7 +1,7 @@
 //! Calls that must be made as somebody: what a kernel object remembers of the process that made it (SO_PEERCRED) is made by
 //! that very process, under the user and group that it had.
 use super::Restorer;
-use crate::failure::{About, Result, malformed};
+use crate::failure::{Result, malformed};
 use crate::injector::Ran;
 use godwit_image::{Pid, Subject};
 use godwit_linux::program::{Program, Step};
@@ -28,6 +28,17 @@ pub struct Creator {
 }
 
 impl Restorer {
+    /// As whom every skeleton begins: read once, since it does not change.
+    fn own_identity(&mut self) -> Result<Creator> {
+        let own = std::process::id() as i32;
+        if self.identity.is_none() {
+            let status = godwit_linux::proc::status::read(own, own).map_err(|error| malformed(Subject::Host, error))?;
+            let groups = status.groups;
+            self.identity = Some(Creator { pid: Pid(own), user: status.uid[1], group: status.gid[1], groups });
+        }
+        self.identity.clone().ok_or_else(|| malformed(Subject::Host, "it does not tell who we are"))
+    }
+
     /// Runs calls in a task as a user: `body` gets the numbers that copies of our `files` have in the task. Returns the
     /// task as well.
     pub(super) fn run_as(
@@ -36,8 +47,7 @@ impl Restorer {
         files: &[BorrowedFd<'_>],
         body: impl FnOnce(&mut Program, &[Step]),
     ) -> Result<(Pid, Ran)> {
-        let own = std::process::id() as i32;
-        let status = godwit_linux::proc::status::read(own, own).map_err(|error| malformed(Subject::Host, error))?;
+        let own = self.own_identity()?;
         let living = |pid: &Pid| self.puppets.get(pid).is_some_and(|puppet| !puppet.is_dead());
         let root = || self.puppets.keys().copied().find(|pid| living(pid));
         let Some(pid) = Some(creator.pid).filter(living).or_else(root) else {
@@ -60,8 +70,8 @@ impl Restorer {
                 program.call("pidfd_getfd", SYS_PIDFD_GETFD, arguments)
             })
             .collect();
-        let [user, group] = [status.uid[1], status.gid[1]];
-        let groups_differ = creator.groups != status.groups;
+        let (user, group) = (own.user, own.group);
+        let groups_differ = creator.groups != own.groups;
         if groups_differ {
             list(&mut program, &creator.groups);
         }
@@ -79,24 +89,12 @@ impl Restorer {
             identity(&mut program, "setresgid", SYS_SETRESGID, group);
         }
         if groups_differ {
-            list(&mut program, &status.groups);
+            list(&mut program, &own.groups);
         }
         for copy in copies {
             program.call("close", SYS_CLOSE, [copy.into()]);
         }
         let ran = self.run(pid, &program)?;
         Ok((pid, ran))
-    }
-
-    /// Takes a descriptor out of a task.
-    pub(super) fn take_from(&mut self, pid: Pid, number: i32) -> Result<std::os::fd::OwnedFd> {
-        use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
-        let copy = PidFd::open_thread(pid.0)
-            .and_then(|task| task.duplicate(ForeignDescriptor(number)))
-            .about(|| Subject::Process(pid.0))?;
-        let mut program = Program::new();
-        program.call("close", SYS_CLOSE, [number.into()]);
-        self.run(pid, &program)?;
-        Ok(copy)
     }
 }

@@ -17,6 +17,7 @@ const RANGES_MAX: usize = 1024;
 /// Least bytes of one write, and of an area, for which placing pages is set up: it costs some 100 µs once.
 const PLACED_BYTES_MIN: usize = 256 << 10;
 const SYS_CLOSE: i64 = 3;
+const EFAULT: i32 = 14;
 const EEXIST: i32 = 17;
 const EAGAIN: i32 = 11;
 
@@ -26,6 +27,8 @@ pub(super) struct Filler {
     pid: i32,
     memory: ForeignMemory,
     placement: Placement,
+    /// What the process itself may not write.
+    protected: PageSet,
 }
 
 /// How pages of private anonymous memory come in: placed whole (userfaultfd) where that was set up, since nothing has to
@@ -41,15 +44,17 @@ enum Placement {
 }
 
 impl Filler {
-    pub(super) fn open(pid: Pid) -> Result<Filler> {
+    pub(super) fn open(pid: Pid, areas: &[Area]) -> Result<Filler> {
+        const WRITE: u32 = 2;
         let memory = ForeignMemory::open(pid.0).about(|| Subject::Process(pid.0))?;
-        Ok(Filler { pid: pid.0, memory, placement: Placement::Untried })
+        let protected = areas.iter().filter(|area| area.protection & WRITE == 0);
+        let protected = protected.map(|area| Run { start: area.start, end: area.end }).collect();
+        Ok(Filler { pid: pid.0, memory, placement: Placement::Untried, protected })
     }
 
     /// Writes ranges one after another.
     pub(super) fn write(&mut self, ranges: &[(u64, usize)], bytes: &[u8]) -> Result<()> {
-        let mut left: Vec<(u64, usize)> = Vec::with_capacity(ranges.len());
-        let mut left_bytes: Vec<(usize, usize)> = Vec::new();
+        let mut left: Vec<(u64, &[u8])> = Vec::with_capacity(ranges.len());
         let mut offset = 0;
         for (start, length) in ranges {
             let (mut at, end) = (*start, start + *length as u64);
@@ -68,22 +73,13 @@ impl Filler {
                 // A page that exists already is written over.
                 let stop = if stop == at { (at + PAGE_BYTES).min(end) } else { stop };
                 if !placed {
-                    left.push((at, (stop - at) as usize));
-                    left_bytes.push((part, (stop - at) as usize));
+                    left.push((at, &bytes[part..part + (stop - at) as usize]));
                 }
                 at = stop;
             }
             offset += length;
         }
-        match (left.is_empty(), left == ranges) {
-            (true, _) => Ok(()),
-            (false, true) => self.write_over(ranges, bytes),
-            (false, false) => {
-                let gathered: Vec<u8> =
-                    left_bytes.iter().flat_map(|(start, length)| &bytes[*start..start + length]).copied().collect();
-                self.write_over(&left, &gathered)
-            }
-        }
+        self.write_over(&left)
     }
 
     /// Places pages that do not exist yet; returns how many bytes from the start were.
@@ -104,33 +100,44 @@ impl Filler {
         Ok(done)
     }
 
-    /// Writes as a debugger does; areas that the process itself may not write are written through /proc/PID/mem.
-    fn write_over(&mut self, ranges: &[(u64, usize)], bytes: &[u8]) -> Result<()> {
-        let mut offset = 0;
-        for chunk in ranges.chunks(RANGES_MAX) {
-            let total: usize = chunk.iter().map(|(_, length)| *length).sum();
-            let part = &bytes[offset..offset + total];
-            offset += total;
-            let mut written = match memory::scatter(self.pid, chunk, part) {
+    /// Writes as a debugger does: many parts at once where the process itself may write, one by one through /proc/PID/mem,
+    /// which asks for no permission, everywhere else.
+    fn write_over(&self, parts: &[(u64, &[u8])]) -> Result<()> {
+        let mut writable: Vec<(u64, &[u8])> = Vec::with_capacity(parts.len());
+        for (start, bytes) in parts {
+            let (mut at, end) = (*start, start + bytes.len() as u64);
+            while at < end {
+                let (stop, protected) = next(&self.protected, at, end);
+                let part = &bytes[(at - start) as usize..(stop - start) as usize];
+                if protected {
+                    self.write_anyway(at, part)?;
+                } else {
+                    writable.push((at, part));
+                }
+                at = stop;
+            }
+        }
+        for chunk in writable.chunks(RANGES_MAX) {
+            let mut written = match memory::scatter(self.pid, chunk) {
                 Ok(written) => written,
-                Err(error) if error.number == 14 => 0,
+                Err(error) if error.number == EFAULT => 0,
                 Err(error) => return Err(error).about(|| Subject::Process(self.pid)),
             };
             // What process_vm_writev left out.
-            let mut position = 0;
-            for (start, length) in chunk {
-                let skip = written.min(*length);
+            for (start, bytes) in chunk {
+                let skip = written.min(bytes.len());
                 written -= skip;
-                if skip < *length {
-                    let rest = &part[position + skip..position + length];
-                    self.memory
-                        .write(ForeignAddress(start + skip as u64), rest)
-                        .about(|| Subject::Mapping(self.pid, *start, String::from("page contents")))?;
+                if skip < bytes.len() {
+                    self.write_anyway(start + skip as u64, &bytes[skip..])?;
                 }
-                position += length;
             }
         }
         Ok(())
+    }
+
+    fn write_anyway(&self, start: u64, bytes: &[u8]) -> Result<()> {
+        let subject = || Subject::Mapping(self.pid, start, String::from("page contents"));
+        self.memory.write(ForeignAddress(start), bytes).about(subject)
     }
 }
 

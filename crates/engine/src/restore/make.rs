@@ -6,7 +6,8 @@ use crate::resource::Made;
 use godwit_image::tree::Tree;
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::file;
-use godwit_linux::program::Program;
+use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
+use godwit_linux::program::{Argument, Program};
 use godwit_linux::shared_memory::Attachment;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -22,12 +23,35 @@ pub struct Make<'a> {
     created: Created,
     /// Whose tasks exist, for late objects.
     tasks: Option<&'a mut Restorer>,
+    stocks: Vec<Stock>,
+}
+
+/// Pairs that a task has made ahead.
+#[derive(Debug)]
+struct Stock {
+    creator: Creator,
+    sort: u64,
+    /// The task.
+    process: Option<PidFd>,
+    /// The numbers of each pair there, the first in the lower half.
+    numbers: Vec<u64>,
+    /// How many are made next.
+    next: usize,
+}
+
+/// Pairs that are made at once at most.
+const STOCK_MAX: usize = 64;
+
+impl Stock {
+    fn new(creator: &Creator, sort: u64) -> Stock {
+        Stock { creator: creator.clone(), sort, process: None, numbers: Vec::new(), next: 1 }
+    }
 }
 
 impl<'a> Make<'a> {
     pub(super) fn new(tree: &'a Tree, minimum: i32) -> Make<'a> {
         let (made, sinks, created) = (BTreeMap::new(), BTreeMap::new(), Created::default());
-        Make { tree, minimum, made, sinks, created, tasks: None }
+        Make { tree, minimum, made, sinks, created, tasks: None, stocks: Vec::new() }
     }
 
     /// Goes on with what was made before, now that tasks exist.
@@ -37,25 +61,47 @@ impl<'a> Make<'a> {
     }
 
     /// Has a task make two descriptors by one call that writes their numbers into its data (socketpair), under the
-    /// identity of a creator, and takes them out. Only for late objects.
+    /// identity of a creator, and takes them out. Calls of the same `sort` are alike: as more are wanted, more are made at
+    /// once. Only for late objects.
     ///
     /// # Errors
     /// No task exists yet; the call fails.
     pub fn pair_by(
         &mut self,
         creator: &Creator,
-        call: impl FnOnce(&mut Program, godwit_linux::program::Argument),
+        sort: u64,
+        call: impl Fn(&mut Program, Argument),
     ) -> Result<(OwnedFd, OwnedFd)> {
         let tasks = self.tasks.as_mut().ok_or_else(early)?;
-        let mut place = 0;
-        let (pid, ran) = tasks.run_as(creator, &[], |program, _| {
-            let (space, offset) = program.space(8);
-            place = offset;
-            call(program, space);
-        })?;
-        let numbers = ran.word(place);
-        let first = tasks.take_from(pid, numbers as u32 as i32)?;
-        Ok((first, tasks.take_from(pid, (numbers >> 32) as i32)?))
+        let stock = match self.stocks.iter().position(|stock| stock.sort == sort && stock.creator == *creator) {
+            Some(index) => &mut self.stocks[index],
+            None => {
+                self.stocks.push(Stock::new(creator, sort));
+                let last = self.stocks.len() - 1;
+                &mut self.stocks[last]
+            }
+        };
+        if stock.numbers.is_empty() {
+            let mut places = Vec::with_capacity(stock.next);
+            let (pid, ran) = tasks.run_as(creator, &[], |program, _| {
+                for _ in 0..stock.next {
+                    let (space, offset) = program.space(8);
+                    places.push(offset);
+                    call(program, space);
+                }
+            })?;
+            stock.numbers.extend(places.into_iter().map(|place| ran.word(place)));
+            stock.next = (stock.next * 2).min(STOCK_MAX);
+            stock.process = Some(PidFd::open_thread(pid.0).about(|| Subject::Process(pid.0))?);
+        }
+        let (Some(numbers), Some(process)) = (stock.numbers.pop(), &stock.process) else { return Err(early()) };
+        // What they are in the task stays until its table is filled: everything else is closed there then.
+        let take = |number: i32| {
+            process
+                .duplicate(ForeignDescriptor(number))
+                .about(|| Subject::Descriptor(process.pid(), number, String::new()))
+        };
+        Ok((take(numbers as u32 as i32)?, take((numbers >> 32) as i32)?))
     }
 
     /// Has a task make calls under the identity of a creator; `body` gets the numbers of the copies of `files`. Only for

@@ -74,6 +74,8 @@ pub struct Restorer {
     waits: BTreeSet<Pid>,
     /// Threads whose timed wait goes on by code of ours, and the registers for that.
     resumed: BTreeMap<Pid, Registers>,
+    /// Who this process is.
+    identity: Option<Creator>,
     held: bool,
 }
 
@@ -161,6 +163,7 @@ impl Restorer {
             incomplete,
             waits: BTreeSet::new(),
             resumed: BTreeMap::new(),
+            identity: None,
             held: false,
         })
     }

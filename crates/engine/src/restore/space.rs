@@ -113,7 +113,7 @@ impl Restorer {
         self.forget_foreign_pages(pid, &space, &kept)?;
         self.make_huge(pid, &space)?;
         self.built.insert(id);
-        self.fillers.insert(id, Filler::open(pid)?);
+        self.fillers.insert(id, Filler::open(pid, &space.areas)?);
         Ok(())
     }
 
@@ -350,12 +350,19 @@ impl Restorer {
                 self.run(pid, &std::mem::take(&mut program))?;
             }
         }
-        for area in space.areas.iter().filter(|area| area.backing != Backing::Kernel) {
-            for (flag, advice) in ADVICE {
-                if area.has(flag) {
-                    program.call("madvise", SYS_MADVISE, [area.start.into(), area.bytes().into(), advice.into()]);
+        let areas = || space.areas.iter().filter(|area| area.backing != Backing::Kernel);
+        for (flag, advice) in ADVICE {
+            // Neighbours that are advised alike take one call.
+            let advised: PageSet =
+                areas().filter(|area| area.has(flag)).map(|area| Run { start: area.start, end: area.end }).collect();
+            for run in advised.runs() {
+                program.call("madvise", SYS_MADVISE, [run.start.into(), run.bytes().into(), advice.into()]);
+                if program.calls().len() >= CALLS_MAX {
+                    self.run(pid, &std::mem::take(&mut program))?;
                 }
             }
+        }
+        for area in areas() {
             if area.has(AreaFlags::LOCKED | AreaFlags::LOCKED_ON_FAULT) {
                 let flags = if area.has(AreaFlags::LOCKED_ON_FAULT) { MLOCK_ONFAULT } else { 0 };
                 program.call("mlock2", SYS_MLOCK2, [area.start.into(), area.bytes().into(), flags.into()]);

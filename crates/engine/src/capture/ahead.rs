@@ -1,0 +1,94 @@
+//! What /proc tells of a frozen tree at some length, read by a second thread while the first one, which alone may trace, works
+//! with the processes. Whoever finds nothing here reads it himself.
+use crate::freeze::FrozenTree;
+use godwit_linux::proc::{Error, maps, smaps, status};
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// One thing that was read.
+enum Item {
+    Status(i32, Box<Result<status::Status, Error>>),
+    Areas(i32, Result<Vec<smaps::AreaFlags>, Error>),
+}
+
+/// The first thread's end. Dropping it ends the second thread at its next item.
+#[derive(Debug)]
+pub(super) struct Ahead {
+    items: Option<Receiver<Item>>,
+    statuses: BTreeMap<i32, Result<status::Status, Error>>,
+    areas: BTreeMap<i32, Result<Vec<smaps::AreaFlags>, Error>>,
+}
+
+impl Ahead {
+    /// Begins to read, in the order in which the capture asks.
+    pub(super) fn start(frozen: &FrozenTree) -> Ahead {
+        let living = frozen.processes.iter().filter(|process| !process.is_zombie());
+        let processes: Vec<(i32, Vec<i32>)> =
+            living.map(|process| (process.pid, process.threads.iter().map(|thread| thread.tid()).collect())).collect();
+        let (sender, items) = channel();
+        let builder = std::thread::Builder::new().name("ahead".to_owned());
+        let started = builder.spawn(move || read(&processes, &sender));
+        Ahead { items: started.is_ok().then_some(items), statuses: BTreeMap::new(), areas: BTreeMap::new() }
+    }
+
+    /// Waits for the next item; false when there will be none.
+    fn next(&mut self) -> bool {
+        match self.items.as_ref().map(Receiver::recv) {
+            Some(Ok(Item::Status(tid, status))) => drop(self.statuses.insert(tid, *status)),
+            Some(Ok(Item::Areas(tid, areas))) => drop(self.areas.insert(tid, areas)),
+            Some(Err(_)) | None => {
+                self.items = None;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// /proc/PID/task/TID/status.
+    ///
+    /// # Errors
+    /// As [`status::read`].
+    pub(super) fn status(&mut self, pid: i32, tid: i32) -> Result<status::Status, Error> {
+        loop {
+            if let Some(status) = self.statuses.remove(&tid) {
+                return status;
+            }
+            if !self.next() {
+                return status::read(pid, tid);
+            }
+        }
+    }
+
+    /// The areas of the process whose first living thread is `tid`, which were `before` when nothing of ours was there. What
+    /// the second thread saw in between counts only where it is just that.
+    ///
+    /// # Errors
+    /// As [`smaps::read`].
+    pub(super) fn areas(&mut self, tid: i32, before: &[maps::Area]) -> Result<Vec<smaps::AreaFlags>, Error> {
+        while !self.areas.contains_key(&tid) && self.next() {}
+        let Some(Ok(mut seen)) = self.areas.remove(&tid) else { return smaps::read(tid) };
+        let is_known = |area: &smaps::AreaFlags| {
+            before.binary_search_by_key(&area.area.start, |known| known.start).is_ok_and(|at| before[at] == area.area)
+        };
+        let all = seen.len();
+        seen.retain(is_known);
+        // The mapping that programs lie in may be one more.
+        if seen.len() == before.len() && all <= before.len() + 1 { Ok(seen) } else { smaps::read(tid) }
+    }
+}
+
+fn read(processes: &[(i32, Vec<i32>)], sender: &Sender<Item>) {
+    for (pid, threads) in processes {
+        for tid in threads {
+            if sender.send(Item::Status(*tid, Box::new(status::read(*pid, *tid)))).is_err() {
+                return;
+            }
+        }
+        // Through a living thread: of a dead leader the kernel shows nothing.
+        if let Some(first) = threads.first()
+            && sender.send(Item::Areas(*first, smaps::read(*first))).is_err()
+        {
+            return;
+        }
+    }
+}
