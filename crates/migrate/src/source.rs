@@ -66,10 +66,8 @@ impl Default for Options {
 
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Options")
-            .field("strategy", &self.strategy)
-            .field("dry_run", &self.dry_run)
-            .finish_non_exhaustive()
+        let mut shown = f.debug_struct("Options");
+        shown.field("strategy", &self.strategy).field("dry_run", &self.dry_run).finish_non_exhaustive()
     }
 }
 
@@ -176,7 +174,7 @@ struct Driver<'a> {
     details: Details,
     frozen: Option<FrozenTree>,
     held: bool,
-    /// How the hold went that was begun while the other side builds.
+    /// How the early hold went.
     early_hold: Option<Result<(), Refusal>>,
     captives: Option<Captives>,
     pump: Pump,
@@ -372,20 +370,16 @@ impl<'a> Driver<'a> {
                 self.feed(Event::AllSent(self.pump.totals));
                 return self.hold_early();
             }
-            Action::HoldStopped => match self.early_hold.take() {
-                Some(result) => result,
-                None => self.hold(),
-            },
+            Action::HoldStopped => self.early_hold.take().unwrap_or_else(|| self.hold()),
             Action::KillSource => self.kill(),
             Action::StopSending => {
                 self.captives = None;
                 Ok(())
             }
-            // The tree is let go together with the hold, by Thaw.
-            Action::ReleaseHold => Ok(()),
             Action::Thaw => self.thaw(),
             Action::Reconnect => return self.reconnect(),
-            // The destination's.
+            // The tree is let go together with the hold, by Thaw. The rest is the destination's.
+            Action::ReleaseHold => Ok(()),
             Action::Examine { .. } | Action::Receive | Action::Build(_) | Action::Resume | Action::Discard => Ok(()),
         };
         self.tell();
@@ -507,8 +501,8 @@ impl<'a> Driver<'a> {
     /// The other side builds now, and we have nothing else to do: of many threads a hold takes long. Whoever undoes the freeze
     /// undoes this, too; but from here on our death alone is no roll-back any more, so somebody must stand by.
     fn hold_early(&mut self) {
-        let goes_on = self.machine.outcome().is_none() && !self.queue.iter().any(Action::interrupts);
-        if goes_on && self.guardian.is_some() && self.report.threads >= MANY_THREADS {
+        let is_worth_it = self.guardian.is_some() && self.report.threads >= MANY_THREADS;
+        if is_worth_it && self.machine.outcome().is_none() && self.go_on().is_ok() {
             self.early_hold = Some(self.hold());
         }
     }

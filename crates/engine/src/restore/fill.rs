@@ -107,7 +107,7 @@ impl Filler {
         for (start, bytes) in parts {
             let (mut at, end) = (*start, start + bytes.len() as u64);
             while at < end {
-                let (stop, protected) = next(&self.protected, at, end);
+                let (stop, protected) = next(self.protected.runs(), at, end);
                 let part = &bytes[(at - start) as usize..(stop - start) as usize];
                 if protected {
                     self.write_anyway(at, part)?;
