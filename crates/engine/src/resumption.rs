@@ -159,9 +159,8 @@ pub(crate) fn prepare(
         return Ok(None);
     }
     // Not through /proc/PID/mem: it would write into a guard page, too.
-    let write = |address: u64, bytes: &[u8]| {
-        memory::scatter(tid, &[(address, bytes.len())], bytes).is_ok_and(|count| count == bytes.len())
-    };
+    let write =
+        |address: u64, bytes: &[u8]| memory::scatter(tid, &[(address, bytes)]).is_ok_and(|count| count == bytes.len());
     let written = match (&planned.stack, &planned.time) {
         (Some((address, frame)), _) => write(*address, &frame.bytes()),
         (None, Some((address, [seconds, nanoseconds]))) => {
