@@ -1,14 +1,26 @@
 //! What a move would do to every object of a running tree, found without freezing anything.
 use crate::capture::Options;
+use crate::demand::Demand;
+use crate::edges::Edges;
 use crate::failure::{About, Result, malformed};
 use crate::freeze;
+use crate::lineage::{Lineage, Member};
 use crate::look::{Look, Purpose, Survey};
 use crate::procfs;
-use crate::resource::{KINDS, flock, owner};
-use godwit_image::{Code, Refusal, Subject, Verdict};
+use crate::resource::{Description, KINDS, Kind, flock, owner};
+use godwit_image::{Code, Pid, Refusal, Subject, Verdict};
+use godwit_linux::features::{Feature, Features};
+use godwit_linux::kcmp::{self, Object};
 use godwit_linux::pidfd::PidFd;
+use godwit_linux::proc::stat::Stat;
 use godwit_linux::proc::{Error as ProcError, smaps, stat, status};
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
+
+const O_PATH: u32 = 0o10_000_000;
+const O_DIRECTORY: u32 = 0o200_000;
+/// How often a tree whose processes come and go is read anew before its shape is left undecided.
+const READINGS_MAX: usize = 20;
 
 /// The verdict about one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +49,8 @@ impl Finding {
 pub struct Examination {
     /// Process numbers, root first.
     pub pids: Vec<i32>,
-    /// Every number that the tree uses: processes and threads.
-    pub numbers: BTreeSet<i32>,
-    /// Resident private memory in bytes, an upper bound of what has to travel.
-    pub memory_bytes: u64,
+    /// What the tree demands of its destination.
+    pub demand: Demand,
     /// One entry per object.
     pub findings: Vec<Finding>,
 }
@@ -59,14 +69,29 @@ impl Examination {
 }
 
 /// Examines a running tree. Objects that appear or vanish meanwhile are not an error: the capture looks again.
+/// `features`: of this host.
 ///
 /// # Errors
-/// GW1001, GW1002: the tree cannot be looked at at all.
-pub fn examine(root: i32, options: &Options) -> Result<Examination> {
-    let pids = freeze::tree(root)?;
+/// GW1001, GW1002: the tree cannot be looked at at all. GW1501: a choice is about a descriptor that does not exist.
+pub fn examine(root: i32, options: &Options, features: &Features) -> Result<Examination> {
+    let (pids, members) = members(root)?;
     let survey = Survey::new(&pids);
-    let mut examination = Examination { pids: pids.clone(), ..Examination::default() };
-    let mut seen_files: BTreeSet<(u64, u64, Vec<u8>)> = BTreeSet::new();
+    let edges = Edges::find(root, &options.edges)?;
+    let mut examiner = Examiner {
+        root,
+        edges,
+        survey,
+        features,
+        seen_files: BTreeSet::new(),
+        examination: Examination { pids: pids.clone(), ..Examination::default() },
+    };
+    match members {
+        Some(members) => examiner.shape(&members)?,
+        None => {
+            let what = "its processes come and go so fast that its shape shows only when it is frozen";
+            examiner.find(Subject::Process(root), "lineage", Verdict::Undecided(what.to_owned()));
+        }
+    }
     for pid in pids {
         let stat = match stat::read_process_wide(pid) {
             Ok(stat) => stat,
@@ -76,118 +101,247 @@ pub fn examine(root: i32, options: &Options) -> Result<Examination> {
             }
             Err(error) => return Err(malformed(Subject::Process(pid), error)),
         };
-        examination.numbers.insert(pid);
-        if stat.state == b'Z' {
-            examination.findings.push(Finding::new(Subject::Process(pid), "zombie", Verdict::Carried));
+        examiner.examination.demand.numbers.insert(pid);
+        if is_zombie(&stat) {
+            examiner.find(Subject::Process(pid), "zombie", Verdict::Carried);
             continue;
         }
-        tasks(pid, root, &mut examination)?;
-        descriptors(pid, root, options, &survey, &mut examination)?;
-        mappings(pid, &survey, &mut seen_files, &mut examination)?;
+        match examiner.process(&stat) {
+            // It may end at any moment: then there is nothing to say of it.
+            Err(_) if pid != root && !alive(pid) => {}
+            other => other?,
+        }
+    }
+    examiner.examination.demand.settle();
+    Ok(examiner.examination)
+}
+
+/// Not only its first thread has ended.
+fn is_zombie(stat: &Stat) -> bool {
+    stat.state == b'Z' && procfs::threads(stat.pid).map_or(0, |threads| threads.len()) <= 1
+}
+
+fn alive(pid: i32) -> bool {
+    stat::read_process_wide(pid).is_ok_and(|stat| stat.state != b'Z')
+}
+
+/// The numbers of a tree, and its shape when it holds still for long enough to be read.
+fn members(root: i32) -> Result<(Vec<i32>, Option<Vec<Stat>>)> {
+    let mut pids = Vec::new();
+    for _ in 0..READINGS_MAX {
+        pids = freeze::tree(root)?;
+        let stats: Option<Vec<Stat>> = pids.iter().map(|pid| stat::read_process_wide(*pid).ok()).collect();
+        let known: BTreeSet<i32> = pids.iter().copied().collect();
+        let whole = |stats: &Vec<Stat>| stats.iter().skip(1).all(|stat| known.contains(&stat.parent));
+        if let Some(stats) = stats.filter(whole) {
+            return Ok((pids, Some(stats)));
+        }
+    }
+    Ok((pids, None))
+}
+
+struct Examiner<'a> {
+    root: i32,
+    edges: Edges,
+    survey: Survey,
+    features: &'a Features,
+    seen_files: BTreeSet<(u64, u64, Vec<u8>, bool)>,
+    examination: Examination,
+}
+
+impl Examiner<'_> {
+    fn find(&mut self, subject: Subject, kind: &str, verdict: Verdict) {
+        self.examination.findings.push(Finding::new(subject, kind, verdict));
+    }
+
+    fn refuse(&mut self, kind: &str, refusal: Refusal) {
+        self.find(refusal.subject.clone(), kind, Verdict::Blocks(refusal));
+    }
+
+    /// Whether births can give the tree its shape.
+    fn shape(&mut self, stats: &[Stat]) -> Result<()> {
+        let member = |stat: &Stat| Member {
+            pid: Pid(stat.pid),
+            parent: Pid(stat.parent),
+            session: Pid(stat.session),
+            zombie: is_zombie(stat),
+        };
+        let members: Vec<Member> = stats.iter().map(member).collect();
+        if let Err(refusal) = Lineage::plan(&members) {
+            self.refuse("lineage", refusal);
+        }
+        let living: Vec<(i32, i32)> =
+            stats.iter().filter(|stat| stat.state != b'Z').map(|stat| (stat.pid, stat.parent)).collect();
+        for refusal in crate::sharing::judge(&living)? {
+            self.refuse("sharing", refusal);
+        }
+        Ok(())
+    }
+
+    fn process(&mut self, stat: &Stat) -> Result<()> {
+        let pid = stat.pid;
+        let threads = procfs::threads(pid).map_err(|error| malformed(Subject::Process(pid), error))?;
+        self.task(stat, &threads)?;
+        // A thread may have a table of its own; of a leader that has ended /proc shows none.
+        let mut first = None;
+        for tid in threads {
+            let same = |object| first.is_some_and(|first| kcmp::kcmp(first, tid, object) == Ok(Ordering::Equal));
+            let (files, directories) = (same(Object::Files), same(Object::Filesystem));
+            if !files {
+                self.descriptors(tid)?;
+            }
+            if !directories {
+                self.place(tid, "cwd", Purpose::Directory, O_PATH | O_DIRECTORY);
+                self.place(tid, "root", Purpose::Directory, O_PATH | O_DIRECTORY);
+            }
+            if first.is_none() && stat::read(pid, tid).is_ok_and(|stat| !matches!(stat.state, b'Z' | b'X')) {
+                self.place(tid, "exe", Purpose::Executable, 0);
+                self.mappings(tid)?;
+                first = Some(tid);
+            }
+        }
         for kind in KINDS {
             if let Some(state) = kind.task_state() {
                 for (subject, verdict) in state.examine(pid) {
-                    examination.findings.push(Finding::new(subject, kind.name(), verdict));
+                    self.find(subject, kind.name(), verdict);
                 }
+                self.examination.demand.need(&Subject::Process(pid), state.foresee(pid));
             }
         }
+        Ok(())
     }
-    Ok(examination)
-}
 
-fn tasks(pid: i32, root: i32, examination: &mut Examination) -> Result<()> {
-    let threads = procfs::threads(pid).map_err(|error| malformed(Subject::Process(pid), error))?;
-    examination.numbers.extend(threads.iter().copied());
-    let status = match status::read(pid, pid) {
-        Ok(status) => status,
-        Err(ProcError::Gone) => return Ok(()),
-        Err(error) => return Err(malformed(Subject::Process(pid), error)),
-    };
-    if let Some(memory) = &status.memory {
-        examination.memory_bytes += memory.resident_anonymous + memory.resident_shared;
-    }
-    let verdict = if status.tracer != 0 {
-        let cause = format!("process {} traces it", status.tracer);
-        Verdict::Blocks(Refusal::new(Code::ALREADY_TRACED, Subject::Process(pid), cause))
-    } else if status.namespace_pid.len() > 1 && status.namespace_pid.last() != Some(&pid) {
-        let cause = "it lives in a PID namespace below this one";
-        Verdict::Blocks(
-            Refusal::new(Code::UNSUPPORTED, Subject::Process(pid), cause).choice("run godwit inside that namespace"),
-        )
-    } else {
-        crate::namespaces::judge(pid, root).map_or_else(Verdict::Blocks, |()| Verdict::Carried)
-    };
-    let kind = if threads.len() > 1 { format!("process of {} threads", threads.len()) } else { "process".to_owned() };
-    examination.findings.push(Finding::new(Subject::Process(pid), &kind, verdict));
-    Ok(())
-}
-
-fn judge(look: &Look, survey: &Survey) -> (String, Verdict) {
-    for kind in KINDS {
-        if let Some(description) = kind.description().filter(|description| description.recognise(look)) {
-            let verdict = match flock::refuse(look).or_else(|| owner::refuse(look, survey)) {
-                Some(refusal) => Verdict::Blocks(refusal),
-                None => description.examine(look, survey),
-            };
-            return (kind.name().to_owned(), verdict);
-        }
-    }
-    let refusal = Refusal::new(Code::UNKNOWN_KIND, look.subject(), "no kind of this build recognises it")
-        .choice("close it in the program");
-    let refusal = match look.number() {
-        Some(number) => refusal.choice(format!("choose an edge for it: --edge {number}=null")),
-        None => refusal,
-    };
-    ("unknown".to_owned(), Verdict::Blocks(refusal))
-}
-
-fn descriptors(pid: i32, root: i32, options: &Options, survey: &Survey, examination: &mut Examination) -> Result<()> {
-    let process = PidFd::open(pid).about(|| Subject::Process(pid))?;
-    for number in procfs::descriptors(pid).map_err(|error| malformed(Subject::Process(pid), error))? {
-        let Some(look) = Look::descriptor(&process, number)? else { continue };
-        if let Some(choice) = options.edges.get(&number).filter(|_| pid == root) {
-            let verdict = Verdict::Recreated(format!("as chosen: {choice:?}"));
-            examination.findings.push(Finding::new(look.subject(), "edge", verdict));
-            continue;
-        }
-        let (kind, verdict) = judge(&look, survey);
-        examination.findings.push(Finding::new(look.subject(), &kind, verdict));
-    }
-    Ok(())
-}
-
-fn mappings(
-    pid: i32,
-    survey: &Survey,
-    seen: &mut BTreeSet<(u64, u64, Vec<u8>)>,
-    examination: &mut Examination,
-) -> Result<()> {
-    let areas = match smaps::read(pid) {
-        Ok(areas) => areas,
-        Err(ProcError::Gone) => return Ok(()),
-        Err(error) => return Err(malformed(Subject::Process(pid), error)),
-    };
-    for details in areas {
-        let area = &details.area;
-        if let Some(refusal) = crate::capture::space::refusal(pid, &details) {
-            examination.findings.push(Finding::new(refusal.subject.clone(), "mapping", Verdict::Blocks(refusal)));
-            continue;
-        }
-        if (area.inode == 0 && !area.name.starts_with(b"/"))
-            || !seen.insert((
-                u64::from(area.device_major) << 32 | u64::from(area.device_minor),
-                area.inode,
-                area.name.clone(),
-            ))
+    fn task(&mut self, stat: &Stat, threads: &[i32]) -> Result<()> {
+        let pid = stat.pid;
+        let subject = Subject::Process(pid);
+        self.examination.demand.numbers.extend(threads.iter().copied());
+        let status = match status::read(pid, pid) {
+            Ok(status) => status,
+            Err(ProcError::Gone) => return Ok(()),
+            Err(error) => return Err(malformed(subject, error)),
+        };
+        self.examination.demand.process(stat, &status);
+        let lacks = |feature: Feature, cause: &str| {
+            (!self.features.has(feature)).then(|| {
+                Refusal::new(Code::ENVIRONMENT, subject.clone(), format!("{cause}: {} is missing here", feature.name()))
+                    .choice("see godwit doctor for what to change")
+            })
+        };
+        let verdict = if status.tracer != 0 {
+            let cause = format!("process {} traces it", status.tracer);
+            let refusal = Refusal::new(Code::ALREADY_TRACED, subject.clone(), cause);
+            Verdict::Blocks(refusal.choice(format!("end process {}, or have it detach", status.tracer)))
+        } else if status.namespace_pid.len() > 1 && status.namespace_pid.last() != Some(&pid) {
+            let cause = "it lives in a PID namespace below this one";
+            Verdict::Blocks(
+                Refusal::new(Code::UNSUPPORTED, subject.clone(), cause).choice("run godwit inside that namespace"),
+            )
+        } else if let Some(refusal) = (status.seccomp.unwrap_or(0) != 0)
+            .then(|| lacks(Feature::SuspendSeccomp, "its seccomp filters cannot be suspended"))
+            .flatten()
         {
-            continue;
-        }
-        let link = format!("map_files/{:x}-{:x}", area.start, area.end);
-        let purpose = Purpose::Mapping { start: area.start, writable: area.shared };
-        // The mapping may be gone again: the tree runs.
-        let Ok(look) = Look::link(pid, &link, purpose, 0) else { continue };
-        let (kind, verdict) = judge(&look, survey);
-        examination.findings.push(Finding::new(look.subject(), &format!("mapped {kind}"), verdict));
+            Verdict::Blocks(refusal)
+        } else if let Some(refusal) = (stat.state == b'Z')
+            .then(|| {
+                lacks(Feature::ThreadDescriptor, "its first thread has ended, and its descriptors cannot be reached")
+            })
+            .flatten()
+        {
+            Verdict::Blocks(refusal)
+        } else {
+            crate::namespaces::judge(pid, self.root).map_or_else(Verdict::Blocks, |()| Verdict::Carried)
+        };
+        let kind =
+            if threads.len() > 1 { format!("process of {} threads", threads.len()) } else { "process".to_owned() };
+        self.find(subject, &kind, verdict);
+        Ok(())
     }
-    Ok(())
+
+    fn judge(&self, look: &Look) -> (String, Verdict, Option<&'static dyn Description>) {
+        for kind in KINDS {
+            let kind: &'static dyn Kind = *kind;
+            if let Some(description) = kind.description().filter(|description| description.recognise(look)) {
+                let verdict = match flock::refuse(look).or_else(|| owner::refuse(look, &self.survey)) {
+                    Some(refusal) => Verdict::Blocks(refusal),
+                    None => description.examine(look, &self.survey),
+                };
+                return (kind.name().to_owned(), verdict, Some(description));
+            }
+        }
+        ("unknown".to_owned(), Verdict::Blocks(crate::resource::unknown(look)), None)
+    }
+
+    /// Judges an object, and notes what it needs.
+    fn object(&mut self, look: &Look, word: &str) {
+        let (kind, verdict, description) = self.judge(look);
+        if let Some(description) = description.filter(|_| !matches!(verdict, Verdict::Blocks(_))) {
+            self.examination.demand.need(&look.subject(), description.foresee(look, &self.survey));
+        }
+        self.find(look.subject(), &format!("{word}{kind}"), verdict);
+    }
+
+    fn descriptors(&mut self, tid: i32) -> Result<()> {
+        // Gone, or a leader that has ended: it has none.
+        let Ok(numbers) = procfs::descriptors(tid) else { return Ok(()) };
+        let process = match PidFd::open_thread(tid) {
+            Err(error) if error.is_gone() => return Ok(()),
+            other => other.about(|| Subject::Process(tid))?,
+        };
+        for number in numbers {
+            let Some(look) = Look::descriptor(&process, number)? else { continue };
+            self.examination.demand.descriptor(number, tid);
+            if let Some(choice) = self.edges.choice(&look)? {
+                let verdict = Verdict::Recreated(format!("as chosen: {choice}"));
+                self.find(look.subject(), "edge", verdict);
+                continue;
+            }
+            self.object(&look, "");
+        }
+        Ok(())
+    }
+
+    /// Program file and directories. One that cannot be looked at is gone, or judged with its process.
+    fn place(&mut self, tid: i32, name: &str, purpose: Purpose, flags: u32) {
+        let Ok(look) = Look::link(tid, name, purpose, flags) else { return };
+        let key = (look.device, look.inode, look.link.clone(), purpose == Purpose::Executable);
+        if (name == "root" && look.link == b"/") || !self.seen_files.insert(key) {
+            return;
+        }
+        self.object(&look, if purpose == Purpose::Executable { "program: " } else { "directory of a process: " });
+    }
+
+    fn mappings(&mut self, tid: i32) -> Result<()> {
+        let areas = match smaps::read(tid) {
+            Ok(areas) => areas,
+            Err(ProcError::Gone) => return Ok(()),
+            Err(error) => return Err(malformed(Subject::Process(tid), error)),
+        };
+        for details in areas {
+            let area = &details.area;
+            if let Some(refusal) = crate::capture::space::refusal(tid, &details) {
+                self.refuse("mapping", refusal);
+                continue;
+            }
+            if details.flags.contains(smaps::Flags::SEALED) {
+                let subject = Subject::Mapping(tid, area.start, String::from_utf8_lossy(&area.name).into_owned());
+                self.examination.demand.need(&subject, vec![crate::resource::Need::feature(Feature::MemorySeal)]);
+            }
+            let device = u64::from(area.device_major) << 32 | u64::from(area.device_minor);
+            let new = (area.inode == 0 && !area.name.starts_with(b"/"))
+                || self.seen_files.insert((device, area.inode, area.name.clone(), true));
+            if details.flags.contains(smaps::Flags::HUGETLB) && (new || !area.shared) {
+                let pool = self.examination.demand.huge_pages.entry(details.kernel_page_size).or_default();
+                *pool += area.end - area.start;
+            }
+            if !new || (area.inode == 0 && !area.name.starts_with(b"/")) {
+                continue;
+            }
+            let link = format!("map_files/{:x}-{:x}", area.start, area.end);
+            let purpose = Purpose::Mapping { start: area.start, writable: area.shared };
+            // The mapping may be gone again: the tree runs.
+            let Ok(look) = Look::link(tid, &link, purpose, 0) else { continue };
+            self.object(&look, "mapped ");
+        }
+        Ok(())
+    }
 }

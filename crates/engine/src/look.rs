@@ -255,9 +255,8 @@ impl Survey {
         let cause = format!("process {pid}, which is outside the tree, shares it");
         let refusal = Refusal::new(Code::EDGE, look.subject(), cause).choice("move that process as well");
         Some(match look.number() {
-            Some(number) => {
-                refusal.choice(format!("choose an edge for it: --edge {number}=file:PATH, =null or =close"))
-            }
+            Some(number) => refusal
+                .choice(format!("choose an edge for it: --edge {}:{number}=file:PATH, =null or =close", look.pid)),
             None => refusal,
         })
     }

@@ -3,6 +3,7 @@
 //! left behind on an earlier move, and otherwise never touched.
 use crate::failure::{About, Result, malformed};
 use crate::look::{self, Look};
+use crate::resource::Need;
 use crate::resource::file_content::{self, State};
 use crate::restore::Make;
 use godwit_image::{Code, ObjectId, Refusal, Subject, codec};
@@ -55,6 +56,17 @@ pub struct Place {
     pub identity: Identity,
     /// Which files it was before, the latest last.
     pub lineage: Vec<Identity>,
+}
+
+impl Place {
+    /// What the destination must have: the directory in which the file, or the highest of those above it, will be made.
+    pub(crate) fn foresee(&self) -> Vec<Need> {
+        const S_IFDIR: u32 = 0o040_000;
+        let highest = self.directories.first().map_or(&self.path, |directory| &directory.path);
+        let above = Path::new(highest).parent().map(|path| Need::path(path.to_string_lossy().into_owned(), S_IFDIR));
+        let brought = self.directories.iter().map(|directory| Need::Brought(directory.path.clone()));
+        above.into_iter().chain(brought).collect()
+    }
 }
 
 /// What [`make`] came to.

@@ -1,5 +1,6 @@
 //! What can be said on the command line, and the help for it.
 use clap::{Args, Parser, Subcommand};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// Exit codes, as every command's help tells them.
@@ -60,10 +61,26 @@ pub(crate) enum Command {
 /// Decisions about descriptors whose other side is outside the tree.
 #[derive(Debug, Args)]
 pub(crate) struct Edges {
-    /// What to do with a descriptor of the root process whose other side is outside the tree:
-    /// FD=file:/PATH (open this at the destination), FD=null, FD=inherit (the restorer's own), FD=close.
-    #[arg(long = "edge", value_name = "FD=CHOICE")]
+    /// What to do with a descriptor whose other side is outside the tree: FD=file:/PATH (open this at the destination),
+    /// FD=null, FD=inherit (restore's own descriptor of this number), FD=close. FD is a number of the root process, or
+    /// PID:FD of any other; the choice holds for the open description, whoever in the tree has it.
+    #[arg(long = "edge", value_name = "[PID:]FD=CHOICE")]
     pub(crate) edges: Vec<String>,
+}
+
+/// What the user knows about the processor features that the tree uses.
+#[derive(Debug, Args)]
+pub(crate) struct Processor {
+    /// Processor features (as in /proc/cpuinfo) that the tree does not use, though the source has them: the destination may
+    /// lack them. A program that does use one dies there.
+    #[arg(long, value_name = "FLAG,…", value_delimiter = ',')]
+    pub(crate) unused_processor_flags: Vec<String>,
+}
+
+impl Processor {
+    pub(crate) fn unused(&self) -> BTreeSet<String> {
+        self.unused_processor_flags.iter().cloned().collect()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -79,6 +96,8 @@ pub(crate) struct Check {
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) edges: Edges,
+    #[command(flatten)]
+    pub(crate) processor: Processor,
 }
 
 #[derive(Debug, Args)]
@@ -96,6 +115,8 @@ pub(crate) struct Migrate {
     pub(crate) remote_program: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) edges: Edges,
+    #[command(flatten)]
+    pub(crate) processor: Processor,
     /// For tests: `die:STEP`, `pause:STEP` or `list:PATH`.
     #[arg(long, hide = true)]
     pub(crate) observe: Option<String>,
@@ -149,6 +170,8 @@ pub(crate) struct Restore {
     /// Print the root's number alone and leave the tree to init, instead of waiting for its end.
     #[arg(long, short)]
     pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) processor: Processor,
 }
 
 #[derive(Debug, Args)]

@@ -1,11 +1,14 @@
 //! Checkpoint and restore: the same captured tree, to a directory and back.
 use godwit_engine::capture::Captives;
+use godwit_engine::demand::Demand;
 use godwit_engine::failure::Result;
+use godwit_engine::ground::{self, Ground};
 use godwit_engine::pages;
 use godwit_engine::restore::Restorer;
 use godwit_image::layout::{self, Checkpoint, IMAGE_NAME, Invalid, PAGES_NAME, PARTIAL_NAME, PageIndex};
 use godwit_image::page_set::Run;
 use godwit_image::{Code, Refusal, Subject};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
@@ -139,12 +142,29 @@ pub fn verify(directory: &Path, progress: Progress<'_>) -> Result<Checkpoint> {
     Ok(checkpoint)
 }
 
-/// Builds the tree of a checkpoint; the caller resumes it.
+/// Builds the tree of a checkpoint; the caller resumes it. Before anything is made, all that this host lacks for it is found.
 ///
 /// # Errors
-/// As [`open`], and everything that a restore can refuse; nothing is left behind then.
-pub fn restore(directory: &Path, progress: Progress<'_>) -> Result<Restorer> {
-    let checkpoint = open(directory)?;
+/// As [`open`], GW1202, GW1203, and everything that a restore can refuse; nothing is left behind then.
+pub fn restore(
+    directory: &Path,
+    unused_processor_flags: &BTreeSet<String>,
+    progress: Progress<'_>,
+) -> std::result::Result<Restorer, Vec<Refusal>> {
+    let one = |refusal: Refusal| vec![refusal];
+    let checkpoint = open(directory).map_err(one)?;
+    let mut demand = Demand::of_image(&checkpoint.tree).map_err(one)?;
+    demand.memory_bytes = checkpoint.pages.iter().map(PageIndex::bytes).sum();
+    demand.unused_processor_flags.clone_from(unused_processor_flags);
+    let mut refusals = Ground::read().lacks(&demand, &checkpoint.tree.host);
+    refusals.extend(ground::taken(&demand));
+    if !refusals.is_empty() {
+        return Err(refusals);
+    }
+    build(directory, checkpoint, progress).map_err(one)
+}
+
+fn build(directory: &Path, checkpoint: Checkpoint, progress: Progress<'_>) -> Result<Restorer> {
     let path = directory.join(PAGES_NAME);
     let file = storage(File::open(&path), &path)?;
     let total: u64 = checkpoint.pages.iter().map(PageIndex::bytes).sum();

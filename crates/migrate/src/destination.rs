@@ -11,6 +11,7 @@ use crate::requirement::Requirements;
 use crate::shepherd::{NOTICE_EVERY, Notice, tell};
 use crate::stream::{Arrival, Broken, Stream};
 use crate::transport::Lane;
+use godwit_engine::ground::Ground;
 use godwit_handoff::{
     Action, Deed, Destination, DestinationConfig, Event, Message, Outcome, Packet, Patience, Record, Side, Stage,
     Versions,
@@ -458,14 +459,18 @@ impl Driver<'_> {
         let mut refusals = Vec::new();
         match Requirements::decode(requirements) {
             Ok(requirements) => {
-                self.details.root = requirements.root;
-                refusals.extend(requirements.examine());
+                let ground = Ground::read();
+                self.details.root = requirements.demand.root;
+                refusals.extend(requirements.examine(&ground));
                 let taken = requirements.taken();
-                let can_move = self.options.setting == Setting::WhereItFits && !requirements.numbers.contains(&1);
+                let can_move = self.options.setting == Setting::WhereItFits
+                    && !requirements.demand.numbers.contains(&1)
+                    && ground.can_make_number_namespaces();
                 if !can_move {
                     refusals.extend(taken);
                 } else if refusals.is_empty() && !taken.is_empty() && !dry_run {
-                    self.relocation = Some(requirements.numbers);
+                    let leaders = requirements.demand.leaders.into_keys();
+                    self.relocation = Some(requirements.demand.numbers.into_iter().chain(leaders).collect());
                     return;
                 }
             }

@@ -1,37 +1,37 @@
 //! What a tree needs of its destination: said before anything is frozen, examined there against what the host has.
 use godwit_engine::check::Examination;
+use godwit_engine::demand::Demand;
+use godwit_engine::ground::{self, Ground};
 use godwit_image::codec;
 use godwit_image::host::HostFacts;
 use godwit_image::{Code, Refusal, Subject};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
-use std::path::Path;
 
 /// The needs, as the source's driver sends them in its Offer.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Requirements {
-    /// The source host.
+    /// The source host, its clocks as the tree sees them.
     pub(crate) host: HostFacts,
-    /// Number of the root process.
-    pub(crate) root: i32,
-    /// Every number that a process or thread of the tree has now.
-    pub(crate) numbers: BTreeSet<i32>,
-    /// Resident memory that must find room, in bytes.
-    pub(crate) memory_bytes: u64,
+    /// What the tree demands.
+    pub(crate) demand: Demand,
 }
 
 impl Requirements {
     pub(crate) fn of(examination: &Examination, host: HostFacts) -> Requirements {
-        Requirements {
-            host,
-            root: examination.pids.first().copied().unwrap_or(0),
-            numbers: examination.numbers.clone(),
-            memory_bytes: examination.memory_bytes,
-        }
+        Requirements { host, demand: examination.demand.clone() }
     }
 
+    /// The bytes. What does not fit into a message, of very many files, is left out and found when they are opened.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        codec::encode(self).unwrap_or_default()
+        let mut requirements = self.clone();
+        loop {
+            let bytes = codec::encode(&requirements).unwrap_or_default();
+            if bytes.len() <= BYTES_MAX || requirements.demand.needs.is_empty() {
+                return bytes;
+            }
+            let left = requirements.demand.needs.len() / 2;
+            requirements.demand.needs.truncate(left);
+        }
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Requirements, Refusal> {
@@ -40,92 +40,47 @@ impl Requirements {
         })
     }
 
-    /// What this host cannot give.
-    pub(crate) fn examine(&self) -> Vec<Refusal> {
-        let mut refusals = Vec::new();
-        let here = godwit_engine::host::facts();
-        let lacks = |cause: String| Refusal::new(Code::DESTINATION_LACKS, Subject::Host, cause);
-        if self.host.machine != here.machine {
-            refusals.push(lacks(format!("it is {}, the source is {}", here.machine, self.host.machine)));
-        }
-        let missing = self.host.extended_state_mask & !here.extended_state_mask;
-        if missing != 0 {
-            refusals.push(lacks(format!("its processor lacks the extended state components {missing:#x}")));
-        }
-        match memory_available() {
-            Some(available) if available < self.memory_bytes => refusals.push(lacks(format!(
-                "{} MiB of memory are needed, {} MiB are available",
-                self.memory_bytes >> 20,
-                available >> 20
-            ))),
-            _ => {}
-        }
-        if let Some(limit) = number("/proc/sys/kernel/pid_max")
-            && let Some(highest) = self.numbers.last().filter(|highest| i64::from(**highest) >= limit as i64)
-        {
-            refusals.push(
-                lacks(format!("process number {highest} is above kernel.pid_max = {limit}"))
-                    .choice("raise kernel.pid_max at the destination"),
-            );
-        }
-        refusals
+    /// What this host cannot give, but for numbers that are taken.
+    pub(crate) fn examine(&self, ground: &Ground) -> Vec<Refusal> {
+        ground.lacks(&self.demand, &self.host)
     }
 
     /// The numbers that belong to somebody else here.
     pub(crate) fn taken(&self) -> Vec<Refusal> {
-        let taken = |number: &&i32| Path::new(&format!("/proc/{number}")).exists();
-        self.numbers
-            .iter()
-            .filter(taken)
-            .map(|&number| {
-                let name = std::fs::read_to_string(format!("/proc/{number}/comm")).unwrap_or_default();
-                let cause = format!("at the destination it belongs to {:?}", name.trim());
-                Refusal::new(Code::PID_IN_USE, Subject::Process(number), cause)
-                    .choice("allow a new PID namespace for the tree at the destination")
-            })
-            .collect()
+        ground::taken(&self.demand)
     }
 }
 
-fn number(path: &str) -> Option<u64> {
-    std::fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
-/// MemAvailable, in bytes.
-fn memory_available() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()? << 10)
-}
+/// Bytes of requirements that a message holds.
+const BYTES_MAX: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use godwit_engine::resource::Need;
 
-    fn own() -> Requirements {
-        Requirements { host: godwit_engine::host::facts(), root: 1, numbers: BTreeSet::new(), memory_bytes: 1 << 20 }
+    fn own(demand: Demand) -> Requirements {
+        Requirements { host: godwit_engine::host::facts(), demand }
     }
 
     #[test]
     fn this_host_can_give_what_it_has_and_nothing_more() {
-        assert_eq!(own().examine(), []);
-        let codes = |requirements: Requirements| -> Vec<Code> {
-            requirements.examine().into_iter().map(|refusal| refusal.code).collect()
-        };
-        assert_eq!(codes(Requirements { memory_bytes: u64::MAX, ..own() }), [Code::DESTINATION_LACKS]);
-        let taken = std::process::id() as i32;
-        let found = Requirements { numbers: [taken].into(), ..own() }.taken();
-        assert_eq!(found.iter().map(|refusal| refusal.code).collect::<Vec<_>>(), [Code::PID_IN_USE]);
-        let mut foreign = own();
-        foreign.host.extended_state_mask = u64::MAX;
-        foreign.host.machine = "riscv64".to_owned();
-        assert_eq!(codes(foreign), [Code::DESTINATION_LACKS, Code::DESTINATION_LACKS]);
+        let ground = Ground::read();
+        assert_eq!(own(Demand { memory_bytes: 1 << 20, ..Demand::default() }).examine(&ground), []);
+        let greedy = own(Demand { memory_bytes: u64::MAX, ..Demand::default() }).examine(&ground);
+        assert_eq!(greedy.iter().map(|refusal| refusal.code).collect::<Vec<_>>(), [Code::DESTINATION_LACKS]);
+        let taken = own(Demand { numbers: [std::process::id() as i32].into(), ..Demand::default() }).taken();
+        assert_eq!(taken.iter().map(|refusal| refusal.code).collect::<Vec<_>>(), [Code::PID_IN_USE]);
     }
 
     #[test]
     fn needs_come_back_as_they_were_and_nonsense_is_refused() {
-        let needs = own();
+        let need = |number: usize| (Subject::Process(7), Need::path(format!("/tmp/{number:0100}"), 0o100_000));
+        let needs = own(Demand { needs: (0..10).map(need).collect(), ..Demand::default() });
         assert_eq!(Requirements::decode(&needs.encode()), Ok(needs));
         assert_eq!(Requirements::decode(b"nonsense").unwrap_err().code, Code::MALFORMED);
+        let many = own(Demand { needs: (0..10_000).map(need).collect(), ..Demand::default() });
+        let sent = Requirements::decode(&many.encode()).unwrap();
+        assert!(many.encode().len() <= BYTES_MAX && (1000..10_000).contains(&sent.demand.needs.len()));
     }
 }

@@ -12,13 +12,14 @@ use crate::stream::{Arrival, Broken, Stream};
 use crate::transport::{self, Transport};
 use godwit_engine::capture::{self, Captives};
 use godwit_engine::freeze::{self, FrozenTree};
-use godwit_engine::{check, pages};
+use godwit_engine::resource::edge::Choice;
+use godwit_engine::{check, demand, pages};
 use godwit_handoff::{
     Action, Event, Outcome, Patience, Record, Settlement, Side, Source, SourceConfig, Stage, Versions,
 };
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::poll::{self, Readiness};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -31,6 +32,10 @@ pub struct Options {
     pub strategy: String,
     /// Time-outs.
     pub patience: Patience,
+    /// The tree as `check` has seen it, so that it is not looked at twice.
+    pub examination: Option<check::Examination>,
+    /// Processor features that the tree does not use, whatever the source has: the destination may lack them.
+    pub unused_processor_flags: BTreeSet<String>,
     /// Only ask whether the destination would take it.
     pub dry_run: bool,
     /// For ssh: the program at the destination.
@@ -53,6 +58,8 @@ impl Default for Options {
             capture: capture::Options::default(),
             strategy: "total-copy".to_owned(),
             patience: Patience::default(),
+            examination: None,
+            unused_processor_flags: BTreeSet::new(),
             dry_run: false,
             remote_program: None,
             cancel: None,
@@ -93,11 +100,16 @@ pub fn migrate(
     let row = godwit_strategy::parse(&options.strategy)
         .map_err(|error| one(Refusal::new(Code::USAGE, Subject::Object("strategy".to_owned()), error.to_string())))?;
     let transport = transport::parse(destination, options.remote_program.clone()).map_err(one)?;
-    let examination = check::examine(pid, &options.capture).map_err(one)?;
-    let refusals = examination.refusals();
+    let mut examination = match &options.examination {
+        Some(examination) => examination.clone(),
+        None => check::examine(pid, &options.capture, &godwit_linux::features::probe()).map_err(one)?,
+    };
+    let mut refusals = examination.refusals();
+    refusals.extend(options.capture.edges.iter().filter(|edge| edge.choice == Choice::Inherit).map(nothing_to_inherit));
     if !refusals.is_empty() {
         return Err(refusals);
     }
+    examination.demand.unused_processor_flags.clone_from(&options.unused_processor_flags);
     let lane = transport.connect(CONNECT).map_err(|error| {
         one(Refusal::new(Code::LINK_LOST, Subject::Object(transport.name()), format!("cannot connect: {error}")))
     })?;
@@ -106,7 +118,7 @@ pub fn migrate(
         boot: host::boot_id(),
         versions: Versions::SUPPORTED,
         capabilities: host::capabilities(),
-        requirements: Requirements::of(&examination, godwit_engine::host::facts()).encode(),
+        requirements: Requirements::of(&examination, demand::host_as_seen_by(pid).map_err(one)?).encode(),
         row: row.clone(),
         dry_run: options.dry_run,
         patience: options.patience,
@@ -417,8 +429,7 @@ impl<'a> Driver<'a> {
 
     fn capture(&mut self) -> Result<(), Refusal> {
         let frozen = self.frozen.as_mut().ok_or_else(nothing_frozen)?;
-        let options = std::mem::take(&mut self.options.capture);
-        let captives = capture::capture(frozen, options, godwit_engine::host::facts())?;
+        let captives = capture::capture(frozen, &self.options.capture, godwit_engine::host::facts())?;
         self.report.destination_pid = captives.tree.root().map_or(self.pid, |task| task.pid.0);
         let total = pages::bytes(&captives);
         self.pump.total = total;
@@ -592,6 +603,15 @@ impl<'a> Driver<'a> {
         }
         Ok(self.report)
     }
+}
+
+/// A tree that arrives has no restorer with descriptors of the user's to take over.
+fn nothing_to_inherit(edge: &capture::Decision) -> Refusal {
+    let name = edge.name();
+    let cause = "at a destination there is nothing to inherit: its receiver has no terminal and no files of yours";
+    Refusal::new(Code::EDGE, Subject::Object(format!("--edge {name}=inherit")), cause)
+        .choice(format!("--edge {name}=file:PATH, =null or =close"))
+        .choice("godwit checkpoint with this choice, and godwit restore in the terminal that it is to have")
 }
 
 fn nothing_frozen() -> Refusal {

@@ -1,4 +1,5 @@
 //! Reading a frozen tree into an image: the graph under construction, and the order in which it is walked.
+use crate::edges::Edges;
 use crate::failure::{About, Result};
 use crate::freeze::FrozenTree;
 use crate::leftover::Leftover;
@@ -22,11 +23,29 @@ mod files;
 pub(crate) mod space;
 mod task;
 
+/// What the user decided about one descriptor whose other side is outside, and with it about its open description.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decision {
+    /// The process that has it; the root when none.
+    pub pid: Option<i32>,
+    /// Its number.
+    pub descriptor: i32,
+    /// What to do.
+    pub choice: crate::resource::edge::Choice,
+}
+
+impl Decision {
+    /// The descriptor, as the command line names it.
+    pub fn name(&self) -> String {
+        self.pid.map_or_else(|| self.descriptor.to_string(), |pid| format!("{pid}:{}", self.descriptor))
+    }
+}
+
 /// What the user decided about edges of the tree.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Per descriptor number of the root: what to do with an object whose other side is outside.
-    pub edges: BTreeMap<i32, crate::resource::edge::Choice>,
+    /// Decisions about descriptors.
+    pub edges: Vec<Decision>,
 }
 
 /// Bulk bytes that an object's content consists of, read from a description while the tree is frozen.
@@ -77,8 +96,7 @@ pub struct Capture {
     pub survey: Survey,
     /// Processes outside of any sandbox of the tree.
     pub(crate) strangers: crate::resource::landlock::Strangers,
-    options: Options,
-    root: i32,
+    edges: Edges,
     next: u32,
     objects: Vec<Envelope>,
     interned: BTreeMap<(KindId, Vec<u8>), ObjectId>,
@@ -98,13 +116,12 @@ pub struct Capture {
 }
 
 impl Capture {
-    fn new(root: i32, pids: &[i32], options: Options) -> Capture {
+    fn new(pids: &[i32], edges: Edges) -> Capture {
         Capture {
             // Filled as the tables are read, before any description is.
             survey: Survey::of_pids(pids.iter().copied().collect()),
             strangers: Default::default(),
-            options,
-            root,
+            edges,
             next: 1,
             objects: Vec::new(),
             interned: BTreeMap::new(),
@@ -278,9 +295,9 @@ impl Capture {
 
     /// Captures one description by the first kind that recognises it.
     fn describe(&mut self, object: ObjectId, look: &Look) -> Result<()> {
-        if let Some(choice) = look.number().filter(|_| look.pid == self.root).and_then(|fd| self.options.edges.get(&fd))
-        {
-            let (kind, captured) = crate::resource::edge::chosen(look, choice)?;
+        if let Some(choice) = self.edges.choice(look)? {
+            let number = self.edges.number(look)?;
+            let (kind, captured) = crate::resource::edge::chosen(look, choice, number)?;
             self.add(object, kind, captured);
             return Ok(());
         }
@@ -292,9 +309,7 @@ impl Capture {
                 return crate::resource::flock::capture(object, look, self);
             }
         }
-        Err(Refusal::new(Code::UNKNOWN_KIND, look.subject(), "no kind of this build recognises it")
-            .choice("close it in the program")
-            .choice("choose an edge for it: --edge FD=null"))
+        Err(crate::resource::unknown(look))
     }
 
     /// The object of a file behind a mapping, the program file, or a directory. Equal files opened alike are one object.
@@ -314,10 +329,10 @@ impl Capture {
 ///
 /// # Errors
 /// The first object that cannot be carried exactly.
-pub fn capture(frozen: &mut FrozenTree, options: Options, host: HostFacts) -> Result<Captives> {
+pub fn capture(frozen: &mut FrozenTree, options: &Options, host: HostFacts) -> Result<Captives> {
     let pids: Vec<i32> = frozen.processes.iter().map(|process| process.pid).collect();
     let root = pids.first().copied().unwrap_or(0);
-    let mut capture = Capture::new(root, &pids, options);
+    let mut capture = Capture::new(&pids, Edges::find(root, &options.edges)?);
     let mut tree = Tree { host, ..Tree::default() };
     let mut spaces = Vec::new();
     let mut ahead = ahead::Ahead::start(frozen);

@@ -112,6 +112,10 @@ impl TaskState for Affiliation {
         found
     }
 
+    fn foresee(&self, _: i32) -> Vec<Need> {
+        Vec::new()
+    }
+
     fn capture(&self, injector: &mut Injector<'_>, _: &mut Capture) -> Result<Vec<Captured>> {
         let pid = injector.process().pid;
         if let Some(refusal) = core_group(pid) {

@@ -41,7 +41,7 @@ impl Kind for CharacterDevice {
     }
     fn needs(&self, envelope: &Envelope) -> Result<Vec<Need>> {
         let state: State = open(envelope)?;
-        Ok(vec![Need::Path { path: state.path, bytes: None, file_type: S_IFCHR }])
+        Ok(vec![Need::path(state.path, S_IFCHR)])
     }
     fn make(&self, envelope: &Envelope, _: &mut Make) -> Result<Made> {
         let state: State = open(envelope)?;
@@ -67,6 +67,9 @@ impl Description for CharacterDevice {
     }
     fn examine(&self, _: &Look, _: &Survey) -> Verdict {
         Verdict::Carried
+    }
+    fn foresee(&self, look: &Look, _: &Survey) -> Vec<Need> {
+        vec![Need::path(look.text(), look.file_type())]
     }
     fn capture(&self, look: &Look, _: &mut Capture) -> Result<Captured> {
         Captured::new(Vec::new(), &State { path: look.text(), device_number: look.device_number, flags: look.flags() })

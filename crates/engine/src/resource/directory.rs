@@ -56,7 +56,7 @@ impl Kind for Directory {
     }
     fn needs(&self, envelope: &Envelope) -> Result<Vec<Need>> {
         let state: State = open(envelope)?;
-        Ok(vec![Need::Path { path: state.path, bytes: None, file_type: S_IFDIR }])
+        Ok(vec![Need::path(state.path, S_IFDIR)])
     }
     fn make(&self, envelope: &Envelope, _: &mut Make) -> Result<Made> {
         let state: State = open(envelope)?;
@@ -84,6 +84,9 @@ impl Description for Directory {
     }
     fn examine(&self, look: &Look, _: &Survey) -> Verdict {
         refuse(look).map_or(Verdict::Carried, Verdict::Blocks)
+    }
+    fn foresee(&self, look: &Look, _: &Survey) -> Vec<Need> {
+        vec![Need::path(look.text(), look.file_type())]
     }
     fn capture(&self, look: &Look, _: &mut Capture) -> Result<Captured> {
         if let Some(refusal) = refuse(look) {

@@ -19,6 +19,17 @@ pub enum Choice {
     Close,
 }
 
+impl std::fmt::Display for Choice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Choice::File(path) => write!(f, "file:{path}"),
+            Choice::Null => f.write_str("null"),
+            Choice::Inherit => f.write_str("inherit"),
+            Choice::Close => f.write_str("close"),
+        }
+    }
+}
+
 /// State of an edge.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct State {
@@ -40,9 +51,9 @@ pub struct Edge;
 ///
 /// # Errors
 /// None today; the state is always encodable.
-pub fn chosen(look: &Look, choice: &Choice) -> Result<(&'static dyn Kind, Captured)> {
-    let state =
-        State { choice: choice.clone(), number: look.number().unwrap_or(-1), flags: look.flags(), was: look.text() };
+pub(crate) fn chosen(look: &Look, choice: &Choice, number: Option<i32>) -> Result<(&'static dyn Kind, Captured)> {
+    let number = number.or(look.number()).unwrap_or(-1);
+    let state = State { choice: choice.clone(), number, flags: look.flags(), was: look.text() };
     Ok((&Edge, Captured::new(Vec::new(), &state)?))
 }
 
@@ -51,9 +62,7 @@ pub fn cut(look: &Look, cause: impl Into<String>) -> Refusal {
     let refusal = Refusal::new(Code::EDGE, look.subject(), cause);
     match look.number() {
         Some(number) => refusal
-            .choice(format!(
-                "choose, where the root process has it: --edge {number}=file:PATH, =null, =inherit or =close"
-            ))
+            .choice(format!("choose: --edge {}:{number}=file:PATH, =null, =inherit or =close", look.pid))
             .choice("move the process at the other side as well"),
         None => refusal.choice("move the process at the other side as well"),
     }

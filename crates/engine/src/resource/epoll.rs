@@ -327,6 +327,9 @@ impl Description for EpollSet {
             None => Verdict::Carried,
         }
     }
+    fn foresee(&self, _: &Look, _: &Survey) -> Vec<Need> {
+        Vec::new()
+    }
     fn capture(&self, look: &Look, capture: &mut Capture) -> Result<Captured> {
         let found = find(look, &capture.survey, &capture.in_flight_holders())?;
         refuse(look, &found)?;

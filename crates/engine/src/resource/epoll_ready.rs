@@ -195,6 +195,9 @@ impl TaskState for EpollReady {
         // The set says what becomes of it.
         Vec::new()
     }
+    fn foresee(&self, _: i32) -> Vec<Need> {
+        Vec::new()
+    }
     fn capture(&self, injector: &mut Injector<'_>, capture: &mut Capture) -> Result<Vec<Captured>> {
         let threads: Vec<i32> = injector.process().threads.iter().map(|thread| thread.tid()).collect();
         let mut questions = Vec::new();

@@ -97,6 +97,9 @@ impl Description for EventCounter {
     fn examine(&self, _: &Look, _: &Survey) -> Verdict {
         Verdict::Carried
     }
+    fn foresee(&self, _: &Look, _: &Survey) -> Vec<Need> {
+        Vec::new()
+    }
     fn capture(&self, look: &Look, _: &mut Capture) -> Result<Captured> {
         let subject = || look.subject();
         let told = look.information.eventfd.ok_or_else(|| malformed(subject(), "fdinfo has no count"))?;

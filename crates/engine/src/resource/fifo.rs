@@ -86,6 +86,9 @@ impl Description for FifoEnd {
     fn examine(&self, look: &Look, survey: &Survey) -> Verdict {
         examine(look, survey).map_or_else(Verdict::Blocks, |_| Verdict::Carried)
     }
+    fn foresee(&self, look: &Look, _: &Survey) -> Vec<Need> {
+        vec![Need::path(look.text(), look.file_type())]
+    }
     fn capture(&self, look: &Look, capture: &mut Capture) -> Result<Captured> {
         let (sides, path) = examine(look, &capture.survey)?;
         let content = pipe_content::capture(look, capture, Some(path), sides.writers)?;

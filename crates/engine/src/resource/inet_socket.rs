@@ -156,9 +156,7 @@ fn refuse(look: &Look) -> Refusal {
     let refusal = Refusal::new(Code::UNSUPPORTED, look.subject(), cause)
         .choice("close it in the program, and open it again after");
     match look.number() {
-        Some(number) => {
-            refusal.choice(format!("choose an edge for it, where the root process has it: --edge {number}=null"))
-        }
+        Some(number) => refusal.choice(format!("choose an edge for it: --edge {}:{number}=null", look.pid)),
         None => refusal,
     }
 }
@@ -200,6 +198,9 @@ impl Description for InetSocket {
     }
     fn examine(&self, look: &Look, _: &Survey) -> Verdict {
         Verdict::Blocks(refuse(look))
+    }
+    fn foresee(&self, _: &Look, _: &Survey) -> Vec<Need> {
+        Vec::new()
     }
     fn capture(&self, look: &Look, _: &mut Capture) -> Result<Captured> {
         Err(refuse(look))

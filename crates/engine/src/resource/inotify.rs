@@ -9,6 +9,7 @@ use crate::failure::{About, Result, malformed};
 use crate::look::{Look, Survey};
 use crate::restore::{Bind, Make};
 use godwit_image::{Code, Envelope, KindId, Refusal, Subject, Verdict};
+use godwit_linux::features::Feature;
 use godwit_linux::proc::{fdinfo::InotifyWatch, mountinfo};
 use godwit_linux::{file, file_handle, inotify, pipe};
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,14 @@ pub struct State {
     pub flags: u32,
     /// The watches, by number.
     pub watches: Vec<Watch>,
+}
+
+impl State {
+    fn needs(self) -> Vec<Need> {
+        let numbers = (!self.watches.is_empty()).then(|| Need::feature(Feature::WatchNumbers));
+        let paths = self.watches.into_iter().map(|watch| Need::path(watch.path, watch.file_type));
+        numbers.into_iter().chain(paths).collect()
+    }
 }
 
 /// One watch.
@@ -191,8 +200,7 @@ impl Kind for InotifyInstance {
     }
     fn needs(&self, envelope: &Envelope) -> Result<Vec<Need>> {
         let state: State = open(envelope)?;
-        let need = |watch: Watch| Need::Path { path: watch.path, bytes: None, file_type: watch.file_type };
-        Ok(state.watches.into_iter().map(need).collect())
+        Ok(state.needs())
     }
     fn make(&self, envelope: &Envelope, _: &mut Make) -> Result<Made> {
         let state: State = open(envelope)?;
@@ -223,6 +231,10 @@ impl Description for InotifyInstance {
     }
     fn examine(&self, look: &Look, survey: &Survey) -> Verdict {
         watches(look, survey).map_or_else(Verdict::Blocks, |_| Verdict::Carried)
+    }
+    fn foresee(&self, look: &Look, survey: &Survey) -> Vec<Need> {
+        let watches = watches(look, survey).unwrap_or_default();
+        State { flags: 0, watches }.needs()
     }
     fn capture(&self, look: &Look, capture: &mut Capture) -> Result<Captured> {
         let watches = watches(look, &capture.survey)?;

@@ -114,6 +114,10 @@ impl TaskState for Landlock {
         undecided(pid).map(|verdict| (Subject::Process(pid), verdict)).into_iter().collect()
     }
 
+    fn foresee(&self, _: i32) -> Vec<Need> {
+        Vec::new()
+    }
+
     fn capture(&self, injector: &mut Injector<'_>, capture: &mut Capture) -> Result<Vec<Captured>> {
         let pid = injector.process().pid;
         let blind: Vec<usize> = injector

@@ -62,6 +62,10 @@ impl TaskState for Membarrier {
         Vec::new()
     }
 
+    fn foresee(&self, _: i32) -> Vec<Need> {
+        Vec::new()
+    }
+
     fn capture(&self, injector: &mut Injector<'_>, _: &mut Capture) -> Result<Vec<Captured>> {
         match injector.answers().1.barriers {
             0 => Ok(Vec::new()),

@@ -79,6 +79,9 @@ impl Description for MemoryFile {
             None => Verdict::Recreated("its inode number is the kernel's choice".to_owned()),
         }
     }
+    fn foresee(&self, _: &Look, _: &Survey) -> Vec<Need> {
+        Vec::new()
+    }
     fn capture(&self, look: &Look, capture: &mut Capture) -> Result<Captured> {
         let Some(sort) = sort(look) else {
             return Err(Refusal::new(Code::NOT_MIGRATABLE, look.subject(), "it changed while it was looked at"));

@@ -58,7 +58,7 @@ impl Kind for MemoryPolicy {
         Stage::Early
     }
     fn needs(&self, _: &Envelope) -> Result<Vec<Need>> {
-        Ok(vec![Need::Feature(Feature::MemoryPolicy.name().to_owned())])
+        Ok(vec![Need::feature(Feature::MemoryPolicy)])
     }
     fn make(&self, _: &Envelope, _: &mut Make) -> Result<Made> {
         Ok(Vec::new())
@@ -129,6 +129,10 @@ fn lacking(subject: Subject, policy: &Policy, refusal: Refusal) -> Refusal {
 impl TaskState for MemoryPolicy {
     fn examine(&self, _: i32) -> Vec<(Subject, Verdict)> {
         // Whatever it is, it is carried; whether the destination has the nodes shows there.
+        Vec::new()
+    }
+
+    fn foresee(&self, _: i32) -> Vec<Need> {
         Vec::new()
     }
 

@@ -8,6 +8,7 @@ use crate::failure::{Result, malformed};
 use crate::look::{Look, Survey};
 use crate::restore::{Bind, Make};
 use godwit_image::{Envelope, KindId, ObjectId, Pid, Subject, Verdict, codec};
+use godwit_linux::features::Feature;
 use serde::Serialize;
 use std::os::fd::OwnedFd;
 
@@ -120,20 +121,57 @@ pub enum Stage {
     Final,
 }
 
+/// How long a file must be.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
+pub enum Length {
+    /// It does not matter.
+    Any,
+    /// At least this many bytes.
+    AtLeast(u64),
+    /// This many bytes.
+    Exactly(u64),
+}
+
+impl Length {
+    /// What is wrong with a file of this length.
+    pub fn differs(self, bytes: u64) -> Option<String> {
+        let (fits, wanted) = match self {
+            Length::Any => return None,
+            Length::AtLeast(wanted) => (bytes >= wanted, wanted),
+            Length::Exactly(wanted) => (bytes == wanted, wanted),
+        };
+        (!fits).then(|| format!("it has {bytes} bytes here and {wanted} at the source"))
+    }
+}
+
 /// What the destination must have for an object.
 #[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
 pub enum Need {
-    /// A file of this path; `bytes` when the length must agree, `directory` when it must be one.
+    /// A file of this path.
     Path {
         /// Absolute path in the destination's mount namespace.
         path: String,
-        /// Exact length in bytes of a regular file, when it matters.
-        bytes: Option<u64>,
+        /// Length of a regular file.
+        length: Length,
         /// st_mode & S_IFMT.
         file_type: u32,
     },
+    /// Nothing: this directory comes with the object, and whoever needs it finds it.
+    Brought(String),
     /// A kernel feature by its name in the feature probe.
     Feature(String),
+}
+
+impl Need {
+    /// A file of a type (`st_mode & S_IFMT`), whatever its length.
+    pub fn path(path: String, file_type: u32) -> Need {
+        Need::Path { path, length: Length::Any, file_type }
+    }
+
+    /// A kernel feature.
+    pub fn feature(feature: Feature) -> Need {
+        Need::Feature(feature.name().to_owned())
+    }
 }
 
 /// State on its way into an envelope.
@@ -198,6 +236,8 @@ pub trait Description: Kind {
     fn recognise(&self, look: &Look) -> bool;
     /// What a move would do to it; called on a running tree, changes nothing.
     fn examine(&self, look: &Look, survey: &Survey) -> Verdict;
+    /// What the destination must have for it, as far as the running tree shows: what `needs` will say of its envelope.
+    fn foresee(&self, look: &Look, survey: &Survey) -> Vec<Need>;
     /// Reads its state out of the frozen tree. The envelope's id is decided by the caller; contents that several
     /// descriptions share are interned through `capture`.
     ///
@@ -210,6 +250,8 @@ pub trait Description: Kind {
 pub trait TaskState: Kind {
     /// What a move would do to it; called on a running process, changes nothing. Empty when the process has none.
     fn examine(&self, pid: i32) -> Vec<(Subject, Verdict)>;
+    /// What the destination must have for it, as far as the running process shows.
+    fn foresee(&self, pid: i32) -> Vec<Need>;
     /// Reads the state of one frozen process by programs; empty when it has none.
     ///
     /// # Errors
@@ -220,6 +262,17 @@ pub trait TaskState: Kind {
     /// # Errors
     /// Why it cannot be rebuilt exactly.
     fn restore(&self, envelope: &Envelope, task: Pid, bind: &mut Bind) -> Result<()>;
+}
+
+/// The refusal for a description that no kind recognises.
+pub(crate) fn unknown(look: &Look) -> godwit_image::Refusal {
+    let cause = "no kind of this build recognises it";
+    let refusal = godwit_image::Refusal::new(godwit_image::Code::UNKNOWN_KIND, look.subject(), cause)
+        .choice("close it in the program");
+    match look.number() {
+        Some(number) => refusal.choice(format!("choose an edge for it: --edge {}:{number}=null", look.pid)),
+        None => refusal,
+    }
 }
 
 /// The kind of an envelope.

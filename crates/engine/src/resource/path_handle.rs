@@ -66,7 +66,7 @@ impl Kind for PathHandle {
         if state.content.is_some() {
             return Ok(Vec::new());
         }
-        Ok(vec![Need::Path { path: state.path, bytes: None, file_type: state.file_type }])
+        Ok(vec![Need::path(state.path, state.file_type)])
     }
     fn make(&self, envelope: &Envelope, make: &mut Make) -> Result<Made> {
         let state: State = open(envelope)?;
@@ -107,6 +107,12 @@ impl Description for PathHandle {
     }
     fn examine(&self, look: &Look, _: &Survey) -> Verdict {
         refuse(look).map_or(Verdict::Carried, Verdict::Blocks)
+    }
+    fn foresee(&self, look: &Look, _: &Survey) -> Vec<Need> {
+        if look.links == 0 || look.link.ends_with(b" (deleted)") {
+            return Vec::new();
+        }
+        vec![Need::path(look.text(), look.file_type())]
     }
     fn capture(&self, look: &Look, capture: &mut Capture) -> Result<Captured> {
         if let Some(refusal) = refuse(look) {

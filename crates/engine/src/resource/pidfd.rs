@@ -104,6 +104,9 @@ impl Description for PidDescriptor {
             Err(refusal) => Verdict::Blocks(refusal),
         }
     }
+    fn foresee(&self, _: &Look, _: &Survey) -> Vec<Need> {
+        Vec::new()
+    }
     fn capture(&self, look: &Look, capture: &mut Capture) -> Result<Captured> {
         let number = number(look, &capture.survey)?;
         Captured::new(Vec::new(), &State { number, flags: look.flags() })

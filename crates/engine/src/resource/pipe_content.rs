@@ -275,7 +275,7 @@ impl Kind for PipeContent {
     fn needs(&self, envelope: &Envelope) -> Result<Vec<Need>> {
         let state: State = open(envelope)?;
         Ok(match state.sort {
-            Sort::Fifo { path, .. } => vec![Need::Path { path, bytes: None, file_type: S_IFIFO }],
+            Sort::Fifo { path, .. } => vec![Need::path(path, S_IFIFO)],
             Sort::Pipe { .. } => Vec::new(),
         })
     }

@@ -115,6 +115,9 @@ impl Description for PipeEnd {
     fn examine(&self, look: &Look, survey: &Survey) -> Verdict {
         examine(look, survey).map_or_else(Verdict::Blocks, |_| Verdict::Carried)
     }
+    fn foresee(&self, _: &Look, _: &Survey) -> Vec<Need> {
+        Vec::new()
+    }
     fn capture(&self, look: &Look, capture: &mut Capture) -> Result<Captured> {
         let sides = examine(look, &capture.survey)?;
         let content = pipe_content::capture(look, capture, None, sides.writers)?;

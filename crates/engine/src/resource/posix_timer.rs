@@ -11,6 +11,7 @@ use crate::restore::{Bind, Make};
 use godwit_image::task::Task;
 use godwit_image::tree::Tree;
 use godwit_image::{Code, Envelope, KindId, Pid, Refusal, Subject, Verdict};
+use godwit_linux::features::Feature;
 use godwit_linux::proc::timers::{self, Notify, PosixTimer};
 use godwit_linux::program::{Argument, Program};
 use godwit_linux::{Errno, ptrace};
@@ -93,7 +94,7 @@ impl Kind for PosixTimers {
         Stage::Early
     }
     fn needs(&self, _: &Envelope) -> Result<Vec<Need>> {
-        Ok(Vec::new())
+        Ok(vec![Need::feature(Feature::TimerNumbers)])
     }
     fn make(&self, _: &Envelope, _: &mut Make) -> Result<Made> {
         Ok(Vec::new())
@@ -162,6 +163,11 @@ impl TaskState for PosixTimers {
         let threads = crate::procfs::threads(pid).map_or(1, |threads| threads.len());
         let verdict = |timer: &PosixTimer| refusal(pid, threads, timer).map_or(Verdict::Carried, Verdict::Blocks);
         found.iter().map(|timer| (subject(pid, timer.id), verdict(timer))).collect()
+    }
+
+    fn foresee(&self, pid: i32) -> Vec<Need> {
+        let any = timers::read(pid).is_ok_and(|timers| !timers.is_empty());
+        any.then(|| Need::feature(Feature::TimerNumbers)).into_iter().collect()
     }
 
     fn capture(&self, injector: &mut Injector<'_>, _: &mut Capture) -> Result<Vec<Captured>> {

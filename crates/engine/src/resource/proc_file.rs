@@ -80,7 +80,7 @@ impl Kind for ProcFile {
         let state: State = open(envelope)?;
         Ok(match state.task {
             Some(_) => Vec::new(),
-            None => vec![Need::Path { path: state.path, bytes: None, file_type: state.file_type }],
+            None => vec![Need::path(state.path, state.file_type)],
         })
     }
     fn make(&self, envelope: &Envelope, _: &mut Make) -> Result<Made> {
@@ -112,6 +112,10 @@ impl Description for ProcFile {
             Some(refusal) => Verdict::Blocks(refusal),
             None => Verdict::Recreated("what it says is what the destination's kernel says".to_owned()),
         }
+    }
+    fn foresee(&self, look: &Look, _: &Survey) -> Vec<Need> {
+        let path = look.text();
+        if task(&path).is_some() { Vec::new() } else { vec![Need::path(path, look.file_type())] }
     }
     fn capture(&self, look: &Look, capture: &mut Capture) -> Result<Captured> {
         if let Some(refusal) = refuse(look, &capture.survey.pids) {

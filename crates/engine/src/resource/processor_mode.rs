@@ -89,6 +89,10 @@ impl TaskState for ProcessorMode {
         refusals.map(|refusal| (Subject::Process(pid), Verdict::Blocks(refusal))).collect()
     }
 
+    fn foresee(&self, _: i32) -> Vec<Need> {
+        Vec::new()
+    }
+
     fn capture(&self, injector: &mut Injector<'_>, _: &mut Capture) -> Result<Vec<Captured>> {
         let pid = injector.process().pid;
         let subject = || Subject::Process(pid);

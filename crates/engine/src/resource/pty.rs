@@ -258,7 +258,7 @@ impl Kind for PtyPair {
         Stage::Early
     }
     fn needs(&self, _: &Envelope) -> Result<Vec<Need>> {
-        Ok(vec![Need::Path { path: "/dev/ptmx".to_owned(), bytes: None, file_type: 0o020_000 }])
+        Ok(vec![Need::path("/dev/ptmx".to_owned(), 0o020_000)])
     }
     fn make(&self, envelope: &Envelope, _: &mut Make) -> Result<Made> {
         let state: Pair = open(envelope)?;

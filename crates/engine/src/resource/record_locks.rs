@@ -73,6 +73,9 @@ impl TaskState for RecordLocks {
         // Carried with the descriptors through which they were set.
         Vec::new()
     }
+    fn foresee(&self, _: i32) -> Vec<Need> {
+        Vec::new()
+    }
     fn capture(&self, injector: &mut Injector<'_>, capture: &mut Capture) -> Result<Vec<Captured>> {
         let locks = capture.record_locks_of(injector.process().pid);
         if locks.is_empty() { Ok(Vec::new()) } else { Ok(vec![Captured::new(Vec::new(), &State { locks })?]) }

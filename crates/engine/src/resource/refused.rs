@@ -211,13 +211,12 @@ fn find<'a>(table: &'a [Row], link: &[u8], mode: u32, device_number: u64) -> Opt
     table.iter().find(|row| row.mark.fits(link, mode, device_number))
 }
 
-fn refuse(row: &Row, subject: Subject, number: Option<i32>) -> Refusal {
+fn refuse(row: &Row, subject: Subject) -> Refusal {
+    let descriptor = if let Subject::Descriptor(pid, number, _) = subject { Some((pid, number)) } else { None };
     let refusal =
         Refusal::new(Code::NOT_MIGRATABLE, subject, format!("{}: {}", row.name, row.reason)).choice(row.choice);
-    match number {
-        Some(number) => {
-            refusal.choice(format!("choose an edge for it, where the root process has it: --edge {number}=null"))
-        }
+    match descriptor {
+        Some((pid, number)) => refusal.choice(format!("choose an edge for it: --edge {pid}:{number}=null")),
         None => refusal,
     }
 }
@@ -227,12 +226,12 @@ fn refuse(row: &Row, subject: Subject, number: Option<i32>) -> Refusal {
 pub(crate) fn mapping(pid: i32, start: u64, name: &[u8]) -> Option<Refusal> {
     let row = TABLE.iter().filter(|row| matches!(row.mark, Mark::Anonymous(_) | Mark::Link(_)));
     let row = row.into_iter().find(|row| row.mark.fits(name, 0, 0))?;
-    Some(refuse(row, Subject::Mapping(pid, start, String::from_utf8_lossy(name).into_owned()), None))
+    Some(refuse(row, Subject::Mapping(pid, start, String::from_utf8_lossy(name).into_owned())))
 }
 
 fn refusal(table: &[Row], look: &Look) -> Refusal {
     match find(table, &look.link, look.mode, look.device_number) {
-        Some(row) => refuse(row, look.subject(), look.number()),
+        Some(row) => refuse(row, look.subject()),
         None => Refusal::new(Code::UNKNOWN_KIND, look.subject(), "it changed while it was looked at"),
     }
 }
@@ -283,6 +282,9 @@ impl Description for Refused {
     fn examine(&self, look: &Look, _: &Survey) -> Verdict {
         Verdict::Blocks(refusal(TABLE, look))
     }
+    fn foresee(&self, _: &Look, _: &Survey) -> Vec<Need> {
+        Vec::new()
+    }
     fn capture(&self, look: &Look, _: &mut Capture) -> Result<Captured> {
         Err(refusal(TABLE, look))
     }
@@ -328,6 +330,9 @@ impl Description for Other {
     }
     fn examine(&self, look: &Look, _: &Survey) -> Verdict {
         Verdict::Blocks(refusal(&OTHERS, look))
+    }
+    fn foresee(&self, _: &Look, _: &Survey) -> Vec<Need> {
+        Vec::new()
     }
     fn capture(&self, look: &Look, _: &mut Capture) -> Result<Captured> {
         Err(refusal(&OTHERS, look))

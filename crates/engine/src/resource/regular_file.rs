@@ -1,7 +1,7 @@
 //! Regular files by path: position, flags and identity of the description travel. The destination has the same file, or
 //! gets it, where the file system is a host's own (tmpfs).
 use super::file_content::{self, Sort};
-use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open};
+use super::{Captured, Description, Kind, Length, Made, Need, Stage, TaskState, open};
 use crate::capture::Capture;
 use crate::failure::{About, Result};
 use crate::look::{Look, Purpose, Survey};
@@ -54,6 +54,11 @@ fn refuse(look: &Look) -> Option<Refusal> {
     )
 }
 
+/// More is what others have added to it since; less would take away what the program has written or read.
+fn length(mapped: bool, bytes: u64) -> Length {
+    if mapped { Length::Exactly(bytes) } else { Length::AtLeast(bytes) }
+}
+
 impl Kind for RegularFile {
     fn id(&self) -> KindId {
         KindId(4)
@@ -72,8 +77,8 @@ impl Kind for RegularFile {
         if state.content.is_some() {
             return Ok(Vec::new());
         }
-        let bytes = state.mapped.then_some(state.bytes);
-        Ok(vec![Need::Path { path: state.path, bytes, file_type: S_IFREG }])
+        let length = length(state.mapped, state.bytes);
+        Ok(vec![Need::Path { path: state.path, length, file_type: S_IFREG }])
     }
     fn make(&self, envelope: &Envelope, make: &mut Make) -> Result<Made> {
         let state: State = open(envelope)?;
@@ -90,9 +95,7 @@ impl Kind for RegularFile {
                 return Err(Refusal::new(Code::RESTORE_FAILED, subject(), "its name leads to another file by now"));
             }
         }
-        // More is what others have added to it since; less would take away what the program has written or read.
-        if metadata.size() < state.bytes || (state.mapped && metadata.size() != state.bytes) {
-            let cause = format!("it has {} bytes here and {} at the source", metadata.size(), state.bytes);
+        if let Some(cause) = length(state.mapped, state.bytes).differs(metadata.size()) {
             return Err(Refusal::new(Code::FILE_DIFFERS, subject(), cause));
         }
         if state.flags & O_PATH == 0 {
@@ -117,6 +120,14 @@ impl Description for RegularFile {
     }
     fn examine(&self, look: &Look, _: &Survey) -> Verdict {
         refuse(look).map_or(Verdict::Carried, Verdict::Blocks)
+    }
+    fn foresee(&self, look: &Look, _: &Survey) -> Vec<Need> {
+        let path = look.text();
+        if tmpfs_file::is_private(look.borrow()) && look.flags() & O_PATH == 0 {
+            return tmpfs_file::place(look, &path).map(|place| place.foresee()).unwrap_or_default();
+        }
+        let mapped = matches!(look.purpose, Purpose::Mapping { .. } | Purpose::Executable);
+        vec![Need::Path { path, length: length(mapped, look.bytes), file_type: S_IFREG }]
     }
     fn capture(&self, look: &Look, capture: &mut Capture) -> Result<Captured> {
         if let Some(refusal) = refuse(look) {

@@ -82,6 +82,10 @@ impl TaskState for SecurityLabel {
         vec![(Subject::Process(pid), Verdict::Recreated(told))]
     }
 
+    fn foresee(&self, _: i32) -> Vec<Need> {
+        Vec::new()
+    }
+
     fn capture(&self, injector: &mut Injector<'_>, _: &mut Capture) -> Result<Vec<Captured>> {
         let pid = injector.process().pid;
         let first = injector.process().threads[0].tid();

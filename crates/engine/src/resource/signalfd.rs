@@ -65,6 +65,9 @@ impl Description for SignalDescriptor {
     fn examine(&self, _: &Look, _: &Survey) -> Verdict {
         Verdict::Carried
     }
+    fn foresee(&self, _: &Look, _: &Survey) -> Vec<Need> {
+        Vec::new()
+    }
     fn capture(&self, look: &Look, _: &mut Capture) -> Result<Captured> {
         let mask = look.information.signal_mask.ok_or_else(|| malformed(look.subject(), "fdinfo has no mask"))?;
         Captured::new(Vec::new(), &State { mask, flags: look.flags() })

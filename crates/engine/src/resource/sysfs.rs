@@ -54,7 +54,7 @@ impl Kind for SysfsFile {
     }
     fn needs(&self, envelope: &Envelope) -> Result<Vec<Need>> {
         let state: State = open(envelope)?;
-        Ok(vec![Need::Path { path: state.path, bytes: None, file_type: state.file_type }])
+        Ok(vec![Need::path(state.path, state.file_type)])
     }
     fn make(&self, envelope: &Envelope, _: &mut Make) -> Result<Made> {
         let state: State = open(envelope)?;
@@ -87,6 +87,9 @@ impl Description for SysfsFile {
             Some(refusal) => Verdict::Blocks(refusal),
             None => Verdict::Recreated("what it says is what the destination's kernel says".to_owned()),
         }
+    }
+    fn foresee(&self, look: &Look, _: &Survey) -> Vec<Need> {
+        vec![Need::path(look.text(), look.file_type())]
     }
     fn capture(&self, look: &Look, _: &mut Capture) -> Result<Captured> {
         if let Some(refusal) = refuse(look) {

@@ -105,6 +105,9 @@ impl Description for SysvAttachment {
         let note = "times of attaching and the process that did it last are those of the restore";
         segment(look, survey).map_or_else(Verdict::Blocks, |_| Verdict::Recreated(note.to_owned()))
     }
+    fn foresee(&self, _: &Look, _: &Survey) -> Vec<Need> {
+        Vec::new()
+    }
     fn capture(&self, look: &Look, capture: &mut Capture) -> Result<Captured> {
         let (segment, key) = segment(look, &capture.survey)?;
         let subject = || look.subject();

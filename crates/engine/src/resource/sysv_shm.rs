@@ -165,6 +165,9 @@ impl TaskState for SysvShm {
         let subject = |id| Subject::Object(format!("shared memory segment {id}"));
         detached(pid).iter().map(|segment| (subject(segment.id), verdict())).collect()
     }
+    fn foresee(&self, _: i32) -> Vec<Need> {
+        Vec::new()
+    }
     fn capture(&self, injector: &mut Injector<'_>, capture: &mut Capture) -> Result<Vec<Captured>> {
         for segment in detached(injector.process().pid) {
             let subject = || Subject::Object(format!("shared memory segment {}", segment.id));

@@ -60,9 +60,10 @@ fn sort(look: &Look) -> Option<Sort> {
 fn unsupported(look: &Look, cause: &str) -> Refusal {
     let refusal = Refusal::new(Code::UNSUPPORTED, look.subject(), cause).choice("close it in the program");
     match look.number() {
-        Some(number) => {
-            refusal.choice(format!("--edge {number}=inherit, =null or =close, where the root process has it"))
-        }
+        Some(number) => refusal.choice(format!(
+            "choose: --edge {}:{number}=inherit (restore only), =file:PATH, =null or =close",
+            look.pid
+        )),
         None => refusal,
     }
 }
@@ -165,6 +166,9 @@ impl Description for Terminal {
     }
     fn examine(&self, look: &Look, survey: &Survey) -> Verdict {
         inspect(look, survey).map_or_else(Verdict::Blocks, |_| Verdict::Carried)
+    }
+    fn foresee(&self, _: &Look, _: &Survey) -> Vec<Need> {
+        Vec::new()
     }
     fn capture(&self, look: &Look, capture: &mut Capture) -> Result<Captured> {
         let master = inspect(look, &capture.survey)?;

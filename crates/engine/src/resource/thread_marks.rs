@@ -71,6 +71,10 @@ impl TaskState for ThreadMarks {
         Vec::new()
     }
 
+    fn foresee(&self, _: i32) -> Vec<Need> {
+        Vec::new()
+    }
+
     fn capture(&self, injector: &mut Injector<'_>, _: &mut Capture) -> Result<Vec<Captured>> {
         let answers = injector.answers().0.iter().zip(&injector.process().threads);
         let marks = answers.map(|(answers, thread)| Marks {

@@ -12,6 +12,7 @@ use crate::restore::{Bind, Make};
 use godwit_image::task::State as TaskCondition;
 use godwit_image::tree::Tree;
 use godwit_image::{Code, Envelope, KindId, Pid, Refusal, Subject, Verdict};
+use godwit_linux::features::Feature;
 use godwit_linux::proc::{fdinfo, timens_offsets};
 use godwit_linux::program::Program;
 use godwit_linux::{clock, file, timerfd};
@@ -144,8 +145,9 @@ impl Kind for TimerDescriptor {
     fn stage(&self) -> Stage {
         Stage::Early
     }
-    fn needs(&self, _: &Envelope) -> Result<Vec<Need>> {
-        Ok(Vec::new())
+    fn needs(&self, envelope: &Envelope) -> Result<Vec<Need>> {
+        let state: State = open(envelope)?;
+        Ok((state.ticks != 0).then(|| Need::feature(Feature::TimerTicks)).into_iter().collect())
     }
     fn make(&self, envelope: &Envelope, _: &mut Make) -> Result<Made> {
         let state: State = open(envelope)?;
@@ -185,6 +187,10 @@ impl Description for TimerDescriptor {
     }
     fn examine(&self, _: &Look, _: &Survey) -> Verdict {
         Verdict::Carried
+    }
+    fn foresee(&self, look: &Look, _: &Survey) -> Vec<Need> {
+        let ticks = look.information.timer.as_ref().is_some_and(|timer| timer.ticks != 0);
+        ticks.then(|| Need::feature(Feature::TimerTicks)).into_iter().collect()
     }
     fn capture(&self, look: &Look, _: &mut Capture) -> Result<Captured> {
         let told = look.information.timer.ok_or_else(|| malformed(look.subject(), "fdinfo has no timer"))?;

@@ -460,7 +460,7 @@ impl Kind for UnixSocketKind {
         let state: UnixSocket = open(envelope)?;
         let file = state.name.file.as_ref().filter(|_| state.listener.is_some() || state.is_named_early());
         let parent = file.and_then(|file| Path::new(&file.path).parent()).and_then(Path::to_str);
-        let need = |path: &str| Need::Path { path: path.to_owned(), bytes: None, file_type: S_IFDIR };
+        let need = |path: &str| Need::path(path.to_owned(), S_IFDIR);
         Ok(parent.map(need).into_iter().collect())
     }
     fn make(&self, envelope: &Envelope, make: &mut Make) -> Result<Made> {
@@ -528,6 +528,9 @@ impl Description for UnixSocketKind {
             Ok(Seen { degraded: Some(what), .. }) => Verdict::Degraded(what),
             Ok(_) => Verdict::Carried,
         }
+    }
+    fn foresee(&self, _: &Look, _: &Survey) -> Vec<Need> {
+        Vec::new()
     }
     fn capture(&self, look: &Look, capture: &mut Capture) -> Result<Captured> {
         let subject = || look.subject();

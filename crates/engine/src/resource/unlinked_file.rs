@@ -84,6 +84,9 @@ impl Description for UnlinkedFile {
             Ok(_) => Verdict::Recreated("its inode number is the file system's choice".to_owned()),
         }
     }
+    fn foresee(&self, _: &Look, _: &Survey) -> Vec<Need> {
+        Vec::new()
+    }
     fn capture(&self, look: &Look, capture: &mut Capture) -> Result<Captured> {
         let content = file_content::capture(look, sort(look)?, capture)?;
         file_content::captured(content, look)

@@ -1,8 +1,9 @@
 //! `godwit check`: the verdict about every object of a running tree.
 use crate::arguments::Check;
 use crate::output::{CommandResult, Output, bytes, refusal_value};
-use godwit_engine::check::{self, Finding};
+use godwit_engine::check::{self, Examination, Finding};
 use godwit_image::{Code, Refusal, Verdict};
+use godwit_linux::features;
 use godwit_migrate::source::{self, Options};
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -35,8 +36,14 @@ fn value(finding: &Finding) -> Value {
 
 /// Asks a destination whether it would take the tree: a hand-off that ends before the freeze. What it refuses; an error when it
 /// cannot be asked.
-fn ask(arguments: &Check, destination: &str) -> Result<Vec<Refusal>, Vec<Refusal>> {
-    let options = Options { capture: super::options(&arguments.edges)?, dry_run: true, ..Options::default() };
+fn ask(arguments: &Check, destination: &str, examination: &Examination) -> Result<Vec<Refusal>, Vec<Refusal>> {
+    let options = Options {
+        capture: super::options(&arguments.edges)?,
+        examination: Some(examination.clone()),
+        unused_processor_flags: arguments.processor.unused(),
+        dry_run: true,
+        ..Options::default()
+    };
     match source::migrate(arguments.pid, destination, options, &mut |_| {}) {
         Ok(_) => Ok(Vec::new()),
         Err(refusals) if refusals.iter().any(|refusal| matches!(refusal.code, Code::LINK_LOST | Code::USAGE)) => {
@@ -48,16 +55,16 @@ fn ask(arguments: &Check, destination: &str) -> Result<Vec<Refusal>, Vec<Refusal
 
 pub(crate) fn run(arguments: &Check, output: &Output) -> CommandResult {
     let options = super::options(&arguments.edges)?;
-    let examination = check::examine(arguments.pid, &options).map_err(|refusal| vec![refusal])?;
+    let examination = check::examine(arguments.pid, &options, &features::probe()).map_err(|refusal| vec![refusal])?;
     let elsewhere = match (&arguments.to, examination.findings.iter().any(Finding::blocks)) {
-        (Some(destination), false) => ask(arguments, destination)?,
+        (Some(destination), false) => ask(arguments, destination, &examination)?,
         _ => Vec::new(),
     };
     let blocked = examination.findings.iter().filter(|finding| finding.blocks()).count();
     output.object(&json!({
         "pid": arguments.pid,
         "processes": examination.pids,
-        "memory_bytes": examination.memory_bytes,
+        "memory_bytes": examination.demand.memory_bytes,
         "findings": examination.findings.iter().map(value).collect::<Vec<_>>(),
         "destination": elsewhere.iter().map(refusal_value).collect::<Vec<_>>(),
         "blocked": blocked + elsewhere.len(),
@@ -95,7 +102,7 @@ pub(crate) fn run(arguments: &Check, output: &Output) -> CommandResult {
         "{} processes, {} objects, at most {} of memory to move: a migration would {}",
         examination.pids.len(),
         examination.findings.len(),
-        bytes(examination.memory_bytes),
+        bytes(examination.demand.memory_bytes),
         if blocked == 0 { "go through".to_owned() } else { format!("be refused, {blocked} objects block it") },
     ));
     Ok(if blocked == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })

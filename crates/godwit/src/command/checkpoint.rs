@@ -3,6 +3,7 @@ use crate::arguments::Checkpoint;
 use crate::output::{CommandResult, Output, bytes};
 use godwit_engine::{capture, check, freeze};
 use godwit_image::layout::PageIndex;
+use godwit_linux::features;
 use godwit_migrate::checkpoint;
 use serde_json::json;
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use std::time::Instant;
 pub(crate) fn run(arguments: &Checkpoint, output: &Output) -> CommandResult {
     let one = |refusal| vec![refusal];
     let options = super::options(&arguments.edges)?;
-    let refusals = check::examine(arguments.pid, &options).map_err(one)?.refusals();
+    let refusals = check::examine(arguments.pid, &options, &features::probe()).map_err(one)?.refusals();
     if !refusals.is_empty() {
         return Err(refusals);
     }
@@ -19,7 +20,7 @@ pub(crate) fn run(arguments: &Checkpoint, output: &Output) -> CommandResult {
     let mut frozen = freeze::freeze(arguments.pid).map_err(one)?;
     let mut progress = output.progress("checkpoint");
     let host = godwit_engine::host::facts();
-    let written = capture::capture(&mut frozen, options, host).and_then(|captives| {
+    let written = capture::capture(&mut frozen, &options, host).and_then(|captives| {
         checkpoint::write(captives, &arguments.directory, &mut |done, total| progress.update(done, total))
     });
     progress.finish();

@@ -10,6 +10,7 @@ pub(crate) fn run(arguments: &Migrate, output: &Output) -> CommandResult {
     let options = Options {
         capture: super::options(&arguments.edges)?,
         strategy: arguments.strategy.clone(),
+        unused_processor_flags: arguments.processor.unused(),
         remote_program: arguments.remote_program.clone(),
         cancel: Some(godwit_migrate::cancellation().map_err(failed)?),
         observer: super::observer(arguments.observe.as_deref()),

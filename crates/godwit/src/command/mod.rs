@@ -13,7 +13,7 @@ pub(crate) mod restore;
 
 use crate::arguments::Edges;
 use crate::output::usage;
-use godwit_engine::capture::Options;
+use godwit_engine::capture::{Decision, Options};
 use godwit_image::Refusal;
 use godwit_migrate::Observer;
 use std::ffi::OsString;
@@ -22,15 +22,19 @@ use std::ffi::OsString;
 pub(crate) fn options(edges: &Edges) -> Result<Options, Vec<Refusal>> {
     let mut options = Options::default();
     for text in &edges.edges {
-        let Some((number, choice)) = text.split_once('=') else {
-            return Err(usage(&format!("--edge {text}"), "expected FD=CHOICE"));
+        let wrong = |cause: &str| usage(&format!("--edge {text}"), cause);
+        let Some((name, choice)) = text.split_once('=') else { return Err(wrong("expected [PID:]FD=CHOICE")) };
+        let number = |text: &str| text.parse::<i32>().ok().filter(|number| *number >= 0);
+        let (pid, descriptor) = match name.trim_start_matches("fd:").split_once(':') {
+            Some((pid, descriptor)) => {
+                let pid = number(pid).filter(|pid| *pid > 0).ok_or_else(|| wrong("PID is not a process number"))?;
+                (Some(pid), descriptor)
+            }
+            None => (None, name.trim_start_matches("fd:")),
         };
-        let number = number
-            .trim_start_matches("fd:")
-            .parse()
-            .map_err(|_| usage(&format!("--edge {text}"), "FD is not a number"))?;
+        let descriptor = number(descriptor).ok_or_else(|| wrong("FD is not a descriptor number"))?;
         let choice = godwit_engine::resource::edge::parse(choice).map_err(|refusal| vec![refusal])?;
-        options.edges.insert(number, choice);
+        options.edges.push(Decision { pid, descriptor, choice });
     }
     Ok(options)
 }

@@ -14,13 +14,16 @@ const MASK: u64 = !(1 << 4);
 pub(crate) fn run(arguments: &Restore, output: &Output) -> CommandResult {
     let mut progress = output.progress("restore");
     let before = signal::set_own_mask(MASK);
-    let restored = checkpoint::restore(&arguments.directory, &mut |done, total| progress.update(done, total));
+    let unused = arguments.processor.unused();
+    let restored = checkpoint::restore(&arguments.directory, &unused, &mut |done, total| progress.update(done, total));
     progress.finish();
-    let root = restored.and_then(godwit_engine::restore::Restorer::resume);
+    let root = restored.and_then(|restorer| restorer.resume().map_err(|refusal| vec![refusal]));
     signal::set_own_mask(before);
-    let root = root.map_err(|mut refusal| {
-        refusal.rolled_back = "nothing of it runs; the checkpoint is unchanged".to_owned();
-        vec![refusal]
+    let root = root.map_err(|mut refusals| {
+        for refusal in &mut refusals {
+            refusal.rolled_back = "nothing of it runs; the checkpoint is unchanged".to_owned();
+        }
+        refusals
     })?;
     if arguments.detach {
         output.object(&json!({ "outcome": "restored", "pid": root }));

@@ -109,11 +109,18 @@ fn thread_descriptor(own: i32) -> Result<()> {
 fn mapped_file(own: i32) -> Result<()> {
     let missing = Errno { number: libc::ENOENT, call: "open /proc/PID/map_files" };
     let areas = maps::read(own).map_err(|_| missing)?;
-    let area = areas.iter().find(|area| area.inode != 0).ok_or(missing)?;
-    let path = format!("/proc/{own}/map_files/{:x}-{:x}", area.start, area.end);
-    crate::file::open(path.as_bytes(), libc::O_RDONLY as u32 | libc::O_CLOEXEC as u32)
-        .map(drop)
-        .map_err(|error| Errno { number: error.number, ..missing })
+    // One that another thread has unmapped meanwhile says nothing; the program's own stay.
+    let mut outcome = Err(missing);
+    for area in areas.iter().filter(|area| area.inode != 0) {
+        let path = format!("/proc/{own}/map_files/{:x}-{:x}", area.start, area.end);
+        outcome = crate::file::open(path.as_bytes(), libc::O_RDONLY as u32 | libc::O_CLOEXEC as u32)
+            .map(drop)
+            .map_err(|error| Errno { number: error.number, ..missing });
+        if !outcome.is_err_and(|error| error.number == libc::ENOENT) {
+            break;
+        }
+    }
+    outcome
 }
 
 /// A handle of the program's own file, opened again. File systems without handles say nothing about the kernel.
