@@ -7,11 +7,10 @@ use crate::host::{self, Clock};
 use crate::journal::{Details, Journal, Member};
 use crate::relocation;
 use crate::report::{self, Observer, OnProgress, Progress, name_of};
-use crate::requirement::Requirements;
+use crate::requirement::{Judgement, Requirements};
 use crate::shepherd::{NOTICE_EVERY, Notice, tell};
 use crate::stream::{Arrival, Broken, Stream};
 use crate::transport::Lane;
-use godwit_engine::ground::Ground;
 use godwit_handoff::{
     Action, Deed, Destination, DestinationConfig, Event, Message, Outcome, Packet, Patience, Record, Side, Stage,
     Versions,
@@ -456,29 +455,17 @@ impl Driver<'_> {
     }
 
     fn examine(&mut self, requirements: &[u8], dry_run: bool) {
-        let mut refusals = Vec::new();
-        match Requirements::decode(requirements) {
-            Ok(requirements) => {
-                let ground = Ground::read();
+        let judgement = Requirements::decode(requirements).map_or_else(
+            |refusal| Judgement::Refused(vec![refusal]),
+            |requirements| {
                 self.details.root = requirements.demand.root;
-                refusals.extend(requirements.examine(&ground));
-                let taken = requirements.taken();
-                let can_move = self.options.setting == Setting::WhereItFits
-                    && !requirements.demand.numbers.contains(&1)
-                    && ground.can_make_number_namespaces();
-                if !can_move {
-                    refusals.extend(taken);
-                } else if refusals.is_empty() && !taken.is_empty() && !dry_run {
-                    let leaders = requirements.demand.leaders.into_keys();
-                    self.relocation = Some(requirements.demand.numbers.into_iter().chain(leaders).collect());
-                    return;
-                }
-            }
-            Err(refusal) => refusals.push(refusal),
-        }
-        match &refusals[..] {
-            [] => self.feed(Event::Accepted),
-            refusals => self.feed(Event::Refused(refusals.iter().map(report::opaque).collect())),
+                requirements.judge(self.options.setting == Setting::WhereItFits)
+            },
+        );
+        match judgement {
+            Judgement::Elsewhere(numbers) if !dry_run => self.relocation = Some(numbers),
+            Judgement::Here | Judgement::Elsewhere(_) => self.feed(Event::Accepted),
+            Judgement::Refused(refusals) => self.feed(Event::Refused(refusals.iter().map(report::opaque).collect())),
         }
     }
 

@@ -19,6 +19,7 @@ mod shepherd;
 pub mod source;
 mod stream;
 pub mod transport;
+mod wishes;
 
 pub use journal::run_directory;
 pub use recovery::{Pending, parse_migration, pending, recover};

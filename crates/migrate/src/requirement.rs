@@ -6,6 +6,7 @@ use godwit_image::codec;
 use godwit_image::host::HostFacts;
 use godwit_image::{Code, Refusal, Subject};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The needs, as the source's driver sends them in its Offer.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -41,14 +42,42 @@ impl Requirements {
     }
 
     /// What this host cannot give, but for numbers that are taken.
-    pub(crate) fn examine(&self, ground: &Ground) -> Vec<Refusal> {
+    fn examine(&self, ground: &Ground) -> Vec<Refusal> {
         ground.lacks(&self.demand, &self.host)
     }
 
     /// The numbers that belong to somebody else here.
-    pub(crate) fn taken(&self) -> Vec<Refusal> {
+    fn taken(&self) -> Vec<Refusal> {
         ground::taken(&self.demand)
     }
+
+    /// Whether this host can take the tree, and where. `may_be_elsewhere`: it may get a PID namespace of its own.
+    pub(crate) fn judge(self, may_be_elsewhere: bool) -> Judgement {
+        let ground = Ground::read();
+        let mut refusals = self.examine(&ground);
+        let taken = self.taken();
+        // In a namespace of its own the first process is not the tree's.
+        let elsewhere = may_be_elsewhere && !self.demand.numbers.contains(&1) && ground.can_make_number_namespaces();
+        if refusals.is_empty() && !taken.is_empty() && elsewhere {
+            let Demand { numbers, leaders, .. } = self.demand;
+            return Judgement::Elsewhere(numbers.into_iter().chain(leaders.into_keys()).collect());
+        }
+        if !elsewhere {
+            refusals.extend(taken);
+        }
+        if refusals.is_empty() { Judgement::Here } else { Judgement::Refused(refusals) }
+    }
+}
+
+/// What a destination says to requirements.
+#[derive(Debug)]
+pub(crate) enum Judgement {
+    /// They are met.
+    Here,
+    /// They are met in a PID namespace of the tree's own; the numbers that are to be free there.
+    Elsewhere(BTreeSet<i32>),
+    /// They are not.
+    Refused(Vec<Refusal>),
 }
 
 /// Bytes of requirements that a message holds.

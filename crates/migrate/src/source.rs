@@ -4,12 +4,13 @@
 //! long, sending pages, looks at all three between two pieces.
 use crate::hold;
 use crate::host::{self, Clock};
-use crate::journal::{self, Details, Journal, Member};
+use crate::journal::{Details, Journal, Member};
 use crate::pump::Pump;
-use crate::report::{self, Observer, OnProgress, Progress, Report, name_of};
+use crate::report::{self, OnProgress, Progress, Report, name_of};
 use crate::requirement::Requirements;
 use crate::stream::{Arrival, Broken, Stream};
 use crate::transport::{self, Transport};
+pub use crate::wishes::Options;
 use godwit_engine::capture::{self, Captives};
 use godwit_engine::freeze::{self, FrozenTree};
 use godwit_engine::resource::edge::Choice;
@@ -19,64 +20,9 @@ use godwit_handoff::{
 };
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::poll::{self, Readiness};
-use std::collections::{BTreeSet, VecDeque};
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
 use std::time::Duration;
-
-/// How to move.
-pub struct Options {
-    /// Decisions about edges of the tree.
-    pub capture: capture::Options,
-    /// Name of a row of the strategy table.
-    pub strategy: String,
-    /// Time-outs.
-    pub patience: Patience,
-    /// The tree as `check` has seen it, so that it is not looked at twice.
-    pub examination: Option<check::Examination>,
-    /// Processor features that the tree does not use, whatever the source has: the destination may lack them.
-    pub unused_processor_flags: BTreeSet<String>,
-    /// Only ask whether the destination would take it.
-    pub dry_run: bool,
-    /// For ssh: the program at the destination.
-    pub remote_program: Option<PathBuf>,
-    /// Readable when the user wants it to end (see [`crate::cancellation`]); never read.
-    pub cancel: Option<OwnedFd>,
-    /// Where the journal is.
-    pub run_directory: PathBuf,
-    /// Whether pages carry checksums of their own.
-    pub page_checksums: bool,
-    /// Whether a second process stands by to finish what a killed engine leaves.
-    pub guardian: bool,
-    /// For tests: called at every step.
-    pub observer: Option<Observer>,
-}
-
-impl Default for Options {
-    fn default() -> Options {
-        Options {
-            capture: capture::Options::default(),
-            strategy: "total-copy".to_owned(),
-            patience: Patience::default(),
-            examination: None,
-            unused_processor_flags: BTreeSet::new(),
-            dry_run: false,
-            remote_program: None,
-            cancel: None,
-            run_directory: journal::run_directory(),
-            page_checksums: true,
-            guardian: true,
-            observer: None,
-        }
-    }
-}
-
-impl std::fmt::Debug for Options {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut shown = f.debug_struct("Options");
-        shown.field("strategy", &self.strategy).field("dry_run", &self.dry_run).finish_non_exhaustive()
-    }
-}
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);

@@ -76,6 +76,10 @@ impl TaskState for FutureLocks {
         Vec::new()
     }
 
+    fn foresee(&self, _: i32) -> Vec<Need> {
+        Vec::new()
+    }
+
     fn capture(&self, injector: &mut Injector<'_>, _: &mut Capture) -> Result<Vec<Captured>> {
         let on_fault = match injector.answers().1.future {
             Future::Free => return Ok(Vec::new()),

@@ -258,6 +258,10 @@ impl TaskState for KeyringKind {
         vec![(Subject::Process(pid), Verdict::Undecided(told))]
     }
 
+    fn foresee(&self, _: i32) -> Vec<Need> {
+        Vec::new()
+    }
+
     fn capture(&self, _: &mut Injector<'_>, _: &mut Capture) -> Result<Vec<Captured>> {
         // Refused already by `judge`, with the answers to all other questions.
         Ok(Vec::new())

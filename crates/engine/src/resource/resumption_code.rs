@@ -56,6 +56,10 @@ impl TaskState for ResumptionCode {
         Vec::new()
     }
 
+    fn foresee(&self, _: i32) -> Vec<Need> {
+        Vec::new()
+    }
+
     fn capture(&self, injector: &mut Injector<'_>, _: &mut Capture) -> Result<Vec<Captured>> {
         let Some(end) = injector.areas().iter().find(|area| area.name == b"[vdso]").map(|area| area.end) else {
             return Ok(Vec::new());

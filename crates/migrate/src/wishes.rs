@@ -1,0 +1,64 @@
+//! What the user wants of a migration.
+use crate::journal;
+use crate::report::Observer;
+use godwit_engine::{capture, check};
+use godwit_handoff::Patience;
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// How to move.
+pub struct Options {
+    /// Decisions about edges of the tree.
+    pub capture: capture::Options,
+    /// Name of a row of the strategy table.
+    pub strategy: String,
+    /// Time-outs.
+    pub patience: Patience,
+    /// The tree as `check` has seen it, so that it is not looked at twice.
+    pub examination: Option<check::Examination>,
+    /// Processor features that the tree does not use, whatever the source has: the destination may lack them.
+    pub unused_processor_flags: BTreeSet<String>,
+    /// Only ask whether the destination would take it.
+    pub dry_run: bool,
+    /// For ssh: the program at the destination.
+    pub remote_program: Option<PathBuf>,
+    /// Readable when the user wants it to end (see [`crate::cancellation`]); never read.
+    pub cancel: Option<OwnedFd>,
+    /// Where the journal is.
+    pub run_directory: PathBuf,
+    /// Whether pages carry checksums of their own.
+    pub page_checksums: bool,
+    /// Whether a second process stands by to finish what a killed engine leaves.
+    pub guardian: bool,
+    /// For tests: called at every step.
+    pub observer: Option<Observer>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            capture: capture::Options::default(),
+            strategy: "total-copy".to_owned(),
+            patience: Patience::default(),
+            examination: None,
+            unused_processor_flags: BTreeSet::new(),
+            dry_run: false,
+            remote_program: None,
+            cancel: None,
+            run_directory: journal::run_directory(),
+            page_checksums: true,
+            guardian: true,
+            observer: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options")
+            .field("strategy", &self.strategy)
+            .field("dry_run", &self.dry_run)
+            .finish_non_exhaustive()
+    }
+}
