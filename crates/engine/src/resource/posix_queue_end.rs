@@ -256,6 +256,10 @@ impl Description for PosixQueueEnd {
             ),
         }
     }
+    fn foresee(&self, _: &Look, _: &Survey) -> Vec<Need> {
+        Vec::new()
+    }
+
     fn capture(&self, look: &Look, capture: &mut Capture) -> Result<Captured> {
         let queue = posix_queue::capture(look, capture)?;
         let position = look.information.position;
@@ -266,6 +270,10 @@ impl Description for PosixQueueEnd {
 impl TaskState for PosixQueueEnd {
     fn examine(&self, _: i32) -> Vec<(Subject, Verdict)> {
         // The queue tells of it.
+        Vec::new()
+    }
+
+    fn foresee(&self, _: i32) -> Vec<Need> {
         Vec::new()
     }
 
