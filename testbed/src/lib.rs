@@ -13,6 +13,7 @@ pub mod link;
 pub mod matrix;
 pub mod pair;
 pub mod path;
+pub mod pool;
 pub mod program;
 pub mod workload;
 

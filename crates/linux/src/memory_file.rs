@@ -45,7 +45,8 @@ pub fn create_anonymous(bytes: u64, huge: Option<u64>) -> Result<OwnedFd> {
     let length = usize::try_from(bytes).map_err(|_| Errno { number: libc::ENOMEM, call: "mmap" })?;
     let mut flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
     if let Some(bytes) = huge {
-        flags |= libc::MAP_HUGETLB | (bytes.trailing_zeros() << MFD_HUGE_SHIFT) as i32;
+        // Whoever maps it reserves its pages; this one would reserve them twice.
+        flags |= libc::MAP_HUGETLB | libc::MAP_NORESERVE | (bytes.trailing_zeros() << MFD_HUGE_SHIFT) as i32;
     }
     // SAFETY: a fresh mapping at an address of the kernel's choice; nothing is dereferenced.
     let map = |flags| unsafe {
@@ -91,6 +92,29 @@ pub fn set_length(file: BorrowedFd<'_>, bytes: u64) -> Result<()> {
     let bytes = i64::try_from(bytes).map_err(|_| Errno { number: libc::EFBIG, call: "ftruncate" })?;
     // SAFETY: no pointers.
     check("ftruncate", i64::from(unsafe { libc::ftruncate(file.as_raw_fd(), bytes) })).map(drop)
+}
+
+/// Writes into a file of huge pages, which write(2) cannot; `page_bytes` is their size, a power of two.
+///
+/// # Errors
+/// ENOMEM: the pool has no page left; EFAULT: it lost them meanwhile.
+pub fn write_mapped(file: BorrowedFd<'_>, page_bytes: u64, offset: u64, bytes: &[u8]) -> Result<()> {
+    let begin = offset & !(page_bytes - 1);
+    let end = (offset + bytes.len() as u64).next_multiple_of(page_bytes);
+    let length = usize::try_from(end - begin).map_err(|_| Errno { number: libc::ENOMEM, call: "mmap" })?;
+    let (protection, number) = (libc::PROT_READ | libc::PROT_WRITE, file.as_raw_fd());
+    // SAFETY: a fresh mapping at an address of the kernel's choice; it is written by the kernel alone, which gives an error
+    // where a page cannot be had and not a signal.
+    let address =
+        unsafe { libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, number, begin.cast_signed()) };
+    if address == libc::MAP_FAILED {
+        return Err(Errno::last("mmap"));
+    }
+    let target = address as u64 + (offset - begin);
+    let written = crate::memory::scatter(std::process::id().cast_signed(), &[(target, bytes)]);
+    // SAFETY: exactly the mapping made above.
+    check_int("munmap", unsafe { libc::munmap(address, length) })?;
+    if written? == bytes.len() { Ok(()) } else { Err(Errno { number: libc::EFAULT, call: "process_vm_writev" }) }
 }
 
 #[cfg(test)]

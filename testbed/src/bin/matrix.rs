@@ -7,6 +7,7 @@ use std::{env, thread};
 
 use godwit_testbed::matrix::{self, Cell, Entry, Outcome, Settings};
 use godwit_testbed::path::Path;
+use godwit_testbed::pool::HugePages;
 use godwit_testbed::{entry, workload};
 
 const HELP: &str = "\
@@ -20,6 +21,10 @@ The last line is `N passed, N failed, N skipped`; the exit code is 0 where nothi
 
 /// Workloads for the paths with faults: small, a tree, threads, unread bytes, an open file.
 const FOR_FAULTS: [&str; 5] = ["getpid", "tree", "threads_64", "pipe", "file_offsets"];
+
+/// The workload that needs huge pages, and how many for several cells at once.
+const HUGE: &str = "hugetlb";
+const HUGE_PAGES: u64 = 64;
 
 #[derive(Default)]
 struct Arguments {
@@ -73,6 +78,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     // The destination has been up for a shorter time than the source.
     let clocks = (!arguments.same_clocks).then_some([1000, 500]);
     let settings = Settings { godwit, executable, jobs, clocks };
+    let wants_huge_pages = cells.iter().any(|cell| cell.workload.name == HUGE);
+    let _pool = wants_huge_pages.then(|| HugePages::add(HUGE_PAGES));
     let entries = matrix::run(&settings, &cells, |entry| {
         if arguments.verbose {
             println!("{:6.1} s {}: {}", entry.took.as_secs_f64(), entry.cell.name(), words(&entry.outcome));

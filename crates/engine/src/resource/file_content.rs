@@ -1,6 +1,6 @@
 //! Contents of files that the destination cannot have by itself: nameless ones in memory, unlinked ones, those on tmpfs.
 //! One object per inode, however many descriptions and mappings of it a tree has; its bytes travel beside it.
-use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, kind_of, open};
+use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, huge_file, kind_of, open};
 use crate::capture::Capture;
 use crate::failure::{About, Result, malformed};
 use crate::look::Look;
@@ -33,6 +33,8 @@ pub enum Sort {
     Anonymous,
     /// memfd_create(2) with this name.
     Memfd(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// The same out of huge pages.
+    Huge(huge_file::Huge),
     /// It had this path.
     Unlinked(String),
     /// open(O_TMPFILE) in this directory.
@@ -115,7 +117,11 @@ pub(super) fn capture(look: &Look, sort: Sort, capture: &mut Capture) -> Result<
     capture.intern(&FileContent, &key, |capture, id| {
         let own = File::from(reopen(look.borrow(), O_RDONLY, subject)?);
         let metadata = own.metadata().about(subject)?;
-        let pages = data_pages(own.as_fd(), subject)?;
+        let pages = match &sort {
+            // The file system of huge pages tells of no holes; what was only mapped privately has no page at all.
+            Sort::Huge(_) if metadata.blocks() == 0 => PageSet::new(),
+            _ => data_pages(own.as_fd(), subject)?,
+        };
         let seals = memory_file::seals(own.as_fd()).about(subject)?.unwrap_or(0);
         let mut kept = Vec::new();
         for name in attributes::list(own.as_fd()).about(subject)? {
@@ -272,6 +278,7 @@ impl Kind for FileContent {
                 let whole = state.bytes.next_multiple_of(PAGE_BYTES).max(PAGE_BYTES);
                 (memory_file::create_anonymous(whole, None).about(subject)?.into(), Vec::new())
             }
+            Sort::Huge(huge) => (huge.create(state.bytes)?, Vec::new()),
             Sort::Memfd(name) => (memory_file::create(name, None).about(subject)?.into(), Vec::new()),
             Sort::Unlinked(path) => unlinked(path, &special)?,
             Sort::Temporary(directory) => temporary(directory, &special)?,
@@ -288,7 +295,10 @@ impl Kind for FileContent {
         }
         std::os::unix::fs::fchown(&file, Some(state.owner.0), Some(state.owner.1)).about(subject)?;
         file.set_permissions(std::fs::Permissions::from_mode(state.mode)).about(subject)?;
-        make.sink(envelope.id, file.as_fd())?;
+        match &state.sort {
+            Sort::Huge(huge) => make.sink_huge(envelope.id, file.as_fd(), huge.page_bytes)?,
+            _ => make.sink(envelope.id, file.as_fd())?,
+        }
         // What the tree's program is may not be open for writing: the sink is the only such description.
         let mut made = vec![reopen(file.as_fd(), O_RDONLY, subject)?];
         made.extend(opened);

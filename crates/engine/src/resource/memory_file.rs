@@ -1,6 +1,7 @@
 //! Open descriptions and mappings of nameless files in memory: memfds, and what is behind MAP_SHARED|MAP_ANONYMOUS.
 //! Their contents are [`file_content`](super::file_content).
 use super::file_content::{self, Opening, Sort};
+use super::huge_file;
 use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open};
 use crate::capture::Capture;
 use crate::failure::Result;
@@ -24,14 +25,24 @@ pub(super) fn home() -> Option<u64> {
 }
 
 pub(super) fn sort(look: &Look) -> Option<Sort> {
-    if look.file_type() != S_IFREG || look.links != 0 || home() != Some(look.device) {
+    if look.file_type() != S_IFREG || look.links != 0 {
+        return None;
+    }
+    if let Some(huge) = huge_file::sort(look) {
+        return Some(Sort::Huge(huge));
+    }
+    if home() != Some(look.device) {
         return None;
     }
     if look.link == ANONYMOUS {
         return Some(Sort::Anonymous);
     }
-    let name = look.link.strip_prefix(MEMFD)?.strip_suffix(DELETED)?;
-    Some(Sort::Memfd(name.to_vec()))
+    memfd_name(look).map(Sort::Memfd)
+}
+
+/// The name that a memfd was given.
+pub(super) fn memfd_name(look: &Look) -> Option<Vec<u8>> {
+    Some(look.link.strip_prefix(MEMFD)?.strip_suffix(DELETED)?.to_vec())
 }
 
 /// One open description, or mapping, of a nameless file in memory.

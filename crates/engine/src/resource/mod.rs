@@ -23,6 +23,7 @@ pub mod fifo;
 pub mod file_content;
 pub mod flock;
 pub mod future_locks;
+pub mod huge_file;
 pub mod inet_socket;
 pub mod inotify;
 pub mod keyring;

@@ -1,7 +1,7 @@
 //! Open descriptions and mappings of files that live only as long as they are open: removed ones, and those made by
 //! O_TMPFILE. Their contents are [`file_content`](super::file_content).
 use super::file_content::{self, O_TMPFILE, Opening, Sort};
-use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open};
+use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, huge_file, open};
 use crate::capture::Capture;
 use crate::failure::Result;
 use crate::look::{Look, Survey};
@@ -20,6 +20,9 @@ pub struct UnlinkedFile;
 
 pub(super) fn sort(look: &Look) -> Result<Sort> {
     let refuse = |cause| Err(Refusal::new(Code::UNSUPPORTED, look.subject(), cause));
+    if huge_file::page_bytes(look).is_some() {
+        return refuse("it was removed from a file system of huge pages, or is shared memory out of them");
+    }
     let text = look.link.strip_suffix(b" (deleted)").and_then(|path| std::str::from_utf8(path).ok());
     let Some(path) = text.filter(|path| path.starts_with('/')) else {
         return refuse("its former path is not known, or not UTF-8");

@@ -6,10 +6,12 @@ use godwit_image::memory::{Area, AreaFlags, Backing, PAGE_BYTES};
 use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::memory::{self, ForeignAddress, ForeignMemory};
+use godwit_linux::memory_file;
 use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
 use godwit_linux::program::Program;
 use godwit_linux::userfault::{self, UserFault};
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 /// Most ranges of one process_vm_writev(2) call.
@@ -198,19 +200,30 @@ impl Restorer {
 /// Writes ranges of a content; what the last page has behind the end of the file is not written.
 pub(super) fn write_content(owner: ObjectId, sink: &Sink, ranges: &[(u64, usize)], bytes: &[u8]) -> Result<()> {
     let subject = || Subject::Object(format!("object {owner}"));
+    let (mut huge, mut offset) = (None, 0);
     let (descriptor, compared) = match sink {
         Sink::Nothing => return Ok(()),
         Sink::File(file) => (file, None),
+        Sink::Huge(file, page_bytes) => {
+            huge = Some(*page_bytes);
+            (file, None)
+        }
         Sink::Same(file, path) => (file, Some(path)),
     };
     let file = File::from(descriptor.try_clone().about(subject)?);
     let end = file.metadata().about(subject)?.len();
-    let mut offset = 0;
     for (start, length) in ranges {
         let inside = (*length as u64).min(end.saturating_sub(*start)) as usize;
         let part = &bytes[offset..offset + inside];
         match compared {
-            None => file.write_all_at(part, *start).about(subject)?,
+            None => match huge {
+                // What is zero need not take pages.
+                Some(_) if part.iter().all(|byte| *byte == 0) => {}
+                Some(page_bytes) => {
+                    memory_file::write_mapped(file.as_fd(), page_bytes, *start, part).about(subject)?;
+                }
+                None => file.write_all_at(part, *start).about(subject)?,
+            },
             Some(path) => {
                 let mut there = vec![0; inside];
                 file.read_exact_at(&mut there, *start).about(subject)?;

@@ -141,6 +141,16 @@ impl<'a> Make<'a> {
         Ok(())
     }
 
+    /// The same for a file of huge pages of this size in bytes.
+    ///
+    /// # Errors
+    /// EMFILE.
+    pub fn sink_huge(&mut self, id: ObjectId, file: BorrowedFd<'_>, page_bytes: u64) -> Result<()> {
+        let copy = file::duplicate_above(file, self.minimum).about(|| Subject::Object(format!("object {id}")))?;
+        self.sinks.insert(id, Sink::Huge(copy, page_bytes));
+        Ok(())
+    }
+
     /// The destination has the object's bytes: what arrives is dropped, and the object is not to be changed.
     pub fn sink_nothing(&mut self, id: ObjectId) {
         self.sinks.insert(id, Sink::Nothing);
@@ -225,6 +235,8 @@ fn early() -> Refusal {
 pub(super) enum Sink {
     /// Written by position.
     File(OwnedFd),
+    /// Written by position into huge pages of this size in bytes.
+    Huge(OwnedFd, u64),
     /// Compared with what is in the file of this path.
     Same(OwnedFd, String),
     /// Nowhere.

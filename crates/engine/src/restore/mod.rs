@@ -228,7 +228,7 @@ impl Restorer {
     fn close_program_sinks(&mut self) {
         let programs = self.tree.spaces.iter().filter_map(|space| self.tree.object(space.executable));
         for content in programs.flat_map(|envelope| &envelope.refs) {
-            if matches!(self.sinks.get(content), Some(make::Sink::File(_))) {
+            if matches!(self.sinks.get(content), Some(make::Sink::File(_) | make::Sink::Huge(..))) {
                 self.sinks.remove(content);
             }
         }

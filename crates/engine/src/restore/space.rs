@@ -287,7 +287,7 @@ impl Restorer {
     /// touched and its surroundings collapsed. A kernel or host that gives none leaves small ones.
     fn make_huge(&mut self, pid: Pid, space: &AddressSpace) -> Result<()> {
         let mut program = Program::new();
-        for area in &space.areas {
+        for area in space.areas.iter().filter(|area| !area.has(AreaFlags::HUGE_TLB)) {
             let of_area = [Run { start: area.start, end: area.end }].into_iter().collect();
             let huge = space.huge.intersection(&of_area);
             if huge.is_empty() {
