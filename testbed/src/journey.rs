@@ -149,6 +149,9 @@ fn go(
     };
     let mut place = Place::Source;
     for at in moments(unmoved.steps, count, random) {
+        if !journey.moves.is_empty() && program::has_ended_well(&run) {
+            break;
+        }
         if !program::await_steps(&run, place.of(&pair), at, PATIENCE) {
             let said = stand(&run, place.of(&pair), unmoved);
             return Ok(Outcome::Fail(format!("it does not come to step {at} of {}: {said}", unmoved.steps)));
@@ -161,6 +164,11 @@ fn go(
         journey.moves.push(Move { at, check, went: false });
         match godwit.leave(journey.path, &pair, &run, place, number) {
             Ok(next) => place = next,
+            // It came to its end before the last of many moves; what it left is compared all the same.
+            Err(_) if number > 1 && program::has_ended_well(&run) => {
+                journey.moves.pop();
+                break;
+            }
             Err(said) => {
                 let after = stand(&run, place.of(&pair), unmoved);
                 return Ok(Outcome::Fail(format!("move {number} at step {at}: {said}; and afterwards: {after}")));

@@ -166,6 +166,12 @@ pub fn await_steps(run: &Run, host: &Host, wanted: u64, patience: Duration) -> b
     true
 }
 
+/// Whether a run has come to its own end.
+#[must_use]
+pub fn has_ended_well(run: &Run) -> bool {
+    read_or_empty(&run.directory().join("status")) == "0\n"
+}
+
 /// Waits for the end of a run; none where it does not come.
 #[must_use]
 pub fn await_end(run: &Run, host: &Host, patience: Duration) -> Option<Ended> {

@@ -21,6 +21,8 @@ const O_PATH: u32 = 0o10_000_000;
 const O_DIRECTORY: u32 = 0o200_000;
 /// How often a tree whose processes come and go is read anew before its shape is left undecided.
 const READINGS_MAX: usize = 20;
+/// How often a tree is examined that changes while it is looked at: what is born meanwhile seems to be an outsider's.
+const EXAMINATIONS_MAX: usize = 5;
 
 /// The verdict about one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,12 +70,27 @@ impl Examination {
     }
 }
 
-/// Examines a running tree. Objects that appear or vanish meanwhile are not an error: the capture looks again.
-/// `features`: of this host.
+/// Examines a running tree. Objects that appear or vanish meanwhile are not an error: the capture looks again. What blocks has
+/// to block twice. `features`: of this host.
 ///
 /// # Errors
 /// GW1001, GW1002: the tree cannot be looked at at all. GW1501: a choice is about a descriptor that does not exist.
 pub fn examine(root: i32, options: &Options, features: &Features) -> Result<Examination> {
+    let mut seen = examine_once(root, options, features);
+    for _ in 1..EXAMINATIONS_MAX {
+        if seen.as_ref().is_ok_and(|examination| !examination.findings.iter().any(Finding::blocks)) {
+            break;
+        }
+        let before = seen.map(|examination| examination.refusals());
+        seen = examine_once(root, options, features);
+        if seen.as_ref().map(Examination::refusals).map_err(Clone::clone) == before {
+            break;
+        }
+    }
+    seen
+}
+
+fn examine_once(root: i32, options: &Options, features: &Features) -> Result<Examination> {
     let (pids, members) = members(root)?;
     let survey = Survey::new(&pids);
     let edges = Edges::find(root, &options.edges)?;

@@ -3,7 +3,7 @@ use crate::failure::{About, Result, malformed};
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::kcmp::{self, Object};
 use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
-use godwit_linux::proc::{Error as ProcError, fdinfo, maps};
+use godwit_linux::proc::{Error as ProcError, fdinfo, maps, stat};
 use godwit_linux::socket_diagnosis::UnixSocket;
 use std::cell::OnceCell;
 use std::cmp::Ordering;
@@ -225,17 +225,35 @@ impl Survey {
     /// descriptors of every process that we may see, once.
     pub fn outside(&self, link: &[u8]) -> &[(i32, i32)] {
         let all = self.outside.get_or_init(|| {
-            let mut all = BTreeMap::new();
+            let mut all = Holders::new();
             let own = std::process::id() as i32;
             for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
                 let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
                 if pid != own && !self.pids.contains(&pid) {
-                    collect_links(pid, &mut all);
+                    let mut its = BTreeMap::new();
+                    collect_links(pid, &mut its);
+                    // Born since the tree was listed, it belongs to it all the same.
+                    if !its.is_empty() && !self.is_newborn(pid) {
+                        its.into_iter().for_each(|(link, holders)| all.entry(link).or_default().extend(holders));
+                    }
                 }
             }
             all
         });
         all.get(link).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a process descends from the tree although it is not listed, or has ended by now.
+    fn is_newborn(&self, pid: i32) -> bool {
+        let mut at = pid;
+        while at > 1 {
+            match stat::read_process_wide(at) {
+                Ok(stat) if self.pids.contains(&stat.parent) => return true,
+                Ok(stat) => at = stat.parent,
+                Err(_) => return at == pid,
+            }
+        }
+        false
     }
 
     /// The refusal for a nameless file (in memory or unlinked) that a process outside the tree maps or has open. Reads

@@ -167,9 +167,16 @@ impl Puppet {
             .about(|| subject.clone())?;
         let mut stops = 0;
         while stops < 2 {
+            // Whatever it is that it stops for, the next stop has to be at the call: a held thread's pending stop comes
+            // first, and let go from there without a word it would run into its own program with our registers.
             ptrace::resume_to_syscall(self.tid).about(|| subject.clone())?;
-            if self.living()?.wait_stop(false)? == Event::Syscall {
-                stops += 1;
+            match ptrace::wait(self.tid).about(|| subject.clone())? {
+                Event::Syscall => stops += 1,
+                Event::Ended(_) => {
+                    self.bury();
+                    return Err(Refusal::new(Code::PROCESS_VANISHED, subject, "it ended in a call"));
+                }
+                Event::Signal(_) | Event::Stop(_) | Event::Other(_) => {}
             }
         }
         let result = ptrace::registers(self.tid).about(|| subject.clone())?.rax as i64;
