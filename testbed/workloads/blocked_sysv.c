@@ -1,4 +1,4 @@
-/* workload: blocked_sysv; kind: blocked; user: any; refusal: allowed; about: waiting in System V queues and semaphores */
+/* workload: blocked_sysv; kind: blocked; user: any; about: waiting in System V queues and semaphores */
 #include "blocked.h"
 #include <sys/ipc.h>
 #include <sys/msg.h>

@@ -1,4 +1,4 @@
-/* workload: sysv_objects; kind: ipc; user: any; refusal: allowed; about: System V semaphores with undo and message queues with messages */
+/* workload: sysv_objects; kind: ipc; user: any; about: System V semaphores with undo and message queues with messages */
 #include "workload.h"
 #include <sys/ipc.h>
 #include <sys/msg.h>

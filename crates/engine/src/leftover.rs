@@ -11,6 +11,10 @@ use std::os::unix::fs::MetadataExt;
 pub enum Leftover {
     /// A System V shared memory segment: identifier, and time of its last change (seconds since 1970).
     Segment(i32, u64),
+    /// A System V message queue: identifier, and times of its last use and change.
+    MessageQueue(i32, [u64; 3]),
+    /// A set of semaphores: identifier, and time of its last change.
+    Semaphores(i32, u64),
     /// A POSIX message queue: name, and inode number.
     Queue(String, u64),
 }
@@ -26,6 +30,19 @@ impl Leftover {
                 };
                 if segments.iter().any(|segment| same(&segment)) {
                     let _ = godwit_linux::shared_memory::remove(id);
+                }
+            }
+            Leftover::MessageQueue(id, times) => {
+                let queues = sysvipc::queues().unwrap_or_default();
+                if queues.iter().any(|queue| queue.id == id && queue.times == times) {
+                    let _ = godwit_linux::sysv_queue::remove(id);
+                }
+            }
+            // Its processes have given back what they had to at their end: that is no use by somebody else.
+            Leftover::Semaphores(id, changed) => {
+                let sets = sysvipc::sets().unwrap_or_default();
+                if sets.iter().any(|set| set.id == id && set.times[1] == changed) {
+                    let _ = godwit_linux::sysv_semaphores::remove(id);
                 }
             }
             Leftover::Queue(name, inode) => {

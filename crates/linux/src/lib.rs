@@ -45,6 +45,8 @@ pub mod socket;
 pub mod socket_diagnosis;
 pub mod stranger;
 pub mod stub;
+pub mod sysv_queue;
+pub mod sysv_semaphores;
 pub mod terminal;
 pub mod time_namespace;
 pub mod timerfd;

@@ -113,6 +113,8 @@ pub struct Capture {
     ready_questions: Vec<Question>,
     /// Processes that message queues are to notify, of which something is still to be found out.
     pub(crate) notifications: Vec<crate::resource::posix_queue_end::Noted>,
+    /// System V objects that only the tree can use have been found.
+    pub(crate) sysv_claimed: bool,
 }
 
 impl Capture {
@@ -133,6 +135,7 @@ impl Capture {
             leftovers: Vec::new(),
             ready_questions: Vec::new(),
             notifications: Vec::new(),
+            sysv_claimed: false,
         }
     }
 

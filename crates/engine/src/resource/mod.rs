@@ -50,7 +50,12 @@ pub mod security_label;
 pub mod signalfd;
 pub mod sysfs;
 pub mod sysv_attachment;
+pub mod sysv_ipc;
+pub mod sysv_queue;
+pub mod sysv_semaphores;
 pub mod sysv_shm;
+mod sysv_undo;
+mod sysv_users;
 pub mod terminal;
 pub mod thread_marks;
 pub mod timer_overrun;
@@ -71,6 +76,7 @@ pub const KINDS: &[&dyn Kind] = &[
     &posix_queue_end::PosixQueueEnd,
     &sysv_attachment::SysvAttachment,
     &sysv_shm::SysvShm,
+    &sysv_ipc::SysvIpc,
     &sysfs::SysfsFile,
     &character_device::CharacterDevice,
     &directory::Directory,

@@ -186,6 +186,16 @@ impl<'a> Make<'a> {
         self.created.queues.push(name);
     }
 
+    /// Notes a System V message queue that was made: gone again if the restore fails.
+    pub fn created_message_queue(&mut self, id: i32) {
+        self.created.message_queues.push(id);
+    }
+
+    /// Notes a set of semaphores that was made: gone again if the restore fails.
+    pub fn created_semaphores(&mut self, id: i32) {
+        self.created.semaphores.push(id);
+    }
+
     /// Keeps a segment alive until the tasks have it.
     pub fn keep_attached(&mut self, attachment: Attachment) {
         self.created.attached.push(attachment);
@@ -248,6 +258,8 @@ pub(super) enum Sink {
 pub(super) struct Created {
     segments: Vec<i32>,
     queues: Vec<String>,
+    message_queues: Vec<i32>,
+    semaphores: Vec<i32>,
     /// Segments that were removed at the source live by these until tasks are attached.
     attached: Vec<Attachment>,
     /// What was made, and where that lies for which it stands in.
@@ -260,6 +272,8 @@ impl Created {
         self.paths.append(&mut later.paths);
         self.segments.append(&mut later.segments);
         self.queues.append(&mut later.queues);
+        self.message_queues.append(&mut later.message_queues);
+        self.semaphores.append(&mut later.semaphores);
         self.attached.append(&mut later.attached);
     }
 
@@ -267,6 +281,8 @@ impl Created {
     pub(super) fn keep(&mut self) {
         self.segments.clear();
         self.queues.clear();
+        self.message_queues.clear();
+        self.semaphores.clear();
         for (_, aside) in self.paths.drain(..) {
             // It may be gone: nothing of the tree depends on it.
             let _ = aside.map(std::fs::remove_file);
@@ -285,6 +301,12 @@ impl Drop for Created {
         }
         for name in &self.queues {
             let _ = godwit_linux::message_queue::unlink(name.as_bytes());
+        }
+        for id in &self.message_queues {
+            let _ = godwit_linux::sysv_queue::remove(*id);
+        }
+        for id in &self.semaphores {
+            let _ = godwit_linux::sysv_semaphores::remove(*id);
         }
         for id in &self.segments {
             // Removed already, where it was at the source.
