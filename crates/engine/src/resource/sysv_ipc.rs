@@ -245,6 +245,10 @@ impl TaskState for SysvIpc {
         found
     }
 
+    fn foresee(&self, _: i32) -> Vec<Need> {
+        Vec::new()
+    }
+
     fn capture(&self, injector: &mut Injector<'_>, capture: &mut Capture) -> Result<Vec<Captured>> {
         let pid = injector.process().pid;
         let tables = sysv_users::tables(pid);
