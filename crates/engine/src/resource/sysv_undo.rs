@@ -26,6 +26,9 @@ pub(super) struct Place {
     pub(super) value: u16,
 }
 
+/// Undo values that a process has.
+pub(super) type Values = Vec<(Place, i32)>;
+
 /// What is asked of an undo value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Test {
@@ -106,11 +109,7 @@ fn ask(injector: &mut Injector<'_>, thread: usize, tests: &[(Place, Test)]) -> R
 ///
 /// # Errors
 /// The process is dead; the kernel answers something unknown.
-pub(super) fn read(
-    injector: &mut Injector<'_>,
-    thread: usize,
-    places: &[Place],
-) -> Result<(Vec<(Place, i32)>, Vec<Place>)> {
+pub(super) fn read(injector: &mut Injector<'_>, thread: usize, places: &[Place]) -> Result<(Values, Vec<Place>)> {
     let tests: Vec<_> = places.iter().flat_map(|place| [(*place, Test::Above(0)), (*place, Test::Below(0))]).collect();
     let answers = ask(injector, thread, &tests)?;
     let (mut searched, mut forbidden) = (Vec::new(), Vec::new());
