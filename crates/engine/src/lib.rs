@@ -4,6 +4,7 @@
 
 pub mod capture;
 pub mod check;
+pub mod claim;
 pub mod clock;
 pub mod demand;
 mod edges;

@@ -165,6 +165,9 @@ pub enum Event {
         /// The number.
         root: u32,
     },
+    /// Destination, before the report that the tasks are held, and after a recovery: they cannot run before the source's have ended, which
+    /// still have what they are to have (locks of a file that both hosts see). Then the decision is told as soon as it is in the journal.
+    AwaitsSource,
     /// Pages or state moved (left or arrived) since the last such report. Keeps time-outs away.
     Moved {
         /// Pages.

@@ -32,13 +32,15 @@ pub static COMMIT_DOUBLED: Mark = Mark::new("a commit came again");
 pub static COMMIT_TAKEN_BACK: Mark = Mark::new("a commit was taken back before anyone heard of it");
 /// The tasks are gone after the commit.
 pub static LOST: Mark = Mark::new("the tasks were lost after the commit");
+/// The tasks are the destination's and could not be resumed yet.
+pub static HELD: Mark = Mark::new("tasks that awaited the end of the source's were held on");
 /// Somebody asked about a migration of which there is no record.
 pub static STRANGER_ASKED: Mark = Mark::new("a destination without a record was asked");
 /// The destination recovered from "committed" and resumed the tasks (again).
 pub static RESUMED_AFTER_CRASH: Mark = Mark::new("the destination resumed after a crash");
 
 /// Every mark of this room.
-pub static ALL: [&Mark; 17] = [
+pub static ALL: [&Mark; 18] = [
     &SOURCE_IGNORED,
     &DESTINATION_IGNORED,
     &STRAY,
@@ -54,6 +56,7 @@ pub static ALL: [&Mark; 17] = [
     &COMMIT_DOUBLED,
     &COMMIT_TAKEN_BACK,
     &LOST,
+    &HELD,
     &STRANGER_ASKED,
     &RESUMED_AFTER_CRASH,
 ];

@@ -34,6 +34,9 @@ pub enum Outcome {
     InDoubt(Doubt),
     /// The process is gone from this side, with the host that it ran on, and the other side does not have it as far as is known.
     Lost,
+    /// Only at the destination: it is the destination's and kept stopped there, because what it needs to run (a lock that somebody else has)
+    /// could not be had yet. A recovery tries again.
+    Held,
     /// Only at the destination: this side has no record of the migration.
     Unknown,
 }

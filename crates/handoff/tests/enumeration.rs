@@ -20,15 +20,16 @@ fn setting(name: &str, usual: u64) -> u64 {
 }
 
 /// Runs every combination of up to `depth` faults; panics with the story of the first violation.
-fn enumerate(menu: Menu, depth: usize) -> u64 {
+fn enumerate(menu: Menu, depth: usize, awaits: bool) -> u64 {
     let mut generator = Exhaustive::new();
     let mut runs = 0;
     while generator.more() {
-        let result = Pair::new(Chooser::All(&mut generator, menu, depth), |_, _| {}).run();
+        let result = Pair::new(Chooser::All(&mut generator, menu, depth), |_, _| {}).awaiting(awaits).run();
         runs += 1;
         if let Err(violation) = result {
             let choices = generator.choices();
             let mut again = Pair::new(Chooser::Again(Exhaustive::replay(&choices), menu, depth), |_, _| {});
+            again = again.awaiting(awaits);
             again.trace = Some(String::new());
             let repeated = again.run();
             assert_eq!(repeated, Err(violation.clone()), "a run must be repeatable");
@@ -42,7 +43,7 @@ fn enumerate(menu: Menu, depth: usize) -> u64 {
 fn dice(seed: u64, trace: bool) -> (Result<(), String>, String) {
     let mut random = Random::new(seed);
     let rarity = 3 + random.below(60);
-    let mut pair = Pair::new(Chooser::Dice(random, rarity), |_, _| {});
+    let mut pair = Pair::new(Chooser::Dice(random, rarity), |_, _| {}).awaiting(seed % 4 == 3);
     pair.trace = trace.then(String::new);
     let result = pair.run();
     (result, pair.trace.unwrap_or_default())
@@ -51,10 +52,11 @@ fn dice(seed: u64, trace: bool) -> (Result<(), String>, String) {
 /// One test, because the marks at its end count what the whole program has reached.
 #[test]
 fn no_combination_of_faults_breaks_an_invariant_and_every_rare_branch_is_reached() {
-    assert_eq!(enumerate(Menu::Everything, 0), 1);
+    assert_eq!(enumerate(Menu::Everything, 0, false), 1);
     let depth = setting("HANDOFF_FAULTS", 2) as usize;
-    let runs = enumerate(Menu::Everything, depth);
+    let runs = enumerate(Menu::Everything, depth, false);
     println!("{runs} runs with up to {depth} faults");
+    println!("{} runs with a fault, of tasks that await the source's", enumerate(Menu::Everything, 1, true));
     assert!(runs > 50_000, "the enumeration has shrunk to {runs} runs");
     for mark in mark::ALL {
         println!("{:>10} times: {}", mark.hits(), mark.name());
@@ -65,7 +67,13 @@ fn no_combination_of_faults_breaks_an_invariant_and_every_rare_branch_is_reached
 #[test]
 fn no_combination_of_more_deaths_and_cuts_breaks_an_invariant() {
     let depth = setting("HANDOFF_DEATHS", 3) as usize;
-    println!("{} runs with up to {depth} deaths and cuts", enumerate(Menu::Deaths, depth));
+    println!("{} runs with up to {depth} deaths and cuts", enumerate(Menu::Deaths, depth, false));
+}
+
+#[test]
+fn no_fault_breaks_an_invariant_when_the_tasks_await_the_end_of_the_sources() {
+    println!("{} runs with faults", enumerate(Menu::Everything, 2, true));
+    println!("{} runs with deaths and cuts", enumerate(Menu::Deaths, 2, true));
 }
 
 #[test]

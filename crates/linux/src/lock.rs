@@ -63,6 +63,21 @@ pub fn lock_range(file: BorrowedFd<'_>, range: Range) -> Result<()> {
     check_int(CALL, unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, bytes.as_ptr()) }).map(drop)
 }
 
+/// Who has a lock that another process would conflict with if it set one there: its process, 0 where that cannot be told, -1 for a lock
+/// of a description.
+///
+/// # Errors
+/// EBADF.
+pub fn holder(file: BorrowedFd<'_>, range: Range) -> Result<Option<i32>> {
+    const CALL: &str = "fcntl(F_OFD_GETLK)";
+    let mut bytes = range.bytes().ok_or(Errno { number: libc::EINVAL, call: CALL })?;
+    // SAFETY: 32 live bytes in the form of struct flock, which the kernel may overwrite.
+    check_int(CALL, unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, bytes.as_mut_ptr()) })?;
+    let [low, high, ..] = bytes;
+    let pid = i32::from_le_bytes([bytes[24], bytes[25], bytes[26], bytes[27]]);
+    Ok((i32::from(u16::from_le_bytes([low, high])) != libc::F_UNLCK).then_some(pid))
+}
+
 /// Whether an error says that somebody else has the lock.
 pub fn is_conflict(error: Errno) -> bool {
     matches!(error.number, libc::EAGAIN | libc::EACCES)
@@ -90,6 +105,19 @@ mod tests {
 
     fn zero() -> libc::flock {
         libc::flock { l_type: 0, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 }
+    }
+
+    #[test]
+    fn the_holder_of_a_range_is_told() {
+        let one = crate::memory_file::create(b"", None).unwrap();
+        let path = format!("/proc/self/fd/{}", one.as_raw_fd());
+        let two = std::fs::File::options().read(true).write(true).open(path).unwrap();
+        let range = Range { exclusive: true, start: 5, end: Some(11) };
+        assert_eq!(holder(two.as_fd(), range).unwrap(), None);
+        lock_range(one.as_fd(), range).unwrap();
+        assert_eq!(holder(one.as_fd(), range).unwrap(), None, "its own");
+        assert_eq!(holder(two.as_fd(), Range { exclusive: false, ..range }).unwrap(), Some(-1));
+        assert_eq!(holder(two.as_fd(), Range { start: 12, end: None, ..range }).unwrap(), None);
     }
 
     #[test]

@@ -24,6 +24,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+mod claims;
+
 pub use crate::reception::{Options, Received, Setting};
 pub use crate::shepherd::{receive, receive_over_standard_streams};
 
@@ -50,6 +52,9 @@ pub fn serve(
     let signals = quiet_signals().map_err(|refusal| vec![refusal])?;
     let mut stream = Stream::new(lane);
     let first = first_packet(&mut stream, &signals, options.patience.greet.into()).map_err(|refusal| vec![refusal])?;
+    if claims::answer(&first, options, &mut stream) {
+        return Ok(Received { outcome: "answered".to_owned(), ..Received::default() });
+    }
     let (mut driver, first) = begin(stream, signals, first, options, observer, resumed, progress)?;
     driver.observe("received", name_of(&first.message));
     driver.feed_received(first);
@@ -133,6 +138,9 @@ fn begin<'a>(
         let journal = Journal::take_over(directory, migration, Side::Destination, LOCK_PATIENCE).map_err(one)?;
         let record = journal.as_ref().and_then(|journal| journal.last());
         let mut machine = Destination::recover(clock.now(), migration, record, boot, options.patience);
+        if journal.as_ref().is_some_and(|journal| !journal.details().claims.is_empty()) {
+            machine.handle(clock.now(), Event::AwaitsSource);
+        }
         machine.handle(clock.now(), Event::LinkUp);
         (machine, journal)
     };
@@ -163,6 +171,7 @@ fn begin<'a>(
         broken: None,
         heard: Vec::new(),
         mute: false,
+        signalled: false,
         relocation: None,
         resumed,
         progress,
@@ -179,7 +188,10 @@ pub(crate) fn recover(journal: Journal, patience: Patience) -> Result<Outcome, V
     let details = journal.details();
     let Some(record) = journal.last().cloned() else { return Ok(Outcome::Unknown) };
     let clock = Clock::start();
-    let machine = Destination::recover(clock.now(), record.migration, Some(&record), host::boot_id(), patience);
+    let mut machine = Destination::recover(clock.now(), record.migration, Some(&record), host::boot_id(), patience);
+    if !details.claims.is_empty() {
+        machine.handle(clock.now(), Event::AwaitsSource);
+    }
     let options = Options { patience, guardian: false, ..Options::default() };
     let signals =
         signal::listen(0).map_err(|error| one(Refusal::new(Code::KERNEL_CALL, Subject::Host, error.to_string())))?;
@@ -201,6 +213,7 @@ pub(crate) fn recover(journal: Journal, patience: Patience) -> Result<Outcome, V
         broken: None,
         heard: Vec::new(),
         mute: false,
+        signalled: false,
         relocation: None,
         resumed: &mut |_| {},
         progress: &mut |_| {},
@@ -260,6 +273,8 @@ struct Driver<'a> {
     heard: Vec<Packet>,
     /// What is said now was said already.
     mute: bool,
+    /// We are to hurry.
+    signalled: bool,
     /// The tree must live elsewhere: its numbers.
     relocation: Option<BTreeSet<i32>>,
     resumed: &'a mut dyn FnMut(i32),
@@ -335,7 +350,7 @@ impl Driver<'_> {
             } else if self.is_over() || self.relocation.is_some() {
                 break;
             } else {
-                self.turn();
+                self.turn(None);
             }
         }
         // Last words; the other side's silence decides if they do not leave.
@@ -344,8 +359,10 @@ impl Driver<'_> {
         }
     }
 
-    fn turn(&mut self) {
+    /// Waits for the other side, a signal or the clock (at most `most`), and tells the machine.
+    fn turn(&mut self, most: Option<Duration>) {
         let limit = self.machine.poll_timeout().map(|due| self.clock.until(due));
+        let limit = limit.into_iter().chain(most).min();
         let ready = {
             let mut files = vec![(self.signals.as_fd(), Readiness::READABLE)];
             if let Some(stream) = &self.stream {
@@ -354,7 +371,9 @@ impl Driver<'_> {
             poll::wait(&files, limit).unwrap_or_default()
         };
         if ready.first().is_some_and(|ready| ready.readable) {
-            match signal::next(self.signals.as_fd()) {
+            let signal = signal::next(self.signals.as_fd());
+            self.signalled |= signal.is_some();
+            match signal {
                 // Somebody has a newer link for us, or answers in our place.
                 Some(SIGHUP) => self.lose_link(&Broken::Closed),
                 Some(_) => self.feed(Event::Cancel),
@@ -484,6 +503,7 @@ impl Driver<'_> {
         let living = restorer.tree().tasks.iter().filter(|task| !matches!(task.state, State::Zombie(_)));
         self.details.members =
             living.map(|task| Member::now(task.pid.0, matches!(task.state, State::Stopped(_)))).collect();
+        self.details.claims = restorer.claims();
         let record = Record {
             side: Side::Destination,
             stage: Stage::Accepted,
@@ -496,43 +516,13 @@ impl Driver<'_> {
             journal.append(record, &self.details)?;
         }
         restorer.hold()?;
+        if !self.details.claims.is_empty() {
+            self.feed(Event::AwaitsSource);
+        }
+        let restorer = self.build.restorer()?;
         let root = restorer.tree().root().map_or(0, |task| task.pid.0);
         self.feed(Event::Located { root: relocation::number_outside(root, self.options).unwrap_or(0) });
         Ok(())
-    }
-
-    fn resume(&mut self) {
-        let result = match self.build.take() {
-            Some(restorer) => {
-                if restorer.awaits_source() {
-                    self.let_source_go();
-                }
-                restorer.resume()
-            }
-            // Built and held by an earlier shepherd.
-            None => hold::wake(&self.details).map(|()| self.details.root),
-        };
-        match result {
-            Ok(root) => {
-                self.root = root;
-                self.feed(Event::Done(Deed::Resume));
-                (self.resumed)(root);
-            }
-            Err(refusal) => {
-                self.feed(Event::ResumeFailed { refusal: report::opaque(&refusal), may_have_run: true });
-            }
-        }
-    }
-
-    /// Locks on a file that both hosts see are the source's until its tasks have ended, and it ends them when it hears that ours run.
-    /// They are built, held and in the journal as ours: nothing can take that back but a stranger who gets the lock between.
-    fn let_source_go(&mut self) {
-        let packet = Packet { migration: self.machine.migration(), message: Message::Resumed };
-        if let Some(stream) = &mut self.stream
-            && let Err(error) = stream.say(packet).and_then(|()| stream.flush())
-        {
-            self.lose_link(&error);
-        }
     }
 
     fn discard(&mut self) -> Result<(), Refusal> {
@@ -552,7 +542,8 @@ impl Driver<'_> {
         }
         let moved = matches!(self.machine.outcome(), Some(Outcome::Moved));
         received.acknowledged = moved && self.machine.is_dismissed();
-        let settled = self.machine.is_ended() || self.journal.is_none() || moved;
+        let held = matches!(self.machine.outcome(), Some(Outcome::Held));
+        let settled = !held && self.machine.is_ended() || self.journal.is_none() || moved;
         if let Some(guardian) = self.guardian.take().filter(|_| settled) {
             guardian.dismiss();
         }
@@ -568,7 +559,7 @@ impl Driver<'_> {
                 }
                 return Err(refusals);
             }
-            Some(outcome @ Outcome::Lost) => return Err(report::failure(outcome)),
+            Some(outcome @ (Outcome::Lost | Outcome::Held)) => return Err(report::failure(outcome)),
             _ => "answered",
         }
         .to_owned();

@@ -5,6 +5,7 @@
 //! names a directory on a disk gets answers ("aborted", "lost") even after that, and pays with the time of one flush in the down time.
 //!
 //! Whoever acts on a migration's side holds a lock on its file, so that engine, guardian and `recover` never act at the same time.
+use godwit_engine::claim::Claim;
 use godwit_handoff::{MigrationId, Record, Side, Stage};
 use godwit_image::codec;
 use godwit_image::{Code, Refusal, Subject};
@@ -85,6 +86,9 @@ pub(crate) struct Details {
     pub root: i32,
     /// The processes that are held stopped or may be.
     pub members: Vec<Member>,
+    /// Destination: the locks that they are to have when the source's tasks have ended.
+    #[serde(default)]
+    pub claims: Vec<Claim>,
 }
 
 impl Details {
@@ -99,7 +103,19 @@ impl Details {
             peer: peer.to_owned(),
             root,
             members,
+            claims: Vec::new(),
         }
+    }
+
+    /// The claims by numbers that count here; `None` if one's process is gone.
+    pub(crate) fn claims_here(&self) -> Option<Vec<Claim>> {
+        let here = |claim: &Claim| {
+            let pid = locate(claim.pid, self.namespace)?;
+            // Of a thread's number in another PID namespace nothing tells but its own.
+            let thread = if pid == claim.pid { claim.thread } else { pid };
+            Some(Claim { pid, thread, ..claim.clone() })
+        };
+        self.claims.iter().map(here).collect()
     }
 
     /// The engine that wrote them, by its number here, if it lives.
@@ -256,6 +272,14 @@ fn read(file: &mut File, path: &Path) -> Result<Option<Record>, Refusal> {
     Record::last(&bytes).map_err(|error| {
         Refusal::new(Code::MALFORMED, Subject::Path(path.display().to_string()), format!("the journal: {error}"))
     })
+}
+
+/// The last record of one journal, with who wrote it; nothing is locked.
+pub(crate) fn peek(directory: &Path, migration: MigrationId, side: Side) -> Option<(Record, Details)> {
+    let path = path(directory, migration, side);
+    let record = File::open(&path).ok().and_then(|mut file| read(&mut file, &path).ok().flatten())?;
+    let details = codec::decode(&record.details).unwrap_or_default();
+    Some((record, details))
 }
 
 /// The last records of all journals, with who wrote them; nothing is locked.

@@ -129,6 +129,10 @@ pub(crate) fn failure(outcome: &Outcome) -> Vec<Refusal> {
         Outcome::Lost => {
             vec![Refusal::new(Code::PROCESS_VANISHED, subject, "the tasks are gone with their host's boot")]
         }
+        Outcome::Held => {
+            let cause = "it is committed here and kept stopped: a lock that it is to have is somebody else's";
+            vec![Refusal::new(Code::IN_DOUBT, subject, cause)]
+        }
         Outcome::Unknown => vec![Refusal::new(Code::IN_DOUBT, subject, "this side has no record of it")],
         Outcome::Moved | Outcome::Checked => Vec::new(),
     }

@@ -1,21 +1,16 @@
-//! Locks that the source still had while the tree was built, on a file that both hosts see: taken at the last moment, when
-//! the source has let go and nothing of the tree runs yet.
+//! Locks that the source still has while the tree is built, on a file that both hosts see: they become claims, see [`crate::claim`].
+use super::puppet::Puppet;
 use super::{Restorer, missing};
+use crate::claim::{self, Claim, Owner};
 use crate::failure::{About, Result};
+use crate::freeze::{FrozenProcess, Stopped, swallow_stops};
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
-use godwit_linux::lock::{self, F_SETLK, Range};
-use godwit_linux::memory::{ForeignAddress, ForeignMemory};
+use godwit_linux::lock::Range;
+use godwit_linux::proc::stat;
 use godwit_linux::{Errno, filesystem};
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
+use std::os::fd::AsFd;
 
-const SYS_FCNTL: u64 = 72;
-/// How long a lock may still be somebody else's after the source has let go. The source's tasks end in milliseconds.
-const PATIENCE: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_micros(200);
-/// Below the red zone of the stack: 128 bytes that belong to the function, then ours.
-const BELOW_STACK: u64 = 512;
-const RSP: usize = 19;
 /// File systems that several machines share: NFS, SMB, CIFS, 9P, FUSE, Ceph, GFS2, OCFS2.
 const SHARED: [u64; 8] =
     [0x6969, 0xfe53_4d42, 0xff53_4d42, 0x0102_1997, 0x6573_5546, 0x00c3_6400, 0x0116_1970, 0x7461_636f];
@@ -46,26 +41,30 @@ pub enum DeferredLock {
 impl Restorer {
     /// Keeps a lock for later, if it may be the source that has it now.
     pub(super) fn defer(&mut self, error: Errno, lock: DeferredLock) -> Result<()> {
-        let object = match &lock {
-            DeferredLock::OfDescription { object, .. } => Some(*object),
-            DeferredLock::OfProcess { thread, descriptor, .. } => self.description_of(*thread, *descriptor),
+        let (object, thread, descriptor, owner, range) = match lock {
+            DeferredLock::OfDescription { object, whole, range } => {
+                let owner = if whole { Owner::Whole } else { Owner::Description };
+                // One that is only in flight is nobody's who could be asked for it later.
+                let (thread, descriptor) = self.holder_of(object).unwrap_or((Pid(0), -1));
+                (Some(object), thread, descriptor, owner, range)
+            }
+            DeferredLock::OfProcess { thread, descriptor, range } => {
+                (self.description_of(thread, descriptor), thread, descriptor, Owner::Process, range)
+            }
         };
-        let file = object.and_then(|object| self.own(object));
-        let shared = file.and_then(|file| filesystem::kind(file).ok()).is_some_and(|kind| SHARED.contains(&kind));
+        let pid = self.process_of(thread).unwrap_or(Pid(0));
+        let Range { exclusive, start, end } = range;
+        let claim = Claim { pid: pid.0, thread: thread.0, descriptor, owner, exclusive, start, end };
+        let file = object.and_then(|object| self.own(object)).ok_or_else(|| missing(object.unwrap_or(ObjectId(0))))?;
+        let shared = filesystem::kind(file).is_ok_and(|kind| SHARED.contains(&kind));
         // Before the boot was noted an image could not tell.
         let elsewhere = !self.tree.host.boot_id.is_empty() && !crate::host::is_this_boot(&self.tree.host);
         if !shared && elsewhere {
             let cause = format!("somebody else has the lock here that it has: {error}");
-            return Err(Refusal::new(Code::FILE_DIFFERS, subject(&lock), cause));
+            return Err(Refusal::new(Code::FILE_DIFFERS, claim.subject(), cause));
         }
-        let kept = match &lock {
-            DeferredLock::OfDescription { .. } => {
-                let file = file.ok_or_else(|| missing(ObjectId(0)))?;
-                Some(file.try_clone_to_owned().about(|| subject(&lock))?)
-            }
-            DeferredLock::OfProcess { .. } => None,
-        };
-        self.deferred.push((lock, kept));
+        let file = file.try_clone_to_owned().about(|| claim.subject())?;
+        self.claims.push((claim, file));
         Ok(())
     }
 
@@ -76,71 +75,70 @@ impl Restorer {
         table.slots.iter().find(|slot| slot.descriptor == descriptor).map(|slot| slot.description)
     }
 
-    /// Whether [`Restorer::resume`] waits for the source's tasks to end: they have locks that these are to have.
-    pub fn awaits_source(&self) -> bool {
-        !self.deferred.is_empty()
+    /// A living thread with a descriptor of a description.
+    fn holder_of(&self, object: ObjectId) -> Option<(Pid, i32)> {
+        let threads = self.tree.tasks.iter().flat_map(|task| &task.threads).filter(|thread| !thread.dead);
+        threads.into_iter().find_map(|thread| {
+            let table = self.tree.tables.iter().find(|table| Some(table.id) == thread.files)?;
+            let slot = table.slots.iter().find(|slot| slot.description == object)?;
+            Some((thread.tid, slot.descriptor))
+        })
     }
 
-    /// Takes the locks that were deferred.
-    pub(super) fn take_deferred_locks(&mut self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        for (lock, file) in std::mem::take(&mut self.deferred) {
-            loop {
-                match self.take(&lock, file.as_ref())? {
-                    Ok(()) => break,
-                    Err(error) if lock::is_conflict(error) && Instant::now() < deadline => std::thread::sleep(PAUSE),
-                    Err(error) => {
-                        let cause = format!("somebody else has the lock that it had: {error}");
-                        return Err(Refusal::new(Code::RESTORE_FAILED, subject(&lock), cause));
-                    }
-                }
+    fn process_of(&self, thread: Pid) -> Option<Pid> {
+        let has = |task: &&godwit_image::task::Task| task.threads.iter().any(|other| other.tid == thread);
+        self.tree.tasks.iter().find(has).map(|task| task.pid)
+    }
+
+    /// The locks that are to be taken when the source's tasks have ended: [`Restorer::take_claims`]. For whoever must do it in our place.
+    pub fn claims(&self) -> Vec<Claim> {
+        self.claims.iter().map(|(claim, _)| claim.clone()).collect()
+    }
+
+    /// Takes them; to be called when the tree is held and the journal has made it ours. False: somebody else still has one, the tree is
+    /// held as before.
+    ///
+    /// # Errors
+    /// A process is dead, or a lock cannot be had at all.
+    pub fn take_claims(&mut self) -> Result<bool> {
+        for (claim, file) in &self.claims {
+            if !claim.take(file.as_fd())? {
+                return Ok(false);
             }
         }
-        Ok(())
-    }
-
-    fn take(&mut self, lock: &DeferredLock, file: Option<&OwnedFd>) -> Result<std::result::Result<(), Errno>> {
-        match lock {
-            DeferredLock::OfDescription { object, whole, range } => {
-                let file = file.ok_or_else(|| missing(*object))?.as_fd();
-                Ok(if *whole { lock::lock_whole(file, range.exclusive) } else { lock::lock_range(file, *range) })
+        let of_processes: Vec<Claim> =
+            self.claims().into_iter().filter(|claim| claim.owner == Owner::Process).collect();
+        let pids: BTreeSet<i32> = of_processes.iter().map(|claim| claim.pid).collect();
+        for pid in pids {
+            let own: Vec<&Claim> = of_processes.iter().filter(|claim| claim.pid == pid).collect();
+            if !self.take_inside(Pid(pid), &own)? {
+                return Ok(false);
             }
-            DeferredLock::OfProcess { thread, descriptor, range } => self.take_in_task(*thread, *descriptor, *range),
         }
+        Ok(true)
     }
 
-    /// By a single call of a thread that has nothing of ours any more: the range lies below its stack for a moment.
-    fn take_in_task(&mut self, tid: Pid, descriptor: i32, range: Range) -> Result<std::result::Result<(), Errno>> {
-        let has = |task: &&godwit_image::task::Task| task.threads.iter().any(|thread| thread.tid == tid);
-        let task = self.tree.tasks.iter().find(has).cloned().ok_or_else(|| missing(ObjectId(0)))?;
-        let thread = task.threads.iter().find(|thread| thread.tid == tid).ok_or_else(|| missing(ObjectId(0)))?;
-        let subject = || Subject::Thread(task.pid.0, tid.0);
-        let at = self.syscall_instruction(&task, task.space.ok_or_else(|| missing(ObjectId(0)))?)?;
-        let bytes = range.bytes().ok_or_else(|| missing(ObjectId(0)))?;
-        let stack = thread.registers.get(RSP).copied().unwrap_or(0);
-        let place = ForeignAddress((stack & !15).wrapping_sub(BELOW_STACK));
-        let memory = ForeignMemory::open(tid.0).about(subject)?;
-        let mut before = [0_u8; 32];
-        memory.read(place, &mut before).about(subject)?;
-        memory.write(place, &bytes).about(subject)?;
-        let puppet = self.puppets.get_mut(&tid).ok_or_else(|| missing(ObjectId(0)))?;
-        let result = puppet.call(at, SYS_FCNTL, [descriptor as u64, F_SETLK, place.0, 0, 0, 0]);
-        memory.write(place, &before).about(subject)?;
-        let result = godwit_linux::errno::foreign("fcntl(F_SETLK)", result?);
-        self.set_processor_state(&task, thread)?;
-        if self.held {
-            // The stop that was pending went by at the call.
-            self.puppets.get_mut(&tid).ok_or_else(|| missing(ObjectId(0)))?.hold()?;
+    /// Only this process is no longer held for that moment; if we die then, it runs, as the journal says that it may.
+    fn take_inside(&mut self, pid: Pid, claims: &[&Claim]) -> Result<bool> {
+        let subject = || Subject::Process(pid.0);
+        let stat = stat::read_process_wide(pid.0)
+            .map_err(|error| Refusal::new(Code::PROCESS_VANISHED, subject(), error.to_string()))?;
+        let threads = || |puppet: &&mut Puppet| puppet.is_of(pid);
+        swallow_stops(self.puppets.values_mut().filter(threads()).filter_map(Puppet::held_back).collect())?;
+        let lend = |puppet: &mut Puppet| Some((puppet.tid(), puppet.lend()?));
+        let mut lent: Vec<(Pid, Stopped)> = self.puppets.values_mut().filter(threads()).filter_map(lend).collect();
+        // The leader first, unless it is dead.
+        lent.sort_by_key(|(tid, _)| (*tid != pid, *tid));
+        let leader_dead = lent.first().is_some_and(|(tid, _)| *tid != pid);
+        let (tids, threads): (Vec<Pid>, Vec<Stopped>) = lent.into_iter().unzip();
+        let mut process = FrozenProcess { pid: pid.0, parent_thread: 0, stat, threads, leader_dead };
+        let taken = claim::take_inside(&mut process, claims);
+        for (tid, stopped) in tids.into_iter().zip(process.threads) {
+            if let Some(puppet) = self.puppets.get_mut(&tid) {
+                puppet.take_back(stopped);
+                puppet.hold()?;
+            }
         }
-        Ok(result.map(drop))
-    }
-}
-
-fn subject(lock: &DeferredLock) -> Subject {
-    match lock {
-        DeferredLock::OfDescription { object, .. } => Subject::Object(format!("object {object}")),
-        DeferredLock::OfProcess { thread, descriptor, .. } => {
-            Subject::Descriptor(thread.0, *descriptor, "record lock".to_owned())
-        }
+        taken
     }
 }

@@ -1,6 +1,7 @@
 //! Building a tree from an image: objects are opened once in the restorer's own table, tasks are forked from it and from
 //! each other with their own numbers, and programs make each of them what it was. Nothing of it runs before
 //! [`Restorer::resume`]; until [`Restorer::hold`] all of it dies with this process.
+use crate::claim::Claim;
 use crate::failure::Result;
 use crate::freeze::swallow_stops;
 use crate::lineage::{self, Lineage};
@@ -53,8 +54,8 @@ pub struct Restorer {
     fetched: BTreeMap<(ObjectId, ObjectId), i32>,
     sinks: BTreeMap<ObjectId, make::Sink>,
     created: make::Created,
-    /// Locks to be taken last, and the description that is to have them, where it is not a process.
-    deferred: Vec<(DeferredLock, Option<OwnedFd>)>,
+    /// Locks to be taken last, each with our own descriptor of the file.
+    claims: Vec<(Claim, OwnedFd)>,
     /// Leaders and threads that exist, stopped.
     puppets: BTreeMap<Pid, Puppet>,
     fillers: BTreeMap<ObjectId, fill::Filler>,
@@ -151,7 +152,7 @@ impl Restorer {
             fetched: BTreeMap::new(),
             sinks,
             created,
-            deferred: Vec::new(),
+            claims: Vec::new(),
             puppets: BTreeMap::new(),
             fillers: BTreeMap::new(),
             built: BTreeSet::new(),
@@ -262,12 +263,20 @@ impl Restorer {
         Ok(())
     }
 
+    /// Lets go of a held tree, which stays stopped: somebody else goes on with it.
+    pub fn leave(mut self) {
+        self.created.keep();
+        for puppet in std::mem::take(&mut self.puppets).into_values() {
+            // One that died meanwhile stays dead.
+            let _ = puppet.release();
+        }
+    }
+
     /// Lets the tree run. Returns the root's number.
     ///
     /// # Errors
     /// A thread is dead.
     pub fn resume(mut self) -> Result<i32> {
-        self.take_deferred_locks()?;
         let root = self.tree.root().map_or(0, |task| task.pid.0);
         let mut puppets: Vec<Puppet> = std::mem::take(&mut self.puppets).into_values().collect();
         self.created.keep();

@@ -285,6 +285,24 @@ impl Puppet {
         Some(stopped)
     }
 
+    /// Whether it is a thread of this process.
+    pub(super) fn is_of(&self, pid: Pid) -> bool {
+        self.pid == pid.0
+    }
+
+    pub(super) fn tid(&self) -> Pid {
+        Pid(self.tid)
+    }
+
+    /// Gives the thread away for a while.
+    pub(super) fn lend(&mut self) -> Option<Stopped> {
+        self.stopped.take()
+    }
+
+    pub(super) fn take_back(&mut self, stopped: Stopped) {
+        self.stopped = Some(stopped);
+    }
+
     pub(super) fn release(mut self) -> Result<()> {
         self.stopped.take().map_or(Ok(()), Stopped::release)
     }

@@ -24,6 +24,7 @@ impl Destination {
                 mark::COMMIT_DOUBLED.hit();
                 self.say(now, Message::Resumed);
             }
+            State::Forward(Step::Resume) if self.awaits_source => self.say(now, Message::Answer(Verdict::Committed)),
             State::Forward(_) | State::Undoing { late: true, .. } => mark::COMMIT_DOUBLED.hit(),
             State::Undoing { .. } | State::Aborted => {
                 mark::COMMIT_TOO_LATE.hit();
@@ -46,6 +47,7 @@ impl Destination {
                 self.abort(now, Reason::LinkLost);
             }
             State::Forward(Step::Release) => self.say(now, Message::Answer(Verdict::Committed)),
+            State::Forward(Step::Resume) if self.awaits_source => self.say(now, Message::Answer(Verdict::Committed)),
             // The end of these says it.
             State::Forward(_) | State::Undoing { late: true, .. } => mark::ANSWER_DEFERRED.hit(),
             State::Undoing { .. } | State::Aborted => self.say(now, Message::Answer(Verdict::Aborted)),
@@ -71,6 +73,8 @@ impl Destination {
                 }
             }
             State::Undoing { .. } => self.dismissed = true,
+            // The journal keeps its entry until they run.
+            State::Forward(Step::Resume) if self.awaits_source => self.dismissed = true,
             _ => mark::DESTINATION_IGNORED.hit(),
         }
     }

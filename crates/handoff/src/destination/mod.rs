@@ -2,7 +2,8 @@
 //!
 //! Until a commit arrives it may give up at any time, by itself and for good; it is therefore never in doubt. When the commit has
 //! arrived and is in its journal, it resumes the tasks and says so. Whoever asks later is told what the journal says, and
-//! nobody is told "committed" before the tasks run: until then a commit that cannot be carried out can still be taken back.
+//! nobody is told "committed" before the tasks run: until then a commit that cannot be carried out can still be taken back. Only where
+//! the tasks cannot run before the source's have ended ([`Event::AwaitsSource`]), it is told as soon as it is in the journal, and final.
 
 mod answer;
 
@@ -91,6 +92,8 @@ pub struct Destination {
     recovered: bool,
     /// The source will not ask again.
     dismissed: bool,
+    /// The source's tasks must have ended before these can run: nothing is taken back once the decision is in the journal.
+    awaits_source: bool,
     moved: (u64, u64),
     timeline: Timeline,
     troubles: Vec<Trouble>,
@@ -124,6 +127,7 @@ impl Destination {
             tasks_gone: false,
             recovered: false,
             dismissed: false,
+            awaits_source: false,
             moved: (0, 0),
             timeline: Timeline::default(),
             troubles: Vec::new(),
@@ -200,6 +204,7 @@ impl Destination {
                     self.deadline = Some(now + self.config.patience.of_destination(step));
                 }
             }
+            Event::AwaitsSource => self.awaits_source = true,
             Event::ResumeFailed { refusal, may_have_run } => self.resume_failed(now, refusal, may_have_run),
             Event::Cancel => match self.undecided() {
                 Some(_) => self.abort(now, Reason::Cancelled),
@@ -236,7 +241,8 @@ impl Destination {
     /// now: `recover` answers if the source asks after all.
     pub fn is_ended(&self) -> bool {
         let released = matches!(self.state, State::Forward(Step::Release));
-        matches!(self.state, State::Ended) || ((released || self.is_resting()) && self.deadline.is_none())
+        let held = self.outcome == Some(Outcome::Held);
+        matches!(self.state, State::Ended) || ((released || held || self.is_resting()) && self.deadline.is_none())
     }
 
     /// True when the source has said Goodbye: it will not ask again.
@@ -410,7 +416,12 @@ impl Destination {
                 self.say(now, Message::Ready { root: self.root });
                 self.enter(now, Step::Hold);
             }
-            (State::Forward(Step::Commit), Deed::Journal(Stage::Committed)) => self.enter(now, Step::Resume),
+            (State::Forward(Step::Commit), Deed::Journal(Stage::Committed)) => {
+                self.enter(now, Step::Resume);
+                if self.awaits_source {
+                    self.say(now, Message::Answer(Verdict::Committed));
+                }
+            }
             (State::Forward(Step::Resume), Deed::Resume) => {
                 if self.recovered {
                     mark::RESUMED_AFTER_CRASH.hit();
@@ -420,6 +431,9 @@ impl Destination {
                 self.outcome = Some(Outcome::Moved);
                 self.enter(now, Step::Release);
                 self.perform(Deed::Journal(Stage::Resumed));
+                if self.dismissed {
+                    self.perform(Deed::Journal(Stage::Done));
+                }
             }
             (State::Forward(Step::Release), Deed::Journal(Stage::Resumed)) => {}
             (State::Undoing { remaining, .. }, deed) if remaining.last() == Some(&deed) => {
@@ -466,7 +480,13 @@ impl Destination {
             return mark::REPORT_IGNORED.hit();
         }
         // An earlier engine may have resumed them and died before it could note so.
-        if may_have_run || self.recovered {
+        if self.awaits_source && !may_have_run {
+            // What the source has been told cannot be taken back; nothing is lost either.
+            mark::HELD.hit();
+            self.troubles.push(Trouble { deed: Deed::Resume, refusal });
+            self.outcome = Some(Outcome::Held);
+            self.deadline = self.link.is_up().then(|| now + self.config.patience.linger);
+        } else if may_have_run || self.recovered {
             self.troubles.push(Trouble { deed: Deed::Resume, refusal });
             self.lose(now);
         } else {

@@ -208,7 +208,11 @@ impl Source {
             },
             Event::Settle(settlement) => self.settle(now, settlement),
             Event::Timeout => self.timeout(now),
-            Event::Accepted | Event::Refused(_) | Event::ResumeFailed { .. } | Event::Located { .. } => {
+            Event::Accepted
+            | Event::Refused(_)
+            | Event::ResumeFailed { .. }
+            | Event::Located { .. }
+            | Event::AwaitsSource => {
                 mark::REPORT_IGNORED.hit();
             }
         }

@@ -57,7 +57,8 @@ impl Pair<'_> {
         if !runs_here && !runs_there {
             let justified =
                 if self.world.source.alive { false } else { referee.source_host_died || referee.destination_host_died };
-            if !justified {
+            // Who takes the journal away from tasks that are held there must wake them by hand.
+            if !justified && !(referee.forgotten && referee.told) {
                 return broken("it runs nowhere");
             }
         }
@@ -67,7 +68,10 @@ impl Pair<'_> {
             return broken("the source's journal is still open");
         }
         let agrees = match source {
-            Some(Outcome::Moved) => referee.resumed,
+            // Told before it ran, it may have died with the host that owned it.
+            Some(Outcome::Moved) => {
+                referee.resumed || referee.told && (referee.destination_host_died || referee.forgotten)
+            }
             Some(Outcome::RolledBack { .. } | Outcome::Checked) => runs_here || referee.source_host_died,
             Some(Outcome::Lost) => referee.source_host_died,
             Some(_) => false,

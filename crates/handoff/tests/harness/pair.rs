@@ -62,6 +62,10 @@ pub(crate) struct Pair<'a> {
     pub(crate) trace: Option<String>,
     pub(crate) events: u64,
     pub(crate) faults: Vec<Fault>,
+    /// The tasks at the destination cannot run before the source's have ended.
+    pub(crate) awaits: bool,
+    /// The resumption that waits for that: engine and work.
+    parked: Option<(u32, u32)>,
 }
 
 pub(super) fn index(side: Side) -> usize {
@@ -128,7 +132,16 @@ impl<'a> Pair<'a> {
             trace: None,
             events: 0,
             faults: Vec::new(),
+            awaits: false,
+            parked: None,
         }
+    }
+
+    /// Whether the tasks at the destination have to await the end of the source's.
+    pub(crate) fn awaiting(mut self, awaits: bool) -> Pair<'a> {
+        self.awaits = awaits;
+        self.referee.awaits = awaits;
+        self
     }
 
     pub(crate) fn host(&self, side: Side) -> &Host {
@@ -181,6 +194,10 @@ impl<'a> Pair<'a> {
 
     /// One event; false if there is none.
     fn step(&mut self) -> Result<bool, Violation> {
+        if let Some((engine, work)) = self.parked.filter(|_| !self.world.source.alive) {
+            self.parked = None;
+            self.schedule(self.now, Happening::Acts { side: Side::Destination, engine, work });
+        }
         let next = self.pending.iter().enumerate().min_by_key(|(_, (at, sequence, _))| (*at, *sequence));
         let next = next.map(|(position, (at, ..))| (position, *at));
         let timers = [
@@ -396,6 +413,10 @@ impl<'a> Pair<'a> {
         if engine != self.engines[index(side)] || work != worker.work {
             return Ok(());
         }
+        if self.awaits && self.world.source.alive && worker.queue.front() == Some(&Action::Resume) {
+            self.parked = Some((engine, work));
+            return Ok(());
+        }
         worker.busy = false;
         let Some(action) = worker.queue.pop_front() else { return Ok(()) };
         let deed = action.deed();
@@ -442,7 +463,12 @@ impl<'a> Pair<'a> {
                 self.hosts[index(side)].write(record);
                 Event::noted(record.stage)
             }
-            Action::HoldStopped => self.world.hold(side),
+            Action::HoldStopped => {
+                if self.awaits && side == Side::Destination {
+                    self.feed(side, Event::AwaitsSource);
+                }
+                self.world.hold(side)
+            }
             Action::Reconnect => self.reconnect(),
             _ => {
                 let report = self.world.perform(action);
@@ -532,6 +558,9 @@ impl<'a> Pair<'a> {
             Side::Destination if self.destination.is_none() => {
                 self.destination =
                     Some(Destination::recover(now, MIGRATION, record.as_ref(), boot, Patience::default()));
+                if self.awaits {
+                    self.feed(side, Event::AwaitsSource);
+                }
             }
             _ => {}
         }

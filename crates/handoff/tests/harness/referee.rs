@@ -10,6 +10,8 @@ use crate::harness::world::{DestinationTasks, Host, SourceTasks, World};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Referee {
     accept_heard: bool,
+    /// The tasks at the destination cannot run before the source's have ended.
+    pub(crate) awaits: bool,
     pub(crate) commit_left: bool,
     /// The destination has said (to the link) that it will never resume.
     abort_said: bool,
@@ -17,6 +19,8 @@ pub(crate) struct Referee {
     verdict_heard: bool,
     pub(crate) settled: bool,
     pub(crate) resumed: bool,
+    /// "Committed" was in the destination's journal when it said so, of tasks that await the end of the source's.
+    pub(crate) told: bool,
     /// The process has run at the destination, be it for a moment.
     pub(crate) ran: bool,
     /// The source's tasks were killed by us.
@@ -60,7 +64,10 @@ impl Referee {
             (Side::Source, Action::HoldStopped) => demand(world.source.traced, "held tasks that were not stopped"),
             (_, Action::KillSource) => {
                 self.killed = true;
-                demand(self.resumed || self.settled, "the source killed what had never been resumed elsewhere")
+                demand(
+                    self.resumed || self.told || self.settled,
+                    "the source killed what had never been resumed elsewhere",
+                )
             }
             (_, Action::ReleaseHold | Action::Thaw) => demand(
                 !self.ran && (!self.commit_left || self.verdict_heard) || self.settled,
@@ -110,6 +117,13 @@ impl Referee {
                 self.abort_said = true;
                 demand(!self.ran, "it said \"aborted\" of what has run there")
             }
+            (Side::Destination, Message::Answer(Verdict::Committed)) if self.awaits => {
+                self.told = true;
+                demand(
+                    matches!(stage, Some(Stage::Committed | Stage::Resumed)),
+                    "the destination claims what its journal does not own",
+                )
+            }
             (Side::Destination, Message::Resumed | Message::Answer(Verdict::Committed)) => {
                 demand(self.resumed, "the destination claims what was never resumed")
             }
@@ -144,7 +158,7 @@ impl Referee {
 
         // Until the destination has everything it needs, the source can always resume.
         demand(
-            alive || self.source_host_died || self.killed && self.resumed || self.settled,
+            alive || self.source_host_died || self.killed && (self.resumed || self.told) || self.settled,
             "the source's tasks are gone too early",
         )?;
         let record = source.record().map(|record| record.stage);
