@@ -50,7 +50,8 @@ impl Claim {
         Range { exclusive: self.exclusive, start: self.start, end: self.end }
     }
 
-    pub(crate) fn subject(&self) -> Subject {
+    /// Which descriptor it is of.
+    pub fn subject(&self) -> Subject {
         Subject::Descriptor(self.pid, self.descriptor, "lock".to_owned())
     }
 

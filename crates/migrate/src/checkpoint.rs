@@ -1,5 +1,6 @@
 //! Checkpoint and restore: the same captured tree, to a directory and back.
 use godwit_engine::capture::Captives;
+use godwit_engine::claim::Claim;
 use godwit_engine::demand::Demand;
 use godwit_engine::failure::Result;
 use godwit_engine::ground::{self, Ground};
@@ -13,7 +14,11 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How long a lock of a restored tree may be somebody else's, and the pause between two tries.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
 
 /// How far a transfer is: bytes done, bytes in all.
 pub type Progress<'a> = &'a mut dyn FnMut(u64, u64);
@@ -193,5 +198,20 @@ fn build(directory: &Path, checkpoint: Checkpoint, progress: Progress<'_>) -> Re
         }
     }
     restorer.complete()?;
+    take_locks(&mut restorer)?;
     Ok(restorer)
+}
+
+/// Of a tree that was checkpointed just now the locks may still be on their way out.
+fn take_locks(restorer: &mut Restorer) -> Result<()> {
+    let begin = Instant::now();
+    while !restorer.take_claims()? {
+        if begin.elapsed() > LOCK_PATIENCE {
+            let cause = "somebody else has a lock that it had";
+            let subject = restorer.claims().first().map_or(Subject::Host, Claim::subject);
+            return Err(Refusal::new(Code::RESTORE_FAILED, subject, cause));
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    Ok(())
 }

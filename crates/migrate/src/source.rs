@@ -30,6 +30,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 const MANY_THREADS: u64 = 32;
 /// How long the last words may take to leave when it is over.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long to listen whether the tree runs, after it has become the destination's: there it may have to wait for what ours held.
+const RESUMPTION: Duration = Duration::from_secs(10);
 
 /// Moves a tree to a destination.
 ///
@@ -249,6 +251,10 @@ impl<'a> Driver<'a> {
             let [_, writer] = stream.interest(true);
             // Whatever it says, the next flush finds out.
             let _ = poll::wait(&[writer], Some(Duration::from_millis(100)));
+        }
+        while self.stream.is_some() && self.machine.awaits_resumption() && !self.cancelled {
+            let Some(left) = RESUMPTION.checked_sub(begin.elapsed()) else { break };
+            self.turn(Some(left), false);
         }
     }
 

@@ -95,8 +95,8 @@ impl Restorer {
         self.claims.iter().map(|(claim, _)| claim.clone()).collect()
     }
 
-    /// Takes them; to be called when the tree is held and the journal has made it ours. False: somebody else still has one, the tree is
-    /// held as before.
+    /// Takes them; to be called when the tree is complete, and when the journal has made it ours where there is one. False: somebody
+    /// else still has one, the tree is stopped as before.
     ///
     /// # Errors
     /// A process is dead, or a lock cannot be had at all.
@@ -118,13 +118,15 @@ impl Restorer {
         Ok(true)
     }
 
-    /// Only this process is no longer held for that moment; if we die then, it runs, as the journal says that it may.
+    /// Where the tree is held, only this process is not for that moment; if we die then, it runs, as the journal says that it may.
     fn take_inside(&mut self, pid: Pid, claims: &[&Claim]) -> Result<bool> {
         let subject = || Subject::Process(pid.0);
         let stat = stat::read_process_wide(pid.0)
             .map_err(|error| Refusal::new(Code::PROCESS_VANISHED, subject(), error.to_string()))?;
         let threads = || |puppet: &&mut Puppet| puppet.is_of(pid);
-        swallow_stops(self.puppets.values_mut().filter(threads()).filter_map(Puppet::held_back).collect())?;
+        if self.held {
+            swallow_stops(self.puppets.values_mut().filter(threads()).filter_map(Puppet::held_back).collect())?;
+        }
         let lend = |puppet: &mut Puppet| Some((puppet.tid(), puppet.lend()?));
         let mut lent: Vec<(Pid, Stopped)> = self.puppets.values_mut().filter(threads()).filter_map(lend).collect();
         // The leader first, unless it is dead.
@@ -136,7 +138,9 @@ impl Restorer {
         for (tid, stopped) in tids.into_iter().zip(process.threads) {
             if let Some(puppet) = self.puppets.get_mut(&tid) {
                 puppet.take_back(stopped);
-                puppet.hold()?;
+                if self.held {
+                    puppet.hold()?;
+                }
             }
         }
         taken

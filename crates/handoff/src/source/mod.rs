@@ -98,6 +98,8 @@ pub struct Source {
     tasks_gone: bool,
     /// The root's number at the destination; 0: not known.
     root: u32,
+    /// The destination has said that the tasks are its own, and not yet that they run.
+    awaiting: bool,
     moved: (u64, u64),
     timeline: Timeline,
     troubles: Vec<Trouble>,
@@ -132,6 +134,7 @@ impl Source {
             finishing: false,
             tasks_gone: false,
             root: 0,
+            awaiting: false,
             moved: (0, 0),
             timeline: Timeline::default(),
             troubles: Vec::new(),
@@ -274,6 +277,12 @@ impl Source {
         self.peer.as_ref()
     }
 
+    /// The tasks are the destination's, which has not yet said that they run: it does where it is asked before they can, and is still on
+    /// the line. Nothing depends on it any more; whoever wants to tell how it went may listen for a while.
+    pub fn awaits_resumption(&self) -> bool {
+        self.awaiting && self.link.is_up()
+    }
+
     /// Pages and bytes that have left so far.
     pub fn moved(&self) -> (u64, u64) {
         self.moved
@@ -412,9 +421,15 @@ impl Source {
                 self.enter(now, Step::Hold);
             }
             (State::Forward(step), Message::Abort(reason)) => self.undo(now, *step, Side::Destination, reason),
-            (State::Doubt(_), Message::Resumed | Message::Answer(Verdict::Committed)) => {
+            (State::Doubt(_), said @ (Message::Resumed | Message::Answer(Verdict::Committed))) => {
                 self.timeline.resumed = Some(now);
+                self.awaiting = said != Message::Resumed;
                 self.close(now);
+            }
+            // Tasks that had to await the end of ours.
+            (State::Closing(_) | State::Ended, Message::Resumed) if self.awaiting => {
+                self.timeline.resumed = Some(now);
+                self.awaiting = false;
             }
             (State::Doubt(_), Message::Abort(reason)) => self.undo(now, Step::Seal, Side::Destination, reason),
             (State::Doubt(asking), Message::Answer(Verdict::Aborted)) => {

@@ -58,7 +58,7 @@ impl Pair<'_> {
             let justified =
                 if self.world.source.alive { false } else { referee.source_host_died || referee.destination_host_died };
             // Who takes the journal away from tasks that are held there must wake them by hand.
-            if !justified && !(referee.forgotten && referee.told) {
+            if !(justified || referee.forgotten && referee.told) {
                 return broken("it runs nowhere");
             }
         }
