@@ -1,5 +1,5 @@
 //! What a move would do to every object of a running tree, found without freezing anything.
-use crate::capture::Options;
+use crate::capture::{Options, moment};
 use crate::demand::Demand;
 use crate::edges::Edges;
 use crate::failure::{About, Result, malformed};
@@ -16,13 +16,12 @@ use godwit_linux::proc::stat::Stat;
 use godwit_linux::proc::{Error as ProcError, smaps, stat, status};
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
 
 const O_PATH: u32 = 0o10_000_000;
 const O_DIRECTORY: u32 = 0o200_000;
 /// How often a tree whose processes come and go is read anew before its shape is left undecided.
 const READINGS_MAX: usize = 20;
-/// How often a tree is examined that changes while it is looked at: what is born meanwhile seems to be an outsider's.
-const EXAMINATIONS_MAX: usize = 5;
 
 /// The verdict about one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +48,8 @@ impl Finding {
 /// A tree as `check` sees it.
 #[derive(Clone, Debug, Default)]
 pub struct Examination {
+    /// When it was begun; none: it was not.
+    pub began: Option<SystemTime>,
     /// Process numbers, root first.
     pub pids: Vec<i32>,
     /// What the tree demands of its destination.
@@ -71,19 +72,23 @@ impl Examination {
 }
 
 /// Examines a running tree. Objects that appear or vanish meanwhile are not an error: the capture looks again. What blocks has
-/// to block twice. `features`: of this host.
+/// to block twice: who is born meanwhile seems to be an outsider. `features`: of this host.
 ///
 /// # Errors
 /// GW1001, GW1002: the tree cannot be looked at at all. GW1501: a choice is about a descriptor that does not exist.
 pub fn examine(root: i32, options: &Options, features: &Features) -> Result<Examination> {
     let mut seen = examine_once(root, options, features);
-    for _ in 1..EXAMINATIONS_MAX {
+    for pause in moment::PAUSES_MS {
         if seen.as_ref().is_ok_and(|examination| !examination.findings.iter().any(Finding::blocks)) {
             break;
         }
         let before = seen.map(|examination| examination.refusals());
+        let has_to_pass = before.as_ref().is_ok_and(|refusals| refusals.iter().all(moment::passes));
+        if has_to_pass {
+            std::thread::sleep(Duration::from_millis(pause));
+        }
         seen = examine_once(root, options, features);
-        if seen.as_ref().map(Examination::refusals).map_err(Clone::clone) == before {
+        if !has_to_pass && seen.as_ref().map(Examination::refusals).map_err(Clone::clone) == before {
             break;
         }
     }
@@ -91,6 +96,7 @@ pub fn examine(root: i32, options: &Options, features: &Features) -> Result<Exam
 }
 
 fn examine_once(root: i32, options: &Options, features: &Features) -> Result<Examination> {
+    let began = Some(SystemTime::now());
     let (pids, members) = members(root)?;
     let survey = Survey::new(&pids);
     let edges = Edges::find(root, &options.edges)?;
@@ -100,7 +106,7 @@ fn examine_once(root: i32, options: &Options, features: &Features) -> Result<Exa
         survey,
         features,
         seen_files: BTreeSet::new(),
-        examination: Examination { pids: pids.clone(), ..Examination::default() },
+        examination: Examination { began, pids: pids.clone(), ..Examination::default() },
     };
     match members {
         Some(members) => examiner.shape(&members)?,

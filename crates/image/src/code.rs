@@ -62,6 +62,9 @@ codes! {
     UNSUPPORTED = 1104, "not supported yet",
         "The state could be carried in principle; this build cannot yet, and refuses rather than lose it.",
         "See the choices beside the object, or docs/resources.md for what is supported.";
+    PASSING_MOMENT = 1105, "a moment that cannot be carried",
+        "The kernel gives no way to read this state, and in a program that works it lasts for a moment only. Godwit let the tree go on and looked again, ten times within half a second.",
+        "Try again, or let the program finish what the cause names.";
     FILE_DIFFERS = 1201, "a file is missing or differs",
         "A path that the tree uses does not exist at the destination, or is another file (kind or size).",
         "Make the same files available at the destination: a shared file system or a copy.";

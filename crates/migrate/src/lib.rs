@@ -15,6 +15,7 @@ mod recovery;
 mod relocation;
 mod report;
 mod requirement;
+mod restless;
 mod shepherd;
 pub mod source;
 mod stream;

@@ -8,6 +8,7 @@ use crate::journal::{Details, Journal, Member};
 use crate::pump::Pump;
 use crate::report::{self, OnProgress, Progress, Report, name_of};
 use crate::requirement::Requirements;
+use crate::restless;
 use crate::stream::{Arrival, Broken, Stream};
 use crate::transport::{self, Transport};
 pub use crate::wishes::Options;
@@ -41,13 +42,10 @@ const RESUMPTION: Duration = Duration::from_secs(10);
 pub fn migrate(
     pid: i32,
     destination: &str,
-    options: Options,
+    mut options: Options,
     progress: OnProgress<'_>,
 ) -> Result<Report, Vec<Refusal>> {
     let one = |refusal: Refusal| vec![refusal];
-    let row = godwit_strategy::parse(&options.strategy)
-        .map_err(|error| one(Refusal::new(Code::USAGE, Subject::Object("strategy".to_owned()), error.to_string())))?;
-    let transport = transport::parse(destination, options.remote_program.clone()).map_err(one)?;
     let mut examination = match &options.examination {
         Some(examination) => examination.clone(),
         None => check::examine(pid, &options.capture, &godwit_linux::features::probe()).map_err(one)?,
@@ -58,6 +56,28 @@ pub fn migrate(
         return Err(refusals);
     }
     examination.demand.unused_processor_flags.clone_from(&options.unused_processor_flags);
+    loop {
+        let moved = attempt(pid, destination, &examination, &mut options, &mut *progress);
+        match (&moved, examination.began) {
+            (Err(refusals), Some(began))
+                if restless::is_about_files(refusals) && restless::ask_less(&mut examination.demand, began) => {}
+            _ => return moved,
+        }
+    }
+}
+
+/// One attempt. The options are as before when it has failed.
+fn attempt(
+    pid: i32,
+    destination: &str,
+    examination: &check::Examination,
+    options: &mut Options,
+    progress: OnProgress<'_>,
+) -> Result<Report, Vec<Refusal>> {
+    let one = |refusal: Refusal| vec![refusal];
+    let row = godwit_strategy::parse(&options.strategy)
+        .map_err(|error| one(Refusal::new(Code::USAGE, Subject::Object("strategy".to_owned()), error.to_string())))?;
+    let transport = transport::parse(destination, options.remote_program.clone()).map_err(one)?;
     let lane = transport.connect(CONNECT).map_err(|error| {
         one(Refusal::new(Code::LINK_LOST, Subject::Object(transport.name()), format!("cannot connect: {error}")))
     })?;
@@ -66,7 +86,7 @@ pub fn migrate(
         boot: host::boot_id(),
         versions: Versions::SUPPORTED,
         capabilities: host::capabilities(),
-        requirements: Requirements::of(&examination, demand::host_as_seen_by(pid).map_err(one)?).encode(),
+        requirements: Requirements::of(examination, demand::host_as_seen_by(pid).map_err(one)?).encode(),
         row: row.clone(),
         dry_run: options.dry_run,
         patience: options.patience,
@@ -77,7 +97,7 @@ pub fn migrate(
     })?;
     // Who the members are is noted when they are held: until then the death of the engine is itself the roll-back.
     let details = Details::own(&transport.name(), pid, Vec::new());
-    let mut driver = Driver::new(pid, transport, machine, details, options, progress);
+    let mut driver = Driver::new(pid, transport, machine, details, std::mem::take(options), progress);
     driver.stream = Some(Stream::new(lane));
     if !driver.options.dry_run {
         let journal = Journal::create(&driver.options.run_directory, migration, Side::Source).map_err(one)?;
@@ -85,6 +105,7 @@ pub fn migrate(
     }
     driver.feed(Event::Start);
     driver.run();
+    *options = std::mem::take(&mut driver.options);
     driver.conclude()
 }
 
@@ -380,8 +401,8 @@ impl<'a> Driver<'a> {
     }
 
     fn capture(&mut self) -> Result<(), Refusal> {
-        let frozen = self.frozen.as_mut().ok_or_else(nothing_frozen)?;
-        let captives = capture::capture(frozen, &self.options.capture, godwit_engine::host::facts())?;
+        let host = godwit_engine::host::facts();
+        let captives = capture::capture_at_a_good_moment(&mut self.frozen, &self.options.capture, &host)?;
         self.report.destination_pid = captives.tree.root().map_or(self.pid, |task| task.pid.0);
         let total = pages::bytes(&captives);
         self.pump.total = total;

@@ -20,8 +20,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 mod ahead;
 mod credentials;
 mod files;
+pub(crate) mod moment;
 pub(crate) mod space;
 mod task;
+
+pub use moment::capture_at_a_good_moment;
 
 /// What the user decided about one descriptor whose other side is outside, and with it about its open description.
 #[derive(Clone, PartialEq, Eq, Debug)]

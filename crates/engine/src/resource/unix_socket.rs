@@ -299,7 +299,7 @@ fn inspect(look: &Look, survey: &Survey) -> Result<Seen> {
                 let cause =
                     "a connection that nobody has accepted was closed again by its maker; what was sent cannot be read";
                 return Err(
-                    Refusal::new(Code::NOT_MIGRATABLE, subject(), cause).choice("let the program accept it first")
+                    Refusal::new(Code::PASSING_MOMENT, subject(), cause).choice("let the program accept it first")
                 );
             }
             if let Some(refusal) = outside(look, survey, *inode, "a connection waits to be accepted") {
@@ -325,7 +325,7 @@ fn waiting(client: &Look) -> Result<()> {
     // One byte is the kernel's own count.
     if sent > 1 {
         let cause = "nobody has accepted this connection yet, and what was sent into it cannot be read from outside";
-        let refusal = Refusal::new(Code::NOT_MIGRATABLE, client.subject(), cause);
+        let refusal = Refusal::new(Code::PASSING_MOMENT, client.subject(), cause);
         return Err(refusal.choice("let the program accept it first, then try again"));
     }
     Ok(())

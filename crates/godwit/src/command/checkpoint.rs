@@ -17,25 +17,24 @@ pub(crate) fn run(arguments: &Checkpoint, output: &Output) -> CommandResult {
         return Err(refusals);
     }
     let begin = Instant::now();
-    let mut frozen = freeze::freeze(arguments.pid).map_err(one)?;
+    let mut frozen = Some(freeze::freeze(arguments.pid).map_err(one)?);
     let mut progress = output.progress("checkpoint");
     let host = godwit_engine::host::facts();
-    let written = capture::capture(&mut frozen, &options, host).and_then(|captives| {
+    let written = capture::capture_at_a_good_moment(&mut frozen, &options, &host).and_then(|captives| {
         checkpoint::write(captives, &arguments.directory, &mut |done, total| progress.update(done, total))
     });
     progress.finish();
     let written = match written {
         Ok(written) => written,
         Err(mut refusal) => {
-            frozen.release();
+            drop(frozen);
             refusal.rolled_back = "the tree runs on".to_owned();
             return Err(vec![refusal]);
         }
     };
-    if arguments.leave_running {
-        frozen.release();
-    } else {
-        frozen.kill();
+    match frozen {
+        Some(frozen) if !arguments.leave_running => frozen.kill(),
+        frozen => drop(frozen),
     }
     let down = begin.elapsed();
     let page_bytes: u64 = written.pages.iter().map(PageIndex::bytes).sum();

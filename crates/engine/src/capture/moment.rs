@@ -1,0 +1,44 @@
+//! Moments that cannot be carried and pass by themselves: the tree goes on for a little, and is frozen again.
+use super::{Captives, Options, capture};
+use crate::failure::Result;
+use crate::freeze::{self, FrozenTree};
+use godwit_image::host::HostFacts;
+use godwit_image::{Code, Refusal, Subject};
+use std::time::Duration;
+
+/// How long a tree goes on each time, in milliseconds: on a busy machine a moment of its own takes a while.
+pub(crate) const PAUSES_MS: [u64; 10] = [1, 1, 2, 4, 8, 16, 32, 64, 128, 256];
+
+/// Whether the cause is gone when the tree has gone on for a little.
+pub(crate) fn passes(refusal: &Refusal) -> bool {
+    refusal.code == Code::PASSING_MOMENT
+}
+
+/// As [`capture`]; where the moment is a bad one the tree is let go on and frozen again. Afterwards it is frozen, unless it could
+/// not be frozen again.
+///
+/// # Errors
+/// As [`capture`] and [`freeze::freeze`]. GW1105: the moment did not pass.
+pub fn capture_at_a_good_moment(
+    frozen: &mut Option<FrozenTree>,
+    options: &Options,
+    host: &HostFacts,
+) -> Result<Captives> {
+    let mut pauses = PAUSES_MS.into_iter();
+    loop {
+        let tree = frozen
+            .as_mut()
+            .ok_or_else(|| Refusal::new(Code::PROCESS_VANISHED, Subject::Host, "there is no frozen tree"))?;
+        let root = tree.processes.first().map_or(0, |process| process.pid);
+        match (capture(tree, options, host.clone()), pauses.next()) {
+            (Err(refusal), Some(pause)) if passes(&refusal) => {
+                if let Some(tree) = frozen.take() {
+                    tree.release();
+                }
+                std::thread::sleep(Duration::from_millis(pause));
+                *frozen = Some(freeze::freeze(root)?);
+            }
+            (result, _) => return result,
+        }
+    }
+}
