@@ -88,8 +88,10 @@ fn table(
 ) -> Result<FileTable> {
     let process = open(tid)?;
     let mut slots = Vec::new();
-    for descriptor in crate::procfs::descriptors(tid).map_err(|error| malformed(Subject::Process(tid), error))? {
-        let Some(look) = Look::descriptor(&process, descriptor)? else { continue };
+    let descriptors = crate::procfs::descriptors(tid).map_err(|error| malformed(Subject::Process(tid), error))?;
+    let looks = look_at(&process, &descriptors);
+    for (descriptor, look) in descriptors.into_iter().zip(looks) {
+        let Some(look) = look? else { continue };
         let close_on_exec = look.information.flags & O_CLOEXEC != 0;
         capture.survey.note(&look.link, tid, descriptor);
         capture.note_record_locks(&look, pid, tid, descriptor);
@@ -101,6 +103,26 @@ fn table(
     }
     slots.sort_by_key(|slot| slot.descriptor);
     Ok(FileTable { id, slots })
+}
+
+/// Looks at descriptors: at many with a second thread, since the process is down meanwhile.
+fn look_at(process: &PidFd, descriptors: &[i32]) -> Vec<Result<Option<Look>>> {
+    const MANY: usize = 128;
+    let one_by_one = |descriptors: &[i32]| -> Vec<Result<Option<Look>>> {
+        descriptors.iter().map(|descriptor| Look::descriptor(process, *descriptor)).collect()
+    };
+    if descriptors.len() < MANY {
+        return one_by_one(descriptors);
+    }
+    let (first, second) = descriptors.split_at(descriptors.len() / 2);
+    std::thread::scope(|scope| {
+        let helper = std::thread::Builder::new().spawn_scoped(scope, || one_by_one(second));
+        let mut looks = one_by_one(first);
+        // Where there can be no second thread, or it failed, the first one does it all.
+        let others = helper.ok().and_then(|helper| helper.join().ok());
+        looks.extend(others.unwrap_or_else(|| one_by_one(second)));
+        looks
+    })
 }
 
 /// A pidfd of a thread-group leader; of another thread, where the kernel allows it, by PIDFD_THREAD.

@@ -62,6 +62,7 @@ pub mod timer_overrun;
 pub mod timerfd;
 pub mod unix_connection;
 pub mod unix_name;
+pub mod unix_option;
 pub mod unix_queue;
 pub mod unix_socket;
 pub mod unlinked_file;

@@ -1,6 +1,7 @@
 //! Unix sockets, as descriptors refer to them: ends of connections, listeners, datagram sockets, and those not connected.
 use super::unix_connection::{Connection, UnixConnection};
 use super::unix_name::{self, Name, Named};
+use super::unix_option;
 use super::unix_queue::{self, Message, SO_BUF_LOCK, SO_SNDBUF, Sender};
 use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, edge, inet_socket, open};
 use crate::capture::Capture;
@@ -39,34 +40,6 @@ const URGENT: u32 = 0x2;
 const ENOPROTOOPT: i32 = 92;
 const RECEIVE_SHUT: u8 = 1;
 const SEND_SHUT: u8 = 2;
-/// Options of level SOL_SOCKET that are set as they are read, and their bytes: DEBUG, REUSEADDR, DONTROUTE, BROADCAST,
-/// KEEPALIVE, OOBINLINE, NO_CHECK, PRIORITY, LINGER, REUSEPORT, PASSCRED, RCVLOWAT, TIMESTAMP, PASSSEC, TIMESTAMPNS, MARK,
-/// RXQ_OVFL, WIFI_STATUS, PEEK_OFF, RCVTIMEO, SNDTIMEO, PASSPIDFD, PASSRIGHTS.
-const OPTIONS: [(i32, usize); 23] = [
-    (1, 4),
-    (2, 4),
-    (5, 4),
-    (6, 4),
-    (9, 4),
-    (10, 4),
-    (11, 4),
-    (12, 4),
-    (13, 8),
-    (15, 4),
-    (16, 4),
-    (18, 4),
-    (29, 4),
-    (34, 4),
-    (35, 4),
-    (36, 4),
-    (40, 4),
-    (41, 4),
-    (42, 4),
-    (66, 16),
-    (67, 16),
-    (76, 4),
-    (83, 4),
-];
 
 /// State of a socket.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -95,7 +68,7 @@ pub struct UnixSocket {
     pub buffers: (i32, i32),
     /// SO_BUF_LOCK, where the kernel has it.
     pub locked: Option<i32>,
-    /// Options as they were read.
+    /// Options that are not what a new socket has, as they were read.
     pub options: Vec<(i32, Vec<u8>)>,
 }
 
@@ -574,10 +547,7 @@ impl Description for UnixSocketKind {
             _ => Vec::new(),
         };
         let number = |option| socket::number(own, option).about(subject);
-        let options = OPTIONS.iter().filter_map(|(option, length)| {
-            let value = socket::get(own, SOL_SOCKET, *option, *length).ok()?;
-            Some((*option, value))
-        });
+        let options = unix_option::unlike_fresh(own, seen.sort);
         let metadata = File::from(own.try_clone_to_owned().about(subject)?).metadata().about(subject)?;
         let state = UnixSocket {
             sort: seen.sort,
@@ -592,7 +562,7 @@ impl Description for UnixSocketKind {
             owner: (metadata.uid(), metadata.gid()),
             buffers: (number(SO_SNDBUF)?, number(SO_RCVBUF)?),
             locked: socket::number(own, SO_BUF_LOCK).ok(),
-            options: options.collect(),
+            options,
         };
         Captured::new(connection.map(|(id, _)| id).into_iter().collect(), &state)
     }

@@ -1,5 +1,6 @@
 //! Putting bytes into address spaces and contents that are being built.
 use super::Restorer;
+use super::joined::{self, Joined};
 use super::make::Sink;
 use crate::failure::{About, Result};
 use godwit_image::memory::{Area, AreaFlags, Backing, PAGE_BYTES};
@@ -46,12 +47,20 @@ enum Placement {
 }
 
 impl Filler {
-    pub(super) fn open(pid: Pid, areas: &[Area]) -> Result<Filler> {
+    /// `joined`: areas that can all be written for the time being.
+    pub(super) fn open(pid: Pid, areas: &[Area], joined: &[Joined]) -> Result<Filler> {
         const WRITE: u32 = 2;
         let memory = ForeignMemory::open(pid.0).about(|| Subject::Process(pid.0))?;
-        let protected = areas.iter().filter(|area| area.protection & WRITE == 0);
+        let protected = areas.iter().filter(|area| area.protection & WRITE == 0 && joined::of(joined, area).is_none());
         let protected = protected.map(|area| Run { start: area.start, end: area.end }).collect();
         Ok(Filler { pid: pid.0, memory, placement: Placement::Untried, protected })
+    }
+
+    /// Joined areas have their own protections now.
+    pub(super) fn part(&mut self, groups: &[Joined]) {
+        for (run, _) in groups.iter().flat_map(|group| &group.parts) {
+            self.protected.insert(*run);
+        }
     }
 
     /// Writes ranges one after another.

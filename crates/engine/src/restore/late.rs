@@ -52,8 +52,9 @@ impl Restorer {
         tree: &godwit_image::tree::Tree,
         late: &BTreeSet<ObjectId>,
     ) -> Result<(std::collections::BTreeMap<ObjectId, resource::Made>, make::Created)> {
+        let order: Vec<ObjectId> = self.order.iter().copied().filter(|id| late.contains(id)).collect();
         let mut make = Make::again(tree, self);
-        for id in make::order(tree)?.iter().filter(|id| late.contains(id)) {
+        for id in &order {
             let envelope = tree.object(*id).ok_or_else(|| missing(*id))?;
             let made = resource::kind_of(envelope)?.make(envelope, &mut make)?;
             make.keep(*id, made)?;
@@ -108,8 +109,8 @@ impl Restorer {
     /// All objects of some stages, referred-to ones first.
     fn of_stages(&self, stages: &[Stage]) -> Result<Vec<Envelope>> {
         let mut found = Vec::new();
-        for id in make::order(&self.tree)? {
-            let envelope = self.tree.object(id).ok_or_else(|| missing(id))?;
+        for id in &self.order {
+            let envelope = self.tree.object(*id).ok_or_else(|| missing(*id))?;
             if stages.contains(&resource::kind_of(envelope)?.stage()) {
                 found.push(envelope.clone());
             }

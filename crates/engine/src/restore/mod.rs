@@ -23,6 +23,7 @@ mod credentials;
 mod descriptors;
 mod fill;
 mod finish;
+mod joined;
 mod late;
 mod locks;
 mod make;
@@ -46,6 +47,8 @@ pub struct Restorer {
     /// Slot of every thread that runs programs, by number.
     slots: BTreeMap<Pid, usize>,
     made: BTreeMap<ObjectId, Made>,
+    /// All objects, referred-to ones first.
+    order: Vec<ObjectId>,
     /// The lowest number in our table that no descriptor of the tree has.
     minimum: i32,
     /// This process itself, by a descriptor that every task inherits.
@@ -62,6 +65,8 @@ pub struct Restorer {
     built: BTreeSet<ObjectId>,
     /// What was written into each space, for the children that inherit from it.
     filled: BTreeMap<ObjectId, PageSet>,
+    /// Areas of built spaces that are one as long as bytes come.
+    joined: BTreeMap<ObjectId, Vec<joined::Joined>>,
     cleaned: BTreeSet<ObjectId>,
     /// How each task is born.
     lineage: Lineage,
@@ -147,6 +152,7 @@ impl Restorer {
             arena,
             slots,
             made,
+            order,
             minimum,
             own,
             fetched: BTreeMap::new(),
@@ -157,6 +163,7 @@ impl Restorer {
             fillers: BTreeMap::new(),
             built: BTreeSet::new(),
             filled: BTreeMap::new(),
+            joined: BTreeMap::new(),
             cleaned: BTreeSet::new(),
             lineage,
             copies: BTreeSet::new(),
@@ -242,10 +249,13 @@ impl Restorer {
     pub fn complete(&mut self) -> Result<()> {
         self.close_program_sinks();
         let spaces: Vec<ObjectId> = self.tree.spaces.iter().map(|space| space.id).collect();
-        for space in spaces {
-            self.build_space(space)?;
+        for space in &spaces {
+            self.build_space(*space)?;
         }
         self.fillers.clear();
+        for space in spaces {
+            self.part_areas(space)?;
+        }
         self.create_remaining()?;
         self.finish()
     }

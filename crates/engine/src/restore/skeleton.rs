@@ -94,7 +94,8 @@ impl Restorer {
                     self.build_space(parent_space)?;
                 }
                 let parent_space = self.task(task.parent)?.space;
-                if parent_space.is_some_and(|space| self.built.contains(&space)) {
+                if let Some(space) = parent_space.filter(|space| self.built.contains(space)) {
+                    self.part_areas(space)?;
                     self.copies.insert(pid);
                 }
                 let thread = self.birth_thread(&task)?;

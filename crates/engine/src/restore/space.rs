@@ -1,6 +1,6 @@
 //! Address spaces: everything of the restorer goes, the image's layout and areas come.
 use super::fill::Filler;
-use super::{ADDRESS_MAX, Restorer, missing};
+use super::{ADDRESS_MAX, Restorer, joined, missing};
 use crate::failure::{About, Result};
 use godwit_image::memory::{AddressSpace, Area, AreaFlags, Backing, PAGE_BYTES};
 use godwit_image::page_set::{PageSet, Run};
@@ -113,7 +113,7 @@ impl Restorer {
         self.forget_foreign_pages(pid, &space, &kept)?;
         self.make_huge(pid, &space)?;
         self.built.insert(id);
-        self.fillers.insert(id, Filler::open(pid, &space.areas)?);
+        self.fillers.insert(id, Filler::open(pid, &space.areas, self.joined.get(&id).map_or(&[], Vec::as_slice))?);
         Ok(())
     }
 
@@ -193,7 +193,19 @@ impl Restorer {
         let mut program = Program::new();
         let mut kernel_start = None;
         self.attach(&mut program, space)?;
+        let joined = if kept.is_empty() { joined::find(&space.areas) } else { Vec::new() };
         for area in &space.areas {
+            if program.calls().len() >= CALLS_MAX {
+                self.run(pid, &std::mem::take(&mut program))?;
+            }
+            match joined::of(&joined, area) {
+                Some(group) if group.range.start == area.start => {
+                    self.map_area(&mut program, &Area { protection: joined::PROTECTION, ..area.clone() }, group.range)?;
+                    continue;
+                }
+                Some(_) => continue,
+                None => {}
+            }
             if self.is_attachment(area) {
                 continue;
             }
@@ -204,9 +216,6 @@ impl Restorer {
             let whole: PageSet = [Run { start: area.start, end: area.end }].into_iter().collect();
             for part in whole.difference(&stay).runs() {
                 self.map_area(&mut program, area, *part)?;
-            }
-            if program.calls().len() >= CALLS_MAX {
-                self.run(pid, &std::mem::take(&mut program))?;
             }
         }
         for kept in kept {
@@ -227,7 +236,28 @@ impl Restorer {
             program.call("arch_prctl(ARCH_MAP_VDSO_64)", SYS_ARCH_PRCTL, [ARCH_MAP_VDSO_64.into(), start.into()]);
         }
         self.run(pid, &program).map(drop)?;
+        if !joined.is_empty() {
+            self.joined.insert(space.id, joined);
+        }
         self.check_kernel_areas(pid, space)
+    }
+
+    /// Gives areas that were mapped as one their own protections, once: before anybody is forked from this space, and when
+    /// all bytes are there.
+    pub(super) fn part_areas(&mut self, id: ObjectId) -> Result<()> {
+        let Some(groups) = self.joined.remove(&id) else { return Ok(()) };
+        let pid = self.owner_of(id)?;
+        let mut program = Program::new();
+        for (run, protection) in groups.iter().flat_map(|group| &group.parts) {
+            program.call("mprotect", SYS_MPROTECT, [run.start.into(), run.bytes().into(), (*protection).into()]);
+            if program.calls().len() >= CALLS_MAX {
+                self.run(pid, &std::mem::take(&mut program))?;
+            }
+        }
+        if let Some(filler) = self.fillers.get_mut(&id) {
+            filler.part(&groups);
+        }
+        self.run(pid, &program).map(drop)
     }
 
     /// Drops pages of the parent that the fork brought along and the child never had, or has its own version of.
