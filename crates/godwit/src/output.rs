@@ -131,6 +131,16 @@ pub(crate) fn bytes(count: u64) -> String {
     if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
+/// So many of something.
+pub(crate) fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// So many processes.
+pub(crate) fn processes(count: u64) -> String {
+    counted(count, "process", "processes")
+}
+
 /// A usage error.
 pub(crate) fn usage(what: &str, cause: impl Into<String>) -> Vec<Refusal> {
     vec![Refusal::new(Code::USAGE, Subject::Object(what.to_owned()), cause)]

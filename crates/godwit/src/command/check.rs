@@ -1,6 +1,6 @@
 //! `godwit check`: the verdict about every object of a running tree.
 use crate::arguments::Check;
-use crate::output::{CommandResult, Output, bytes, refusal_value};
+use crate::output::{CommandResult, Output, bytes, counted, processes, refusal_value};
 use godwit_engine::check::{self, Examination, Finding};
 use godwit_image::{Code, Refusal, Verdict};
 use godwit_linux::features;
@@ -99,11 +99,15 @@ pub(crate) fn run(arguments: &Check, output: &Output) -> CommandResult {
     }
     let blocked = blocked + elsewhere.len();
     output.line(&format!(
-        "{} processes, {} objects, at most {} of memory to move: a migration would {}",
-        examination.pids.len(),
-        examination.findings.len(),
+        "{}, {}, at most {} of memory to move: a migration would {}",
+        processes(examination.pids.len() as u64),
+        counted(examination.findings.len() as u64, "object", "objects"),
         bytes(examination.demand.memory_bytes),
-        if blocked == 0 { "go through".to_owned() } else { format!("be refused, {blocked} objects block it") },
+        if blocked == 0 {
+            "go through".to_owned()
+        } else {
+            format!("be refused: {}", counted(blocked as u64, "object blocks it", "objects block it"))
+        },
     ));
     Ok(if blocked == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }

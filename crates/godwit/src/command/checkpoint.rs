@@ -1,6 +1,6 @@
 //! `godwit checkpoint`: a running tree to a directory.
 use crate::arguments::Checkpoint;
-use crate::output::{CommandResult, Output, bytes};
+use crate::output::{CommandResult, Output, bytes, processes};
 use godwit_engine::{capture, check, freeze};
 use godwit_image::layout::PageIndex;
 use godwit_linux::features;
@@ -48,8 +48,8 @@ pub(crate) fn run(arguments: &Checkpoint, output: &Output) -> CommandResult {
         "frozen_ms": down.as_secs_f64() * 1e3,
     }));
     output.line(&format!(
-        "{} processes, {} of memory in {}; frozen for {:.1} ms; the tree {}",
-        written.tree.tasks.len(),
+        "{}, {} of memory in {}; frozen for {:.1} ms; the tree {}",
+        processes(written.tree.tasks.len() as u64),
         bytes(page_bytes),
         arguments.directory.display(),
         down.as_secs_f64() * 1e3,

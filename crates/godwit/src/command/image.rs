@@ -1,5 +1,5 @@
 //! `godwit image`: what is inside a checkpoint, for a person.
-use crate::output::{CommandResult, Output, bytes};
+use crate::output::{CommandResult, Output, bytes, counted, processes};
 use godwit_engine::resource::KINDS;
 use godwit_image::codec::{self, Value};
 use godwit_image::layout::{Checkpoint, PageIndex};
@@ -7,6 +7,7 @@ use godwit_image::memory::{AddressSpace, Backing};
 use godwit_image::task::{State, Task};
 use godwit_image::{Envelope, ObjectId};
 use godwit_migrate::checkpoint;
+use jiff::Timestamp;
 use serde_json::json;
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,7 +19,7 @@ pub(crate) fn verify(directory: &Path, output: &Output) -> CommandResult {
     let checked = checked.map_err(|refusal| vec![refusal])?;
     let page_bytes: u64 = checked.pages.iter().map(PageIndex::bytes).sum();
     output.object(&json!({ "outcome": "sound", "page_bytes": page_bytes, "processes": checked.tree.tasks.len() }));
-    output.line(&format!("sound: {} processes, {} of memory", checked.tree.tasks.len(), bytes(page_bytes)));
+    output.line(&format!("sound: {}, {} of memory", processes(checked.tree.tasks.len() as u64), bytes(page_bytes)));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -31,8 +32,11 @@ pub(crate) fn show(directory: &Path, map: bool, output: &Output) -> CommandResul
     }
     let host = &checkpoint.tree.host;
     output.line(&format!(
-        "taken on {} ({}, Linux {}), {} s after 1970",
-        host.name, host.machine, host.kernel, checkpoint.created
+        "taken on {} ({}, Linux {}), {}",
+        host.name,
+        host.machine,
+        host.kernel,
+        moment(checkpoint.created)
     ));
     for task in &checkpoint.tree.tasks {
         show_task(task, &checkpoint, output);
@@ -54,6 +58,12 @@ pub(crate) fn show(directory: &Path, map: bool, output: &Output) -> CommandResul
     Ok(ExitCode::SUCCESS)
 }
 
+/// A moment in seconds after 1970, as RFC 3339 has it.
+fn moment(seconds: u64) -> String {
+    let known = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    known.map_or_else(|| format!("{seconds} s after 1970"), |timestamp| timestamp.to_string())
+}
+
 fn show_task(task: &Task, checkpoint: &Checkpoint, output: &Output) {
     let depth = depth(task, checkpoint);
     let state = match task.state {
@@ -65,12 +75,12 @@ fn show_task(task: &Task, checkpoint: &Checkpoint, output: &Output) {
         task.threads.first().map_or_else(String::new, |thread| String::from_utf8_lossy(&thread.name).into_owned());
     let user = task.threads.first().map_or(0, |thread| thread.credentials.user[1]);
     output.line(&format!(
-        "{}{} {name} (user {user}, group {}, session {}, {} threads{state})",
+        "{}{} {name} (user {user}, group {}, session {}, {}{state})",
         "  ".repeat(depth),
         task.pid,
         task.group,
         task.session,
-        task.threads.len(),
+        counted(task.threads.len() as u64, "thread", "threads"),
     ));
     for thread in task.threads.iter().filter(|thread| !thread.note.is_empty()) {
         output.line(&format!("{}  thread {}: {}", "  ".repeat(depth), thread.tid, thread.note));
@@ -96,9 +106,9 @@ fn show_space(space: &AddressSpace, checkpoint: &Checkpoint, map: bool, output: 
     let saved: u64 = checkpoint.pages.iter().filter(|index| index.owner == space.id).map(PageIndex::bytes).sum();
     let mapped: u64 = space.areas.iter().map(godwit_image::memory::Area::bytes).sum();
     output.line(&format!(
-        "\naddress space {}: {} mappings of {}, {} saved, program {}",
+        "\naddress space {}: {} of {}, {} saved, program {}",
         space.id,
-        space.areas.len(),
+        counted(space.areas.len() as u64, "mapping", "mappings"),
         bytes(mapped),
         bytes(saved),
         describe(checkpoint, space.executable),
@@ -137,6 +147,51 @@ fn object(envelope: &Envelope) -> String {
     format!("{name} {state}")
 }
 
+/// A field whose number means something to a person, else as any value.
+fn field(name: &str, value: &Value) -> String {
+    match (name, value.as_integer().and_then(|number| u64::try_from(number).ok())) {
+        ("flags", Some(flags)) => open_flags(flags),
+        // The kernel's split of st_rdev: makedev(3).
+        ("device_number", Some(number)) => {
+            let major = (number >> 8 & 0xfff) | (number >> 32 & !0xfff);
+            let minor = (number & 0xff) | (number >> 12 & !0xff);
+            format!("{major}:{minor}")
+        }
+        _ => short(value),
+    }
+}
+
+/// The flags of open(2) on x86_64, by name; what has none stays a number.
+fn open_flags(flags: u64) -> String {
+    const ACCESS: [&str; 4] = ["O_RDONLY", "O_WRONLY", "O_RDWR", "O_ACCMODE"];
+    // O_LARGEFILE is what the kernel adds to every open, and says nothing.
+    const LARGE_FILE: u64 = 0o100_000;
+    const NAMES: [(u64, &str); 10] = [
+        (0o2000, "O_APPEND"),
+        (0o4000, "O_NONBLOCK"),
+        (0o4_010_000, "O_SYNC"),
+        (0o10000, "O_DSYNC"),
+        (0o20000, "O_ASYNC"),
+        (0o40000, "O_DIRECT"),
+        (0o200_000, "O_DIRECTORY"),
+        (0o400_000, "O_NOFOLLOW"),
+        (0o1_000_000, "O_NOATIME"),
+        (0o10_000_000, "O_PATH"),
+    ];
+    let mut words = vec![ACCESS[(flags & 3) as usize].to_owned()];
+    let mut left = flags & !3 & !LARGE_FILE;
+    for (bits, name) in NAMES {
+        if left & bits == bits {
+            words.push(name.to_owned());
+            left &= !bits;
+        }
+    }
+    if left != 0 {
+        words.push(format!("{left:#o}"));
+    }
+    words.join("|")
+}
+
 /// A self-describing value on one line.
 fn short(value: &Value) -> String {
     const BYTES_SHOWN: usize = 16;
@@ -156,12 +211,37 @@ fn short(value: &Value) -> String {
             let fields: Vec<String> = entries
                 .iter()
                 .map(|(key, value)| match key {
-                    Value::Text(name) => format!("{name}={}", short(value)),
+                    Value::Text(name) => format!("{name}={}", field(name, value)),
                     other => format!("{}={}", short(other), short(value)),
                 })
                 .collect();
             format!("{{{}}}", fields.join(" "))
         }
         _ => "?".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_of_open_have_their_names() {
+        assert_eq!(open_flags(0o100_000), "O_RDONLY");
+        assert_eq!(open_flags(0o102_001), "O_WRONLY|O_APPEND");
+        assert_eq!(open_flags(0o4_014_002), "O_RDWR|O_NONBLOCK|O_SYNC");
+        assert_eq!(open_flags(0o1_000_000_000_003), "O_ACCMODE|0o1000000000000");
+    }
+
+    #[test]
+    fn device_numbers_are_shown_as_major_and_minor() {
+        assert_eq!(field("device_number", &Value::from(259)), "1:3");
+        assert_eq!(field("position", &Value::from(259)), "259");
+    }
+
+    #[test]
+    fn moments_are_shown_as_dates() {
+        assert_eq!(moment(0), "1970-01-01T00:00:00Z");
+        assert_eq!(moment(u64::MAX), format!("{} s after 1970", u64::MAX));
     }
 }

@@ -1,6 +1,6 @@
 //! `godwit migrate`: a running tree to another host.
 use crate::arguments::Migrate;
-use crate::output::{CommandResult, Output, bytes};
+use crate::output::{CommandResult, Output, bytes, counted, processes};
 use godwit_migrate::source::{self, Options};
 use godwit_migrate::{Progress, Report};
 use std::process::ExitCode;
@@ -28,8 +28,12 @@ pub(crate) fn run(arguments: &Migrate, output: &Output) -> CommandResult {
 
 fn show(report: &Report, output: &Output) {
     output.line(&format!(
-        "moved to {}: process {}, {} processes, {} threads, strategy {}",
-        report.destination, report.destination_pid, report.processes, report.threads, report.strategy
+        "moved to {}: process {}, {}, {}, strategy {}",
+        report.destination,
+        report.destination_pid,
+        processes(report.processes),
+        counted(report.threads, "thread", "threads"),
+        report.strategy
     ));
     output.line(&format!("  preparation time  {:9.3} ms", report.preparation_ms));
     output.line(&format!("  down time         {:9.3} ms", report.down_ms));

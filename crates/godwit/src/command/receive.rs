@@ -1,6 +1,6 @@
 //! `godwit receive`: takes trees from other hosts.
 use crate::arguments::Receive;
-use crate::output::{CommandResult, Output, failure, usage};
+use crate::output::{CommandResult, Output, failure, processes, usage};
 use godwit_image::Refusal;
 use godwit_linux::poll::{self, Readiness};
 use godwit_migrate::destination::{self, Options, Received};
@@ -108,8 +108,11 @@ fn serve(
 fn sentence(received: &Received) -> String {
     match received.outcome.as_str() {
         "moved" => format!(
-            "process {} runs here now, from {}: {} processes, {} pages",
-            received.pid, received.source, received.processes, received.pages
+            "process {} runs here now, from {}: {}, {} pages",
+            received.pid,
+            received.source,
+            processes(received.processes),
+            received.pages
         ),
         other => format!("{other} ({})", received.source),
     }
