@@ -1,11 +1,14 @@
 //! Hosts that outlive their maker: those of killed runs are ended at the next start, those kept on purpose can be found.
 //!
 //! A host ends with its maker by itself (a pipe tells it); this is for what stood in the way of that, and for kept hosts.
-//! State: one file per pair below `/run/godwit-testbed`, lines of `maker|kept|host ID START`, where START is the start
-//! time of the process from `/proc/ID/stat`, so that a later process with the same id is never taken for it.
+//! State: one file per pair below `/run/godwit-testbed/NAMESPACE`, lines of `maker|kept|host ID START`, where START is the start
+//! time of the process from `/proc/ID/stat`, so that a later process with the same id is never taken for it. NAMESPACE is the
+//! PID namespace that the ids are of: runs in different ones share `/run` and know nothing of each other's processes, and
+//! one that has ended took its hosts with it.
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,7 +18,10 @@ use godwit_linux::pidfd::PidFd;
 use crate::error::{Doing, Error};
 
 const DIRECTORY: &str = "/run/godwit-testbed";
+const NAMESPACE: &str = "/proc/self/ns/pid";
 const SIGKILL: i32 = 9;
+/// How often a record is begun anew when its directory goes away meanwhile.
+const ATTEMPTS: u32 = 100;
 
 /// The record of one pair of hosts.
 #[derive(Debug)]
@@ -27,10 +33,20 @@ impl Record {
     /// Begins a record for a pair that this process makes.
     pub(crate) fn new() -> Result<Self, Error> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        fs::create_dir_all(DIRECTORY).doing(format!("make {DIRECTORY}"))?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let record = Self { path: Path::new(DIRECTORY).join(format!("{}-{number}", process::id())) };
-        fs::write(&record.path, "").doing("write the record of a pair of hosts")?;
+        let directory = directory()?;
+        let record = Self { path: directory.join(format!("{}-{number}", process::id())) };
+        // Who removes the last record removes the directory, maybe just now.
+        for patience in (0..ATTEMPTS).rev() {
+            fs::create_dir_all(&directory).doing(format!("make {}", directory.display()))?;
+            match fs::write(&record.path, "") {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && patience > 0 => {}
+                written => {
+                    written.doing("write the record of a pair of hosts")?;
+                    break;
+                }
+            }
+        }
         record.add("maker", process::id())?;
         Ok(record)
     }
@@ -48,6 +64,9 @@ impl Record {
     /// The pair is gone.
     pub(crate) fn remove(&self) {
         let _ = fs::remove_file(&self.path);
+        if let Some(directory) = self.path.parent() {
+            let _ = fs::remove_dir(directory);
+        }
     }
 
     fn add(&self, word: &str, id: u32) -> Result<(), Error> {
@@ -74,9 +93,10 @@ pub fn remove_kept() -> Result<usize, Error> {
 }
 
 fn end_hosts(wanted: impl Fn(&[Line]) -> bool) -> Result<usize, Error> {
-    let entries = match fs::read_dir(DIRECTORY) {
+    let directory = directory()?;
+    let entries = match fs::read_dir(&directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        other => other.doing(format!("list {DIRECTORY}"))?,
+        other => other.doing(format!("list {}", directory.display()))?,
     };
     let mut ended = 0;
     for path in entries.flatten().map(|entry| entry.path()) {
@@ -92,6 +112,19 @@ fn end_hosts(wanted: impl Fn(&[Line]) -> bool) -> Result<usize, Error> {
         let _ = fs::remove_file(&path);
     }
     Ok(ended)
+}
+
+/// The records of this PID namespace.
+fn directory() -> Result<PathBuf, Error> {
+    let namespace = fs::metadata(NAMESPACE).doing(format!("ask for {NAMESPACE}"))?;
+    Ok(Path::new(DIRECTORY).join(format!("pid-{}", namespace.ino())))
+}
+
+/// A name for what this process makes in a directory that runs in other PID namespaces share: its number is theirs, too.
+#[must_use]
+pub fn process_name() -> String {
+    let namespace = fs::metadata(NAMESPACE).map_or(0, |namespace| namespace.ino());
+    format!("{}-{namespace}", process::id())
 }
 
 struct Line {

@@ -10,7 +10,7 @@ use std::hash::{Hash, Hasher};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use godwit_linux::namespace::User;
 
 use crate::error::{Doing, Error};
 use crate::host::Host;
+use crate::leftover;
 
 /// Where programs and reports lie: on disk, seen by every host, and reachable by every user.
 pub(crate) const DIRECTORY: &str = "/var/tmp/godwit-testbed";
@@ -320,7 +321,7 @@ impl ScratchDirectory {
     pub(crate) fn new(name: &str) -> Result<Self, Error> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = Path::new(DIRECTORY).join(format!("run-{}-{number}-{name}", process::id()));
+        let path = Path::new(DIRECTORY).join(format!("run-{}-{number}-{name}", leftover::process_name()));
         make_open_directory(&path)?;
         Ok(Self { path })
     }

@@ -3,7 +3,7 @@
 
 use godwit_linux::features::{self, Feature};
 use godwit_testbed::workload::{self, Run, Verdict};
-use godwit_testbed::{Host, Options, Pair};
+use godwit_testbed::{Host, Options, Pair, leftover};
 use std::path::Path;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn godwit(host: &Host, arguments: &[&str]) -> String {
 
 /// Takes a tree from one host to the other through a checkpoint.
 fn carry(run: &Run, from: &Host, to: &Host, step: &str) {
-    let directory = Path::new(CHECKPOINTS).join(format!("{}-{}-{step}", std::process::id(), run.pid));
+    let directory = Path::new(CHECKPOINTS).join(format!("{}-{}-{step}", leftover::process_name(), run.pid));
     let _ = std::fs::remove_dir_all(&directory);
     let path = directory.display().to_string();
     godwit(from, &["checkpoint", &run.pid.to_string(), &path]);

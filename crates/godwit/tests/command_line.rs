@@ -1,6 +1,6 @@
 //! The commands as a user meets them: real processes in hosts made of namespaces, exit codes, one JSON object on standard
 //! output. Without root or namespaces each test says so and does nothing.
-use godwit_testbed::{Host, Options, Pair};
+use godwit_testbed::{Host, Options, Pair, leftover};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -14,7 +14,7 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str) -> Scratch {
-        let path = PathBuf::from(format!("/var/tmp/godwit-test-{name}-{}", std::process::id()));
+        let path = PathBuf::from(format!("/var/tmp/godwit-test-{name}-{}", leftover::process_name()));
         std::fs::create_dir_all(&path).expect("a directory in /var/tmp");
         Scratch(path)
     }

@@ -1,5 +1,5 @@
 //! `godwit migrate PID ssh://…`: through a real ssh to a real sshd on the other host, with no daemon of ours there.
-use godwit_testbed::{Host, Options, Pair};
+use godwit_testbed::{Host, Options, Pair, leftover};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -75,7 +75,7 @@ fn a_tree_moves_through_ssh_without_a_daemon_of_ours() {
     if !Path::new(SSHD).exists() {
         return println!("skipped: {SSHD} is not installed (apt-get install openssh-server)");
     }
-    let scratch = Scratch(PathBuf::from(format!("/var/tmp/godwit-test-ssh-{}", std::process::id())));
+    let scratch = Scratch(PathBuf::from(format!("/var/tmp/godwit-test-ssh-{}", leftover::process_name())));
     std::fs::create_dir_all(&scratch.0).expect("a directory in /var/tmp");
     let options =
         Options { executable: Some(PathBuf::from(GODWIT)), shared: vec![scratch.0.clone()], ..Options::default() };

@@ -126,7 +126,8 @@ impl Rig {
     fn new(moment: &str, crowded: bool) -> Result<Rig, godwit_testbed::Error> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let directory = std::env::temp_dir().join(format!("godwit-moving-{}-{number}", std::process::id()));
+        let directory =
+            std::env::temp_dir().join(format!("godwit-moving-{}-{number}", godwit_testbed::leftover::process_name()));
         std::fs::create_dir_all(&directory).unwrap();
         let pair = Pair::new(&Options { shared: vec![directory.clone()], ..Options::default() })?;
         if !crowded {

@@ -3,7 +3,7 @@
 use crate::arguments::Demo;
 use crate::output::{CommandResult, Output, bytes};
 use godwit_image::{Code, Refusal, Subject};
-use godwit_testbed::{Host, Options, Pair};
+use godwit_testbed::{Host, Options, Pair, leftover};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ struct Scratch {
 
 impl Scratch {
     fn new(keep: bool) -> Result<Scratch, Vec<Refusal>> {
-        let path = PathBuf::from(format!("/var/tmp/godwit-demo-{}", std::process::id()));
+        let path = PathBuf::from(format!("/var/tmp/godwit-demo-{}", leftover::process_name()));
         for part in ["moved", "unmoved"] {
             std::fs::create_dir_all(path.join(part)).map_err(|error| failed("/var/tmp", error))?;
         }
