@@ -373,10 +373,14 @@ impl Call {
             match self.ended() {
                 Ok(Some(status)) if status.success() => return Ok((status, read_or_empty(&self.stdout))),
                 Ok(Some(status)) => {
-                    return Ok((
-                        status,
-                        format!("godwit {}: {} ({status})", self.name, refusals(&read_or_empty(&self.stderr))),
-                    ));
+                    // What blocks is what `check` was asked for: its output, and no error of its own.
+                    let blocks: Vec<String> = read_or_empty(&self.stdout)
+                        .lines()
+                        .filter(|line| line.starts_with("blocks"))
+                        .map(str::to_owned)
+                        .collect();
+                    let said = [refusals(&read_or_empty(&self.stderr)), blocks.join("; ")].concat();
+                    return Ok((status, format!("godwit {}: {said} ({status})", self.name)));
                 }
                 Ok(None) if Instant::now() > deadline => {
                     self.kill();

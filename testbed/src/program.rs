@@ -187,7 +187,7 @@ pub fn await_end(run: &Run, host: &Host, patience: Duration) -> Option<Ended> {
 }
 
 impl Ended {
-    /// The first difference to an unmoved run, in words; none: there is none.
+    /// The first difference to an unmoved run, in words, and how many more; none: there is none.
     #[must_use]
     pub fn difference(&self, unmoved: &Self) -> Option<String> {
         if self == unmoved {
@@ -199,9 +199,12 @@ impl Ended {
             ("its output", &self.output, &unmoved.output),
         ];
         for (what, own, other) in streams {
-            let lines = || own.lines().map(Some).chain([None]).zip(other.lines().map(Some).chain([None]));
-            if let Some((own, other)) = lines().find(|(own, other)| own != other) {
-                return Some(format!("{what} says {}, unmoved {}", quoted(own), quoted(other)));
+            let lines = own.lines().map(Some).chain([None]).zip(other.lines().map(Some).chain([None]));
+            let mut differing = lines.filter(|(own, other)| own != other);
+            if let Some((own, other)) = differing.next() {
+                let more = differing.count();
+                let said = format!("{what} says {}, unmoved {}", quoted(own), quoted(other));
+                return Some(if more > 0 { format!("{said}, and {more} more lines differ") } else { said });
             }
         }
         Some(format!("{} steps, unmoved {}", self.steps, unmoved.steps))
@@ -228,6 +231,7 @@ mod tests {
             (ended("139\n", "a\nb\n", 3), "status"),
             (ended("0\n", "a\nc\n", 3), "\"c\""),
             (ended("0\n", "a\n", 3), "nothing more"),
+            (ended("0\n", "c\nc\n", 3), "and 1 more"),
             (ended("0\n", "a\nb\nc\n", 3), "\"c\""),
             (ended("0\n", "a\nb\n", 4), "4 steps"),
             (ended("0\n", "a\nb", 3), "steps"),

@@ -83,7 +83,11 @@ pub fn examine(root: i32, options: &Options, features: &Features) -> Result<Exam
             break;
         }
         let before = seen.map(|examination| examination.refusals());
-        let has_to_pass = before.as_ref().is_ok_and(|refusals| refusals.iter().all(moment::passes));
+        // Of a process that is about to end nothing can be had, for as long as that takes.
+        let has_to_pass = match &before {
+            Ok(refusals) => refusals.iter().all(moment::passes),
+            Err(refusal) => refusal.code == Code::PROCESS_VANISHED,
+        };
         if has_to_pass {
             std::thread::sleep(Duration::from_millis(pause));
         }

@@ -244,7 +244,7 @@ impl Survey {
     }
 
     /// Whether a process descends from the tree although it is not listed, or has ended by now.
-    fn is_newborn(&self, pid: i32) -> bool {
+    pub(crate) fn is_newborn(&self, pid: i32) -> bool {
         let mut at = pid;
         while at > 1 {
             match stat::read_process_wide(at) {

@@ -5,12 +5,14 @@ use crate::failure::{About, Result};
 use crate::look::{Look, Purpose, Survey};
 use crate::restore::{Bind, Make};
 use godwit_image::{Code, Envelope, KindId, ObjectId, Refusal, Subject, Verdict};
-use godwit_linux::proc::{maps, sysvipc};
+use godwit_linux::proc::{directory, maps, sysvipc};
 use serde::{Deserialize, Serialize};
 
 const PREFIX: &[u8] = b"/SYSV";
 /// Digits of the key behind [`PREFIX`].
 const DIGITS: usize = 8;
+/// How often attachments are counted before there are too many: the tree may run, and be born and end meanwhile.
+const COUNTS_MAX: usize = 8;
 /// This kind's number.
 pub(crate) const ID: KindId = KindId(60);
 
@@ -41,28 +43,38 @@ fn segment(look: &Look, survey: &Survey) -> Result<(sysvipc::Segment, i32)> {
     let Some(key) = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()) else {
         return refuse("its name tells no key".to_owned());
     };
-    // The inode number is the identifier.
-    let segments = sysv_shm::segments(look.pid, || look.subject())?;
-    let Some(segment) = segments.into_iter().find(|segment| i64::from(segment.id) == look.inode as i64) else {
-        return refuse("its segment is not in this IPC namespace".to_owned());
-    };
-    let of_tree = |pid: &i32| {
+    let mut cause = String::new();
+    for _ in 0..COUNTS_MAX {
+        // The inode number is the identifier.
+        let segments = sysv_shm::segments(look.pid, || look.subject())?;
+        let Some(segment) = segments.into_iter().find(|segment| i64::from(segment.id) == look.inode as i64) else {
+            return refuse("its segment is not in this IPC namespace".to_owned());
+        };
+        let inside = attachments(look, survey);
+        if segment.attached <= inside {
+            return Ok((segment, key as i32));
+        }
+        let attached = segment.attached;
+        cause = format!(
+            "it is attached {attached} times, of which only {inside} are inside the tree: another process shares it"
+        );
+    }
+    let refusal = Refusal::new(Code::EDGE, look.subject(), cause);
+    Err(refusal.choice("move the other process as well; ipcs -p shows who used it"))
+}
+
+/// How often the tree has attached it: those who were born since it was listed, too.
+fn attachments(look: &Look, survey: &Survey) -> u64 {
+    let of = |pid: i32| {
         // The leader may have ended before the others.
-        let threads = crate::procfs::threads(*pid).unwrap_or_default();
+        let threads = crate::procfs::threads(pid).unwrap_or_default();
         let areas = threads.iter().filter_map(|tid| maps::read(*tid).ok()).find(|areas| !areas.is_empty());
         areas.unwrap_or_default().iter().filter(|area| area.inode == look.inode && area.name == look.link).count()
             as u64
     };
-    let inside: u64 = survey.pids.iter().map(of_tree).sum();
-    if segment.attached > inside {
-        let cause = format!(
-            "it is attached {} times, of which only {inside} are inside the tree: another process shares it",
-            segment.attached
-        );
-        let refusal = Refusal::new(Code::EDGE, look.subject(), cause);
-        return Err(refusal.choice("move the other process as well; ipcs -p shows who used it"));
-    }
-    Ok((segment, key as i32))
+    let newborn = directory::processes().unwrap_or_default().into_iter().filter(|pid| !survey.pids.contains(pid));
+    let newborn = newborn.filter(|pid| survey.is_newborn(*pid));
+    survey.pids.iter().copied().chain(newborn).map(of).sum()
 }
 
 impl Kind for SysvAttachment {
