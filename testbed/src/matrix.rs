@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::godwit::Godwit;
 use crate::pair::{Options, Pair};
 use crate::path::Path;
-use crate::workload::{Run, Verdict, Workload};
+use crate::workload::{Run, Verdict, Workload, alive};
 
 /// How long a workload may take to get ready or to give its verdict.
 const PATIENCE: Duration = Duration::from_secs(25);
@@ -116,7 +116,10 @@ impl Cell {
 
     /// A refused move has to leave the process as it was. Whether the refusal itself is all right, the workload says.
     fn after_refusal(&self, pair: &Pair, run: &Run, refusal: &str) -> Result<Outcome, Error> {
-        let verdict = run.stop(&pair.source, PATIENCE)?;
+        // On a path of several moves an earlier one may have gone well.
+        let hosts = [&pair.source, &pair.destination];
+        let host = hosts.into_iter().find(|host| alive(host, run.pid)).unwrap_or(&pair.source);
+        let verdict = run.stop(host, PATIENCE)?;
         Ok(match verdict {
             Verdict::Pass if self.workload.tags.get("refusal").is_some_and(|word| word == "allowed") => {
                 Outcome::Refused(refusal.to_owned())

@@ -31,16 +31,40 @@ fn storage<T>(result: std::io::Result<T>, path: &Path) -> Result<T> {
 /// name last, when everything is on storage: a crash leaves a checkpoint that says that it is incomplete.
 ///
 /// # Errors
-/// GW1402: the directory holds a checkpoint already, or a file operation failed.
-pub fn write(captives: Captives, directory: &Path, progress: Progress<'_>) -> Result<Checkpoint> {
+/// GW1402: the directory holds a checkpoint already, or a file operation failed; and what `progress` says. What was written is removed then.
+pub(crate) fn write(
+    captives: Captives,
+    directory: &Path,
+    progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+) -> Result<Checkpoint> {
+    let existed = directory.exists();
     storage(std::fs::create_dir_all(directory), directory)?;
-    let image_path = directory.join(IMAGE_NAME);
-    if image_path.exists() {
+    if directory.join(IMAGE_NAME).exists() {
         let subject = Subject::Path(directory.display().to_string());
         return Err(
             Refusal::new(Code::STORAGE, subject, "it holds a checkpoint already").choice("name another directory")
         );
     }
+    write_files(captives, directory, progress).inspect_err(|_| remove(directory, existed))
+}
+
+/// Removes a checkpoint, and the directory as well if it was made for it.
+pub(crate) fn remove(directory: &Path, existed: bool) {
+    // The image first: what is left is no checkpoint then. What cannot be removed is no harm to anybody.
+    for name in [IMAGE_NAME, PARTIAL_NAME, PAGES_NAME] {
+        let _ = std::fs::remove_file(directory.join(name));
+    }
+    if !existed {
+        let _ = std::fs::remove_dir(directory);
+    }
+}
+
+fn write_files(
+    captives: Captives,
+    directory: &Path,
+    progress: &mut dyn FnMut(u64, u64) -> Result<()>,
+) -> Result<Checkpoint> {
+    let image_path = directory.join(IMAGE_NAME);
     let partial_path = directory.join(PARTIAL_NAME);
     let partial = storage(File::create(&partial_path), &partial_path)?;
     let pages_path = directory.join(PAGES_NAME);
@@ -62,8 +86,7 @@ pub fn write(captives: Captives, directory: &Path, progress: Progress<'_>) -> Re
         hasher.update(bytes);
         storage(pages_file.write_all(bytes), &pages_path)?;
         offset += bytes.len() as u64;
-        progress(offset, total);
-        Ok(())
+        progress(offset, total)
     })?;
     if let Some(index) = indices.last_mut() {
         index.checksum = hasher.finalize();

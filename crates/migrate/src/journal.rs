@@ -256,7 +256,12 @@ impl Journal {
         record.details = codec::encode(details).unwrap_or_default();
         let mut bytes = Vec::new();
         record.encode(&mut bytes);
-        self.file.write_all(&bytes).map_err(storage(&self.path))?;
+        let before = self.file.metadata().map_err(storage(&self.path))?.len();
+        if let Err(error) = self.file.write_all(&bytes) {
+            // Half a record on a full disk would spoil those that are written when there is room again.
+            self.file.set_len(before).map_err(storage(&self.path))?;
+            return Err(storage(&self.path)(error));
+        }
         if record.outlives_host() {
             // Costs nothing on a tmpfs.
             self.file.sync_data().map_err(storage(&self.path))?;

@@ -16,6 +16,8 @@ mod relocation;
 mod report;
 mod requirement;
 mod restless;
+pub mod reviving;
+pub mod saving;
 mod shepherd;
 pub mod source;
 mod stream;

@@ -121,7 +121,11 @@ pub(crate) fn recover(
 ) -> Result<Outcome, Vec<Refusal>> {
     let details = journal.details();
     let Some(record) = journal.last().cloned() else { return Ok(Outcome::Unknown) };
-    let transport = transport::parse(&details.peer, None).map_err(|refusal| vec![refusal])?;
+    let transport: Box<dyn Transport> = match record.stage {
+        Stage::CommitSent => transport::parse(&details.peer, None).map_err(|refusal| vec![refusal])?,
+        // There is nothing to ask, and, after a checkpoint, nobody.
+        _ => Box::new(transport::Nobody(details.peer.clone())),
+    };
     let clock = Clock::start();
     let Some(machine) = Source::recover(clock.now(), &record, host::boot_id(), patience) else {
         return Ok(Outcome::Unknown);

@@ -11,12 +11,14 @@ use godwit_testbed::pool::HugePages;
 use godwit_testbed::{entry, workload};
 
 const HELP: &str = "\
-matrix [--workload NAME,...] [--kind KIND,...] [--path PATH,...] [--user root|other] [--jobs N] [--godwit PROGRAM] [--same-clocks] [--verbose]
+matrix [--workload NAME,...] [--kind KIND,...] [--path PATH,...] [--user root|other] [--jobs N] [--godwit PROGRAM] [--same-clocks] [--faults-each N]
+       [--verbose]
 
 Every workload, as root and as another user, along every path:
   thaw checkpoint restore restore-elsewhere migrate there-and-back ten-moves numbers-in-use
-and, for some workloads, along every path with a fault:
+and, for some workloads, along every path with a fault at a moment of the hand-off:
   destination-killed source-killed link-cut
+--faults-each: with a fault every workload, each at N of the moments, which differ from workload to workload.
 The last line is `N passed, N failed, N skipped`; the exit code is 0 where nothing failed.";
 
 /// Workloads for the paths with faults: small, a tree, threads, unread bytes, an open file.
@@ -35,6 +37,7 @@ struct Arguments {
     jobs: Option<usize>,
     godwit: Option<PathBuf>,
     same_clocks: bool,
+    faults_each: Option<usize>,
     verbose: bool,
 }
 
@@ -62,6 +65,9 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--jobs" => arguments.jobs = Some(value()?.parse().map_err(|_| "--jobs needs a number".to_owned())?),
             "--godwit" => arguments.godwit = Some(value()?.into()),
             "--same-clocks" => arguments.same_clocks = true,
+            "--faults-each" => {
+                arguments.faults_each = Some(value()?.parse().map_err(|_| "--faults-each needs a number".to_owned())?);
+            }
             "--verbose" => arguments.verbose = true,
             _ => return Err(format!("{word}?\n{HELP}")),
         }
@@ -157,11 +163,15 @@ fn cells(arguments: &Arguments) -> Result<Vec<Cell>, String> {
         }
     }
     let mut cells = Vec::new();
-    for workload in workloads {
+    for (index, workload) in workloads.into_iter().enumerate() {
         if !chosen(&arguments.workloads, &workload.name) || !chosen(&arguments.kinds, workload.kind()) {
             continue;
         }
-        let faulty = if FOR_FAULTS.contains(&workload.name.as_str()) { Path::faulty() } else { Vec::new() };
+        let faulty = match arguments.faults_each {
+            Some(each) => spread(&Path::faulty(), each, index),
+            None if FOR_FAULTS.contains(&workload.name.as_str()) => Path::faulty(),
+            None => Vec::new(),
+        };
         for user in workload.users() {
             for path in Path::PLAIN.into_iter().chain(faulty.iter().copied()) {
                 let cell = Cell { workload: workload.clone(), user: user.clone(), path };
@@ -173,6 +183,12 @@ fn cells(arguments: &Arguments) -> Result<Vec<Cell>, String> {
         }
     }
     if cells.is_empty() { Err(format!("nothing is chosen\n{HELP}")) } else { Ok(cells) }
+}
+
+/// So many of all, in equal distances; the next index has those beside them.
+fn spread(all: &[Path], each: usize, index: usize) -> Vec<Path> {
+    let each = each.clamp(1, all.len());
+    (0..each).map(|number| all[(number * all.len() / each + index) % all.len()]).collect()
 }
 
 fn words(outcome: &Outcome) -> String {

@@ -22,6 +22,9 @@ const BUDGET: Duration = Duration::from_secs(55 * 60);
 
 /// The one that kills godwit at random moments.
 const KILLS: (&str, &str) = ("godwit-testbed", "kills");
+/// What else happens to moves; most of the time of a cut or a stall is waiting.
+const DISTURBED: [&str; 6] =
+    ["--count", "42", "--jobs", "4", "--fault", "signal,twice,full,checkpoint,restore,cut,stall"];
 /// The package and the binary that run every workload through every path.
 const MATRIX: (&str, &str) = ("godwit-testbed", "matrix");
 /// The package and the binary that move real programs.
@@ -62,6 +65,7 @@ pub(crate) fn run(root: &Path, format: Format) -> ExitCode {
     matrix(&mut report, root, has_matrix);
     programs(&mut report, root, has_programs);
     cells(&mut report, root, "kill tests", has_matrix, KILLS, &["--count", "40"]);
+    cells(&mut report, root, "disturbed moves", has_matrix, KILLS, &DISTURBED);
     report.close()
 }
 

@@ -1,13 +1,12 @@
 //! `godwit checkpoint`: a running tree to a directory.
 use crate::arguments::Checkpoint;
 use crate::output::{CommandResult, Output, bytes, processes};
-use godwit_engine::{capture, check, freeze};
+use godwit_engine::check;
 use godwit_image::layout::PageIndex;
 use godwit_linux::features;
-use godwit_migrate::checkpoint;
+use godwit_migrate::saving;
 use serde_json::json;
 use std::process::ExitCode;
-use std::time::Instant;
 
 pub(crate) fn run(arguments: &Checkpoint, output: &Output) -> CommandResult {
     let one = |refusal| vec![refusal];
@@ -16,27 +15,19 @@ pub(crate) fn run(arguments: &Checkpoint, output: &Output) -> CommandResult {
     if !refusals.is_empty() {
         return Err(refusals);
     }
-    let begin = Instant::now();
-    let mut frozen = Some(freeze::freeze(arguments.pid).map_err(one)?);
+    let failed = |error: std::io::Error| crate::output::failure("cancellation", &error);
+    let saving = saving::Options {
+        capture: options,
+        leave_running: arguments.leave_running,
+        cancel: Some(godwit_migrate::cancellation().map_err(failed)?),
+        ..saving::Options::default()
+    };
     let mut progress = output.progress("checkpoint");
-    let host = godwit_engine::host::facts();
-    let written = capture::capture_at_a_good_moment(&mut frozen, &options, &host).and_then(|captives| {
-        checkpoint::write(captives, &arguments.directory, &mut |done, total| progress.update(done, total))
+    let saved = saving::save(arguments.pid, &arguments.directory, &saving, &mut |done, total| {
+        progress.update(done, total);
     });
     progress.finish();
-    let written = match written {
-        Ok(written) => written,
-        Err(mut refusal) => {
-            drop(frozen);
-            refusal.rolled_back = "the tree runs on".to_owned();
-            return Err(vec![refusal]);
-        }
-    };
-    match frozen {
-        Some(frozen) if !arguments.leave_running => frozen.kill(),
-        frozen => drop(frozen),
-    }
-    let down = begin.elapsed();
+    let saving::Saved { checkpoint: written, frozen: down } = saved.map_err(one)?;
     let page_bytes: u64 = written.pages.iter().map(PageIndex::bytes).sum();
     output.object(&json!({
         "outcome": if arguments.leave_running { "checkpointed, running" } else { "checkpointed, ended" },

@@ -4,7 +4,7 @@ use crate::output::{CommandResult, Output};
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::ptrace::{self, Event};
 use godwit_linux::signal;
-use godwit_migrate::checkpoint;
+use godwit_migrate::{checkpoint, reviving};
 use serde_json::json;
 use std::process::ExitCode;
 
@@ -17,7 +17,8 @@ pub(crate) fn run(arguments: &Restore, output: &Output) -> CommandResult {
     let unused = arguments.processor.unused();
     let restored = checkpoint::restore(&arguments.directory, &unused, &mut |done, total| progress.update(done, total));
     progress.finish();
-    let root = restored.and_then(|restorer| restorer.resume().map_err(|refusal| vec![refusal]));
+    let root =
+        restored.and_then(|restorer| reviving::resume(restorer, &arguments.directory).map_err(|refusal| vec![refusal]));
     signal::set_own_mask(before);
     let root = root.map_err(|mut refusals| {
         for refusal in &mut refusals {

@@ -80,6 +80,20 @@ pub trait Transport: std::fmt::Debug {
     fn name(&self) -> String;
 }
 
+/// Whom nobody needs to reach any more.
+#[derive(Debug)]
+pub(crate) struct Nobody(pub(crate) String);
+
+impl Transport for Nobody {
+    fn connect(&self, _: Duration) -> io::Result<Lane> {
+        Err(io::ErrorKind::NotConnected.into())
+    }
+
+    fn name(&self) -> String {
+        self.0.clone()
+    }
+}
+
 /// Reads a destination: `tcp://HOST:PORT` or `ssh://[USER@]HOST[:PORT]`.
 ///
 /// # Errors

@@ -1,5 +1,11 @@
-//! Kill tests: processes of godwit are killed at random moments of a migration. What became of the moved tree is read from the numbered
-//! heartbeats that the tree itself writes to a file on a disk which both hosts see.
+//! Kill tests: processes of godwit are killed at random moments of a migration, or the move is disturbed in another way (see
+//! [`Fault`]). What became of the moved tree is read from the numbered heartbeats that the tree itself writes to a file on a disk which
+//! both hosts see.
+
+mod fault;
+mod storage;
+
+pub use fault::Fault;
 
 use std::fmt;
 use std::fs;
@@ -46,6 +52,8 @@ pub struct Settings {
     pub jobs: usize,
     /// Only this one is killed, where it is there at the moment.
     pub role: Option<Role>,
+    /// What happens, in turn.
+    pub faults: Vec<Fault>,
 }
 
 /// How it ended where all is well.
@@ -64,9 +72,9 @@ pub struct Ending {
 pub struct Trial {
     /// Which, from 0.
     pub number: usize,
-    /// Who was killed: words such as `shepherd`.
-    pub killed: Vec<Role>,
-    /// When, after the start of `godwit migrate`.
+    /// What happened to whom, such as `shepherd killed`.
+    pub what: String,
+    /// When, after the start of godwit.
     pub moment: Duration,
     /// What came of it, or what is wrong.
     pub outcome: Result<Ending, String>,
@@ -226,37 +234,18 @@ impl Context<'_> {
         // The first numbers of neighbouring seeds are alike.
         let _ = (random.next(), random.next());
         let moment = random.up_to(longest);
-        let mut killed = Vec::new();
-        let outcome = self.scene(number).and_then(|scene| self.disturb(scene, moment, &mut random, &mut killed));
-        Trial { number, killed, moment, outcome }
+        let faults = &self.settings.faults;
+        let fault = faults.get(number % faults.len().max(1)).copied().unwrap_or(Fault::Kill);
+        let mut what = String::new();
+        let outcome = self.scene(number).and_then(|scene| self.disturb(fault, scene, moment, &mut random, &mut what));
+        Trial { number, what, moment, outcome }
     }
 
-    fn disturb(
-        &self,
-        mut scene: Scene,
-        moment: Duration,
-        random: &mut Random,
-        killed: &mut Vec<Role>,
-    ) -> Result<Ending, String> {
-        let mut migrate = self.start_migration(&scene)?;
-        thread::sleep(moment);
-        let mut engines = self.engines(&scene.pair);
-        engines.retain(|(role, _)| self.settings.role.is_none_or(|only| only == *role));
-        let victims = choose(engines, random);
-        for (_, handle) in &victims {
-            // It may have ended by itself just now.
-            let _ = handle.send_signal(SIGKILL);
-        }
-        killed.extend(victims.iter().map(|(role, _)| *role));
-        killed.sort_unstable();
-        if killed.contains(&Role::Receive) {
-            // As whoever keeps services running would do.
-            scene.receive.kill();
-            scene.receive = self.godwit.receive(&scene.pair.destination, &scene.run, true, None)?;
-        }
-        let mut settled = self.await_settled(&scene, &mut migrate, ALONE);
+    /// Waits until all is well again, and has the tree say whether it is whole.
+    fn conclude(&self, scene: Scene, mut migrate: Call, limits: Limits) -> Result<Ending, String> {
+        let mut settled = self.await_settled(&scene, &mut migrate, limits.alone);
         let recovered = settled.is_err();
-        if recovered {
+        if recovered && limits.recover {
             for host in [&scene.pair.destination, &scene.pair.source] {
                 let call = self.godwit.call(host, &scene.run, &["recover"], None).map_err(|error| error.to_string())?;
                 call.end()?;
@@ -275,6 +264,9 @@ impl Context<'_> {
         }
         // What nobody has seen while it was watched may still have been written.
         let record = read(&scene.run).map_err(told)?;
+        if record.gap > limits.gap {
+            return Err(told(format!("no heartbeat for {} ms", record.gap.as_millis())));
+        }
         Ok(Ending { host: record.host, recovered, gap: record.gap })
     }
 
@@ -319,6 +311,17 @@ impl Context<'_> {
     }
 }
 
+/// What is still all right.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// How long godwit may take to settle it by itself.
+    alone: Duration,
+    /// Whether `godwit recover` may be needed then.
+    recover: bool,
+    /// The longest time without a heartbeat.
+    gap: Duration,
+}
+
 enum Unsettled {
     /// It may still come right.
     Yet(String),
@@ -328,21 +331,6 @@ enum Unsettled {
 
 fn read(run: &Run) -> Result<Record, String> {
     beats::read(&fs::read_to_string(run.scratch("beats")).unwrap_or_default())
-}
-
-/// Mostly one process, sometimes all that godwit has on one side but the listening one.
-fn choose(mut engines: Vec<(Role, PidFd)>, random: &mut Random) -> Vec<(Role, PidFd)> {
-    let several = random.below(4) == 0;
-    let chosen = random.below(engines.len());
-    let side = |role: Role| matches!(role, Role::Migrate | Role::SourceGuardian);
-    match engines.get(chosen).map(|(role, _)| *role) {
-        Some(role) if several && role != Role::Receive => {
-            engines.retain(|(other, _)| side(*other) == side(role) && *other != Role::Receive);
-            engines
-        }
-        Some(_) => vec![engines.swap_remove(chosen)],
-        None => engines,
-    }
 }
 
 fn engines(program: &Path, host: &Host, receives: bool) -> Vec<(Role, PidFd)> {
