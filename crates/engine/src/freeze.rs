@@ -283,7 +283,7 @@ const STOP_PAUSE: Duration = Duration::from_micros(10);
 pub fn freeze(root: i32) -> Result<FrozenTree> {
     let forks = procfs::forks();
     let running = walk(root)?;
-    let sleeps = crate::sleep::look(running.iter().flat_map(|(pid, _)| {
+    let mut sleeps = crate::sleep::look(running.iter().flat_map(|(pid, _)| {
         let threads = procfs::threads(*pid).unwrap_or_default();
         threads.into_iter().map(|tid| (*pid, tid))
     }));
@@ -342,6 +342,9 @@ pub fn freeze(root: i32) -> Result<FrozenTree> {
         order = walk(root)?;
     }
     let frozen_at = std::time::Instant::now();
+    // Each has gone to sleep once more, in its stop.
+    let stopped = known.values().flat_map(BTreeMap::values).map(|thread| (thread.pid, thread.tid));
+    crate::sleep::settle(stopped, 1, &mut sleeps);
     let mut processes = Vec::new();
     for (pid, parent_thread) in order {
         let Some(held) = known.remove(&pid) else { continue };

@@ -136,7 +136,7 @@ mod tests {
         // Continued once already: which call it was is known from where it slept, or not at all.
         let mut registers = stopped_in(restart::SYS_RESTART_SYSCALL, restart::ERESTART_RESTARTBLOCK);
         let now = Instant::now();
-        let absolute = Sleep { call: sleep::FUTEX, argument: 0, until: None };
+        let absolute = Sleep { call: sleep::FUTEX, argument: 0, until: None, naps: 0 };
         assert_eq!(resume_point(&mut registers, Some((&absolute, now))).0, None);
         assert_eq!((registers.rax as i64, registers.orig_rax), (restart::ERESTARTNOHAND, u64::from(sleep::FUTEX)));
         let mut registers = stopped_in(restart::SYS_RESTART_SYSCALL, restart::ERESTART_RESTARTBLOCK);

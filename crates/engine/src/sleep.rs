@@ -1,21 +1,21 @@
 //! How much time the timed waits of a tree still have, found before it is frozen.
 //!
-//! The kernel keeps the deadline of a wait where nobody can read it, but tells root when its timers expire
-//! (/proc/timer_list) without telling whose they are. A wait is matched with a timer that can be its own: not later than
-//! its whole time from now, as imprecise as its kind is, and nearest to where the thread's last turn on a processor
-//! plus its whole time lies. What is written is exact; the match matters only among alike waits.
+//! The kernel keeps the deadline of a wait where nobody can read it. The thread's last turn on a processor tells when its
+//! wait began, and its arguments for how long: woken for nothing meanwhile, it waits longer than it would have, by its whole
+//! time at most, and never shorter. (The kernel's list of timers, /proc/timer_list, does not tell whose they are: a wait
+//! that took another's for its own would return early.)
 //!
-//! Without the list (not root), and at sockets, the thread's last turn tells when its wait began: woken for nothing meanwhile, it waits
-//! longer than it would have, by its whole time at most.
+//! Between this look and the freeze a thread may have come back and begun another wait of the same kind. How often it
+//! has gone to sleep tells: once more than at the look, namely in its stop.
 use crate::turn::Turns;
 use godwit_linux::memory::{self, ForeignAddress};
+use godwit_linux::proc::status;
 use godwit_linux::proc::syscall::{self, Activity};
-use godwit_linux::proc::timer_list::{self, TimerList, Wakeup};
 use godwit_linux::{
     pidfd::{ForeignDescriptor, PidFd},
     socket,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -42,12 +42,6 @@ const CLOCKS: [u64; 6] = [0, 1, 7, 8, 9, 11];
 /// FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME lie above the command.
 const FUTEX_COMMAND: u64 = 0x7f;
 const NANOSECONDS: u64 = 1_000_000_000;
-/// The kernel lets waits on descriptors be late by a thousandth of their time, at most this.
-const LATENESS_MAX: u64 = 100_000_000;
-/// Clocks read one after another differ by this at most.
-const MARGIN: u64 = 5_000_000;
-/// How often the list of timers is read when one is missing.
-const LISTS_MAX: usize = 4;
 
 /// A timed wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +52,8 @@ pub(crate) struct Sleep {
     pub(crate) argument: u64,
     /// Its end, if it is known and not part of the call itself.
     pub(crate) until: Option<Instant>,
+    /// How often the thread had gone to sleep by then.
+    pub(crate) naps: u64,
 }
 
 impl Sleep {
@@ -69,24 +65,6 @@ impl Sleep {
     /// What is left at a moment.
     pub(crate) fn remaining_ns(&self, now: Instant) -> Option<u64> {
         self.until.map(|until| until.saturating_duration_since(now).as_nanos() as u64)
-    }
-}
-
-/// A wait whose end is not known yet.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    pid: i32,
-    tid: i32,
-    call: u32,
-    argument: u64,
-    /// Its whole time in ns, if it is known.
-    whole: Option<u64>,
-}
-
-impl Waiting {
-    /// The list has no timers of sockets.
-    fn is_listed(&self) -> bool {
-        !RECEIVING.contains(&self.call) && !SENDING.contains(&self.call)
     }
 }
 
@@ -160,22 +138,10 @@ fn socket_time(pid: i32, call: u32, descriptor: u64) -> Option<u64> {
     socket::time(socket.as_fd(), option).ok()?.map(|time| time.as_nanos() as u64)
 }
 
-/// Whether a wait's timer may be as late as one of the list.
-fn as_late(waiting: &Waiting, lateness: u64) -> bool {
-    match (waiting.call, waiting.whole) {
-        (POLL | EPOLL_WAIT | EPOLL_PWAIT | EPOLL_PWAIT2, Some(whole)) => {
-            // A thousandth, five of them for nice processes; or the thread's timer slack when that is more.
-            let thousandth = (whole / 1000).min(LATENESS_MAX);
-            let nice = (whole / 200).min(LATENESS_MAX);
-            lateness.abs_diff(thousandth) <= 1000 || lateness.abs_diff(nice) <= 1000 || lateness > thousandth
-        }
-        _ => lateness < LATENESS_MAX,
-    }
-}
-
 /// Looks at the threads of a running tree.
 pub(crate) fn look(threads: impl Iterator<Item = (i32, i32)>) -> BTreeMap<i32, Sleep> {
-    let (mut waiting, mut sleeps) = (Vec::new(), BTreeMap::new());
+    let mut sleeps = BTreeMap::new();
+    let mut turns = Turns::default();
     for (pid, tid) in threads {
         let Ok(Activity::Call { number, arguments, .. }) = syscall::read(pid, tid) else { continue };
         let call = if number == RESTART_SYSCALL { continued(pid, tid, &arguments) } else { Some(number) };
@@ -183,103 +149,33 @@ pub(crate) fn look(threads: impl Iterator<Item = (i32, i32)>) -> BTreeMap<i32, S
         let argument = arguments[0];
         let socket = || socket_time(pid, call, argument).map(Some);
         if let Some(whole) = whole(tid, call, &arguments).or_else(socket) {
-            waiting.push(Waiting { pid, tid, call, argument, whole });
+            let turn = turns.last(pid, tid);
+            let until = whole.zip(turn).and_then(|(whole, turn)| turn.left.checked_add(Duration::from_nanos(whole)));
+            sleeps.insert(tid, Sleep { call, argument, until, naps: turn.map_or(0, |turn| turn.naps) });
         } else if number == RESTART_SYSCALL {
-            sleeps.insert(tid, Sleep { call, argument, until: None });
+            sleeps.insert(tid, Sleep { call, argument, until: None, naps: 0 });
         }
-    }
-    if waiting.is_empty() {
-        return sleeps;
-    }
-    let mut turns = Turns::default();
-    let began: Vec<Option<Instant>> = waiting.iter().map(|wait| turns.left(wait.pid, wait.tid)).collect();
-    drop(turns);
-    let (mut list, mut ends, mut now);
-    let mut seen = BTreeSet::new();
-    let mut attempts = 0;
-    loop {
-        list = timer_list::read().unwrap_or_default();
-        // Behind the list: what is a little wrong is late, not early.
-        now = Instant::now();
-        // A timer that ends while the list is written lets another one slip out of it.
-        seen.extend(list.wakeups.iter().map(|wakeup| (wakeup.earliest_ns, wakeup.latest_ns)));
-        ends = expected(&waiting, &began, list.now_ns, now);
-        attempts += 1;
-        if attempts == LISTS_MAX || all_near(&waiting, &ends, &seen) {
-            break;
-        }
-    }
-    list.wakeups = seen.into_iter().map(|(earliest_ns, latest_ns)| Wakeup { earliest_ns, latest_ns }).collect();
-    let found: BTreeMap<usize, u64> = matched(&waiting, &ends, &list).into_iter().collect();
-    for (index, (wait, end)) in waiting.iter().zip(ends).enumerate() {
-        let until = found.get(&index).copied().or(end);
-        let until = until.map(|end| now + Duration::from_nanos(end.saturating_sub(list.now_ns)));
-        sleeps.insert(wait.tid, Sleep { call: wait.call, argument: wait.argument, until });
     }
     sleeps
 }
 
-/// Where the timer of each wait lies, when nothing has woken it since its thread's last turn.
-fn expected(waiting: &[Waiting], began: &[Option<Instant>], now_ns: u64, now: Instant) -> Vec<Option<u64>> {
-    let end = |(wait, began): (&Waiting, &Option<Instant>)| {
-        let ago = now.saturating_duration_since((*began)?).as_nanos() as u64;
-        Some((now_ns + wait.whole?).saturating_sub(ago))
-    };
-    waiting.iter().zip(began).map(end).collect()
-}
-
-/// Whether each of these waits has a timer where it is expected.
-fn all_near(waiting: &[Waiting], ends: &[Option<u64>], timers: &BTreeSet<(u64, u64)>) -> bool {
-    let near = |end: &u64| {
-        let mut around = timers.range((end.saturating_sub(MARGIN), 0)..(end + MARGIN, 0));
-        around.next().is_some()
-    };
-    let listed = waiting.iter().zip(ends).filter(|(wait, _)| wait.is_listed());
-    listed.filter_map(|(_, end)| end.as_ref()).all(near)
-}
-
-/// Gives each wait a timer of its own: pairs with the least distance between expectation and timer first.
-fn matched(waiting: &[Waiting], expected: &[Option<u64>], list: &TimerList) -> Vec<(usize, u64)> {
-    let mut pairs = Vec::new();
-    for (index, wait) in waiting.iter().enumerate() {
-        for (timer, wakeup) in list.wakeups.iter().enumerate() {
-            let left = wakeup.earliest_ns.saturating_sub(list.now_ns);
-            let possible = wait.whole.is_none_or(|whole| left <= whole.saturating_add(MARGIN));
-            let possible = possible && expected[index].is_none_or(|end| wakeup.earliest_ns <= end + MARGIN);
-            if possible && wait.is_listed() && as_late(wait, wakeup.latest_ns.saturating_sub(wakeup.earliest_ns)) {
-                let distance = expected[index].map_or(u64::MAX, |expected| expected.abs_diff(wakeup.earliest_ns));
-                pairs.push((distance, index, timer));
-            }
+/// Forgets the ends of waits that are not those of the look any more: of threads that have gone to sleep more than
+/// `stops` times since. Nothing of ours may have run in them.
+pub(crate) fn settle(threads: impl Iterator<Item = (i32, i32)>, stops: u64, sleeps: &mut BTreeMap<i32, Sleep>) {
+    for (pid, tid) in threads {
+        let Some(sleep) = sleeps.get_mut(&tid).filter(|sleep| sleep.until.is_some()) else { continue };
+        let naps = status::read(pid, tid).ok().and_then(|status| status.voluntary_switches);
+        if naps != Some(sleep.naps + stops) {
+            sleep.until = None;
         }
     }
-    pairs.sort_unstable();
-    let (mut waits, mut timers) = (BTreeSet::new(), BTreeSet::new());
-    let mut found = Vec::new();
-    for (_, index, timer) in pairs {
-        if !waits.contains(&index) && !timers.contains(&timer) {
-            waits.insert(index);
-            timers.insert(timer);
-            found.push((index, list.wakeups[timer].earliest_ns));
-        }
-    }
-    found
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn wait(call: u32, whole: u64) -> Waiting {
-        Waiting { pid: 1, tid: 1, call, argument: 0, whole: Some(whole) }
-    }
-
-    #[test]
-    fn a_timer_that_is_missing_is_looked_for_again() {
-        let timers = [(9_000_000, 9_000_050), (90_000_000, 90_000_050)].into_iter().collect();
-        let waiting = [wait(NANOSLEEP, 1), wait(NANOSLEEP, 1), wait(RECEIVING[0], 1)];
-        assert!(all_near(&waiting, &[Some(9_000_400), Some(88_000_000), Some(40_000_000)], &timers));
-        assert!(!all_near(&waiting, &[Some(9_000_400), Some(40_000_000), None], &timers));
-    }
+    use std::sync::atomic::{AtomicI32, Ordering};
+    use std::sync::mpsc::channel;
 
     #[test]
     fn the_call_that_is_continued_is_known_by_its_place() {
@@ -295,14 +191,35 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_gets_the_nearest_timer_that_can_be_its_own() {
-        let wakeup = |at: u64, late: u64| Wakeup { earliest_ns: at, latest_ns: at + late };
-        let list =
-            TimerList { now_ns: 1000, wakeups: vec![wakeup(9000, 50), wakeup(5000, 50), wakeup(99_000_000, 50)] };
-        let waiting = [wait(NANOSLEEP, 10_000), wait(NANOSLEEP, 10_000)];
-        assert_eq!(matched(&waiting, &[Some(8990), Some(5100)], &list), [(0, 9000), (1, 5000)]);
-        assert_eq!(matched(&waiting, &[Some(5100), Some(8990)], &list), [(1, 9000), (0, 5000)]);
-        // Nothing is given twice, and nothing that ends later than the wait can.
-        assert_eq!(matched(&[wait(NANOSLEEP, 10_000); 3], &[None; 3], &list).len(), 2);
+    fn a_wait_that_was_begun_anew_has_no_known_end() {
+        static TID: AtomicI32 = AtomicI32::new(0);
+        let (sender, receiver) = channel();
+        let sleeper = std::thread::spawn(move || {
+            let name = std::fs::read_link("/proc/thread-self").unwrap();
+            TID.store(name.file_name().unwrap().to_str().unwrap().parse().unwrap(), Ordering::SeqCst);
+            while receiver.recv_timeout(Duration::from_secs(1000)).is_ok() {}
+        });
+        let pid = std::process::id() as i32;
+        let asleep = || {
+            let tid = TID.load(Ordering::SeqCst);
+            let waits = |tid| matches!(syscall::read(pid, tid), Ok(Activity::Call { number: FUTEX, .. }));
+            std::thread::yield_now();
+            (tid != 0 && waits(tid)).then_some(tid)
+        };
+        let tid = std::iter::repeat_with(asleep).find_map(|tid| tid).unwrap();
+        // An absolute wait has no end to look for: this is about the count.
+        let naps = || status::read(pid, tid).unwrap().voluntary_switches.unwrap();
+        let sleep = Sleep { call: FUTEX, argument: 0, until: Some(Instant::now()), naps: naps() };
+        let mut sleeps = BTreeMap::from([(tid, sleep)]);
+        settle([(pid, tid)].into_iter(), 0, &mut sleeps);
+        assert_eq!(sleeps[&tid].until, sleep.until);
+        sender.send(()).unwrap();
+        while naps() == sleep.naps {
+            std::thread::yield_now();
+        }
+        settle([(pid, tid)].into_iter(), 0, &mut sleeps);
+        assert_eq!(sleeps[&tid].until, None);
+        drop(sender);
+        sleeper.join().unwrap();
     }
 }

@@ -20,6 +20,15 @@ struct Clock {
     ns: u64,
 }
 
+/// A thread's last turn on a processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Turn {
+    /// Its end.
+    pub(crate) left: Instant,
+    /// How often the thread had gone to sleep of its own accord then.
+    pub(crate) naps: u64,
+}
+
 /// The clocks of the processors that were asked about.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
@@ -29,8 +38,10 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    /// When a sleeping thread left its processor; `None` when the kernel does not tell.
-    pub(crate) fn left(&mut self, pid: i32, tid: i32) -> Option<Instant> {
+    /// A sleeping thread's last turn; `None` when the kernel does not tell.
+    pub(crate) fn last(&mut self, pid: i32, tid: i32) -> Option<Turn> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/sched")).ok()?;
+        // Behind that: whoever has not been woken since has the processor of that turn.
         let processor = stat::read(pid, tid).ok()?.processor;
         let clock = match self.clocks.get(&processor) {
             Some(clock) => *clock,
@@ -40,8 +51,10 @@ impl Turns {
                 clock
             }
         }?;
-        let turn = exec_start(&std::fs::read(format!("/proc/{pid}/task/{tid}/sched")).ok()?)?;
-        clock.moment.checked_sub(Duration::from_nanos(clock.ns.saturating_sub(turn)))
+        let turn_ns = exec_start(&text)?;
+        let (ago, since) = (clock.ns.saturating_sub(turn_ns), turn_ns.saturating_sub(clock.ns));
+        let left = clock.moment.checked_sub(Duration::from_nanos(ago))? + Duration::from_nanos(since);
+        Some(Turn { left, naps: naps(&text)? })
     }
 
     /// Reads a processor's clock by running there.
@@ -58,7 +71,7 @@ impl Turns {
             // The turn begins when this wakes us.
             std::thread::sleep(Duration::from_micros(1));
             let begin = Instant::now();
-            let ns = exec_start(&std::fs::read("/proc/thread-self/sched").ok()?)?;
+            let ns = exec_start(&std::fs::read_to_string("/proc/thread-self/sched").ok()?)?;
             let moment = Instant::now();
             let taken = moment - begin;
             if best.is_none_or(|(least, _)| taken < least) {
@@ -81,10 +94,17 @@ impl Drop for Turns {
     }
 }
 
-fn exec_start(text: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(text).ok()?;
-    let line = text.lines().find(|line| line.starts_with("se.exec_start"))?;
-    let (milliseconds, rest) = line.rsplit(' ').next()?.split_once('.')?;
+/// The last word of the line of a name.
+fn word<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find(|line| line.starts_with(name))?.rsplit(' ').next()
+}
+
+fn naps(text: &str) -> Option<u64> {
+    word(text, "nr_voluntary_switches")?.parse().ok()
+}
+
+fn exec_start(text: &str) -> Option<u64> {
+    let (milliseconds, rest) = word(text, "se.exec_start")?.split_once('.')?;
     let nanoseconds: u64 = rest.parse().ok().filter(|_| rest.len() == 6)?;
     milliseconds.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(nanoseconds)
 }
@@ -96,11 +116,10 @@ mod tests {
 
     #[test]
     fn the_time_is_read_in_ns() {
-        let text =
-            b"cat (1, #threads: 1)\n-----\nse.exec_start                                :       4177702.066670\n";
-        assert_eq!(exec_start(text), Some(4_177_702_066_670));
-        assert_eq!(exec_start(b"se.exec_start : 12\n"), None);
-        assert_eq!(exec_start(b""), None);
+        let text = "cat (1, #threads: 1)\n-----\nse.exec_start                                :       4177702.066670\nnr_voluntary_switches                        :                   17\n";
+        assert_eq!((exec_start(text), naps(text)), (Some(4_177_702_066_670), Some(17)));
+        assert_eq!(exec_start("se.exec_start : 12\n"), None);
+        assert_eq!((exec_start(""), naps("")), (None, None));
     }
 
     #[test]
@@ -119,13 +138,13 @@ mod tests {
             std::thread::yield_now();
         }
         let slept = Instant::now();
-        let left = Turns::default().left(pid, TID.load(Ordering::SeqCst));
+        let turn = Turns::default().last(pid, TID.load(Ordering::SeqCst));
         sleeper.thread().unpark();
         sleeper.join().unwrap();
         // A kernel without the file tells nothing; one with it never a time before the sleep.
         let told = std::path::Path::new("/proc/self/sched").exists();
-        assert_eq!(left.is_some(), told);
-        assert!(left.is_none_or(|left| left >= begin && left <= slept + Duration::from_secs(1)));
+        assert_eq!(turn.is_some(), told);
+        assert!(turn.is_none_or(|turn| turn.left >= begin && turn.left <= slept + Duration::from_secs(1)));
         assert_eq!(scheduling::affinity(0).unwrap(), own);
     }
 }

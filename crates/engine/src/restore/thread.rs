@@ -420,6 +420,8 @@ impl Restorer {
             let name = program.text(&leader.name[..leader.name.len().min(15)]);
             let arguments = [PR_SET_NAME.into(), name, zero.into(), zero.into(), zero.into()];
             program.call("prctl(PR_SET_NAME)", SYS_PRCTL, arguments);
+            // It was born to die with us, and the kernel asks dead leaders, too, when their parent ends.
+            program.call("prctl(PR_SET_PDEATHSIG)", SYS_PRCTL, [PR_SET_PDEATHSIG.into(), zero.into()]);
             program.call("exit", SYS_EXIT, [(leader.exit_status >> 8 & 0xff).into()]);
             let slot = self.slot(task.pid)?;
             let mut puppet = self

@@ -28,7 +28,6 @@ pub mod sys;
 pub mod syscall;
 pub mod sysvipc;
 pub mod timens_offsets;
-pub mod timer_list;
 pub mod timers;
 pub mod timerslack;
 pub mod uptime;

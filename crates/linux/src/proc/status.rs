@@ -86,6 +86,8 @@ pub struct Status {
     pub cpus_allowed: Vec<u64>,
     /// `Mems_allowed`: low word first.
     pub mems_allowed: Vec<u64>,
+    /// `voluntary_ctxt_switches`: how often the thread has gone to sleep.
+    pub voluntary_switches: Option<u64>,
     /// `x86_Thread_features`: words such as `shstk`.
     pub x86_thread_features: Vec<Vec<u8>>,
     /// `x86_Thread_features_locked`
@@ -233,6 +235,7 @@ fn parse_value(status: &mut Status, key: &[u8], line: &mut Line<'_>) -> Result<(
         b"CapAmb" => status.capabilities_ambient = line.hexadecimal_word("capabilities")?,
         b"NoNewPrivs" => status.no_new_privileges = truth(line)?,
         b"Seccomp" => status.seccomp = Some(line.decimal_word("mode")?),
+        b"voluntary_ctxt_switches" => status.voluntary_switches = Some(line.decimal_word("count")?),
         b"Seccomp_filters" => status.seccomp_filters = Some(line.decimal_word("count")?),
         b"Speculation_Store_Bypass" => status.speculation_store_bypass = Some(line.rest().to_vec()),
         b"SpeculationIndirectBranch" => status.speculation_indirect_branch = Some(line.rest().to_vec()),
@@ -367,6 +370,7 @@ mod tests {
         assert_eq!((status.ignored, status.caught), (0x1001000, 1 << 63 | 2));
         assert_eq!((status.capabilities_inheritable, status.capabilities_effective), (0, 0x1fffeffffff));
         assert_eq!((status.no_new_privileges, status.seccomp, status.seccomp_filters), (true, Some(2), Some(1)));
+        assert_eq!(status.voluntary_switches, Some(59));
         assert_eq!(status.speculation_store_bypass.as_deref(), Some(&b"vulnerable"[..]));
         assert_eq!((status.cpus_allowed, status.mems_allowed), (vec![3], vec![2 << 32 | 1, 4]));
         assert_eq!(status.x86_thread_features, [b"shstk".to_vec(), b"wrss".to_vec()]);
