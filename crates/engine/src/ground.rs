@@ -10,6 +10,7 @@ use godwit_linux::proc::{cgroup, directory, limits, stat, sys};
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 const RLIMIT_NOFILE: u32 = 7;
 const RLIMIT_AS: usize = 9;
@@ -18,6 +19,11 @@ const SETGID: u8 = 6;
 const SETUID: u8 = 7;
 const SYS_NICE: u8 = 23;
 const SYS_RESOURCE: u8 = 24;
+/// linux/sched.h: on its way out.
+const PF_EXITING: u32 = 4;
+/// How long numbers of those who end are waited for: their parents wait for them soon, or never.
+const ENDING_PATIENCE: Duration = Duration::from_secs(2);
+const ENDING_PAUSE: Duration = Duration::from_millis(2);
 /// Descriptors of our own that the restorer needs besides the tree's.
 const OWN_DESCRIPTORS: u64 = 64;
 /// Address space of our own in every task while it is built.
@@ -351,17 +357,35 @@ fn memory(features: &Features) -> (u64, String) {
     least
 }
 
-/// The numbers that belong to somebody else here: to a process or thread, or still to a session or group of some.
+/// The numbers that belong to somebody else here: to a process or thread, or still to a session or group of some. Whoever is
+/// about to be gone (the very tree that was checkpointed just now, say, until its parent has waited for it) is waited for.
 pub fn taken(demand: &Demand) -> Vec<Refusal> {
-    let mut owners: BTreeMap<i32, String> = BTreeMap::new();
+    let begin = Instant::now();
+    loop {
+        let (found, passing) = taken_now(demand);
+        if !passing || begin.elapsed() > ENDING_PATIENCE {
+            return found;
+        }
+        std::thread::sleep(ENDING_PAUSE);
+    }
+}
+
+/// The same at this moment, and whether some of them belong to those who have ended and are not gone yet.
+fn taken_now(demand: &Demand) -> (Vec<Refusal>, bool) {
+    let mut owners: BTreeMap<i32, (String, bool)> = BTreeMap::new();
     let name = |pid: i32| {
         let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         format!("{:?}", comm.trim())
     };
     for pid in directory::processes().unwrap_or_default() {
         let Ok(stat) = stat::read_process_wide(pid) else { continue };
+        let ending = is_ending(&stat);
         for (number, of) in [(stat.session, "the session of "), (stat.process_group, "the process group of ")] {
-            owners.entry(number).or_insert_with(|| format!("{of}{pid}"));
+            let owner = owners.entry(number).or_insert_with(|| (format!("{of}{pid}"), ending));
+            // One that lives keeps the number, whoever else ends.
+            if owner.1 && !ending {
+                *owner = (format!("{of}{pid}"), false);
+            }
         }
     }
     let home = {
@@ -369,19 +393,21 @@ pub fn taken(demand: &Demand) -> Vec<Refusal> {
         own.map_or((0, 0), |own| (own.session, own.process_group))
     };
     let mut found = Vec::new();
+    let mut passing = false;
     let numbers = demand.numbers.iter().map(|number| (*number, None));
     let leaders = demand.leaders.iter().map(|(number, member)| (*number, Some(*member)));
     // A leader outside the tree in whose session and group we are ourselves is no stranger: members are born in them.
     let ours = |number: i32, member: Option<i32>| member.is_some() && (number == home.0 || number == home.1);
     for (number, member) in numbers.chain(leaders).filter(|(number, member)| *number > 0 && !ours(*number, *member)) {
-        let owner = if Path::new(&format!("/proc/{number}")).exists() {
-            name(number)
+        let (owner, ending) = if Path::new(&format!("/proc/{number}")).exists() {
+            (name(number), stat::read(number, number).is_ok_and(|stat| is_ending(&stat)))
         } else {
             match owners.get(&number) {
                 Some(owner) => owner.clone(),
                 None => continue,
             }
         };
+        passing |= ending;
         let whose = match member {
             Some(member) => format!(
                 "the session or process group of process {member}, which is led from outside the tree, has this number, and here "
@@ -391,7 +417,12 @@ pub fn taken(demand: &Demand) -> Vec<Refusal> {
         let cause = format!("{whose}it belongs to {owner}");
         found.push(Refusal::new(Code::PID_IN_USE, Subject::Process(number), cause));
     }
-    found
+    (found, passing)
+}
+
+/// Whether a process or thread has ended, or does so just now, and keeps no more than its number.
+fn is_ending(stat: &stat::Stat) -> bool {
+    matches!(stat.state, b'Z' | b'X') || stat.flags & PF_EXITING != 0
 }
 
 #[cfg(test)]

@@ -262,7 +262,7 @@ impl Survey {
         let all = self.nameless.get_or_init(|| {
             let mut all = BTreeMap::new();
             for_each_user(|pid, device, inode, nameless| {
-                if nameless && !self.pids.contains(&pid) {
+                if nameless && !self.pids.contains(&pid) && !self.is_newborn(pid) {
                     all.insert((device, inode), pid);
                 }
                 true
@@ -290,6 +290,7 @@ impl Survey {
         });
         found.sort_unstable();
         found.dedup();
+        found.retain(|pid| !self.is_newborn(*pid));
         let number = |pid: i32| {
             descriptors_of(pid)
                 .find(|(_, path)| std::fs::metadata(path).is_ok_and(|data| (data.dev(), data.ino()) == (device, inode)))

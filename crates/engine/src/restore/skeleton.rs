@@ -12,6 +12,7 @@ use godwit_linux::clone::{self, Arguments};
 use godwit_linux::program::{Argument, Program};
 use godwit_linux::stub::{Ending, Healing};
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 const SYS_GETPID: i64 = 39;
 const SYS_IOCTL: i64 = 16;
@@ -22,6 +23,9 @@ const CLONE_FS: u64 = 0x200;
 const CLONE_FILES: u64 = 0x400;
 const CLONE_SIGHAND: u64 = 0x800;
 const SIGCHLD: i32 = 17;
+/// How long a number may stay in use after its owner has vanished.
+const NUMBER_PATIENCE: Duration = Duration::from_millis(500);
+const NUMBER_PAUSE: Duration = Duration::from_millis(1);
 
 pub(super) fn unsupported(pid: Pid, cause: String) -> Refusal {
     Refusal::new(Code::UNSUPPORTED, Subject::Process(pid.0), cause)
@@ -161,7 +165,8 @@ impl Restorer {
     /// Forks this very process.
     pub(super) fn fork_from_restorer(&mut self, newborn: Newborn) -> Result<()> {
         let Newborn { pid, exit_signal, .. } = newborn;
-        let got = clone::fork_sleeper(&[pid.0], 0, exit_signal).map_err(|error| creation(pid, error))?;
+        let fork = || clone::fork_sleeper(&[pid.0], 0, exit_signal).map_err(|error| creation(pid, error));
+        let got = patiently(fork)?;
         if got != pid.0 {
             return Err(Refusal::new(Code::RESTORE_FAILED, Subject::Process(pid.0), format!("it became {got}")));
         }
@@ -247,7 +252,8 @@ impl Restorer {
         let numbers = (newborn.pid.0 != 0).then(|| program.data(&newborn.pid.0.to_le_bytes()));
         let place = clone_arguments(&mut program, &arguments, numbers);
         let step = program.clone_task(place, clone::ARGUMENTS_BYTES, self.arena.base() + slot.offset as u64);
-        let ran = self.run(creator, &program).map_err(|refusal| creation_refusal(newborn.pid, refusal))?;
+        let run = || self.run(creator, &program).map_err(|refusal| creation_refusal(newborn.pid, refusal));
+        let ran = patiently(run)?;
         let pid = Pid(ran.result("clone3", step).about(|| Subject::Process(newborn.pid.0))? as i32);
         self.puppets.insert(newborn.pid, Puppet::attach(pid, pid)?);
         Ok(pid)
@@ -290,6 +296,20 @@ impl Restorer {
             self.create(pid)?;
         }
         Ok(())
+    }
+}
+
+/// Creates somebody whose number may be in use for a moment still: one who is gone from /proc gives its number back a little
+/// later (kernel/exit.c, release_task: free_pids comes last).
+pub(super) fn patiently<T>(mut create: impl FnMut() -> Result<T>) -> Result<T> {
+    let begin = Instant::now();
+    loop {
+        match create() {
+            Err(refusal) if refusal.code == Code::PID_IN_USE && begin.elapsed() < NUMBER_PATIENCE => {
+                std::thread::sleep(NUMBER_PAUSE);
+            }
+            other => return other,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Threads: created by their leader, each made what it was by a program of its own, all of them at the same time.
 use super::puppet::Puppet;
-use super::skeleton::clone_arguments;
+use super::skeleton::{clone_arguments, patiently};
 use super::{Restorer, credentials, missing};
 use crate::failure::{About, Result, malformed};
 use crate::resource::posix_timer;
@@ -172,6 +172,24 @@ impl Restorer {
         if threads.is_empty() {
             return Ok(());
         }
+        let mut missing = threads.to_vec();
+        patiently(|| {
+            let made = self.try_make_threads(pid, maker, &missing);
+            if made.is_err() {
+                // The program ended at the first whose number was in use.
+                let there = crate::procfs::threads(pid.0).unwrap_or_default();
+                missing.retain(|tid| !there.contains(&tid.0));
+            }
+            made
+        })?;
+        for (tid, puppet) in threads.iter().zip(Puppet::attach_all(pid, threads)?) {
+            self.puppets.insert(*tid, puppet);
+        }
+        Ok(())
+    }
+
+    /// Makes threads until all are there, or one cannot be made.
+    fn try_make_threads(&mut self, pid: Pid, maker: Pid, threads: &[Pid]) -> Result<()> {
         let mut program = Program::new();
         for tid in threads {
             let slot = self.slot(*tid)?;
@@ -185,16 +203,12 @@ impl Restorer {
             let place = clone_arguments(&mut program, &arguments, Some(numbers));
             program.clone_task(place, clone::ARGUMENTS_BYTES, self.arena.base() + slot.offset as u64);
         }
-        self.run(maker, &program).map_err(|refusal| {
+        self.run(maker, &program).map(drop).map_err(|refusal| {
             if refusal.cause.contains("File exists") {
                 return Refusal::new(Code::PID_IN_USE, refusal.subject, "the number of one of its threads is in use");
             }
             refusal
-        })?;
-        for (tid, puppet) in threads.iter().zip(Puppet::attach_all(pid, threads)?) {
-            self.puppets.insert(*tid, puppet);
-        }
-        Ok(())
+        })
     }
 
     /// Runs one program in each of several threads at the same time; none of them ends by a trap, and no signal comes
