@@ -5,6 +5,7 @@ mod beats;
 pub mod entry;
 pub mod error;
 mod godwit;
+pub mod holder;
 pub mod host;
 pub mod journey;
 pub mod kill;

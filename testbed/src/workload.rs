@@ -107,33 +107,7 @@ impl Workload {
     /// # Errors
     /// Where there is no C compiler or it refuses.
     pub fn compile(&self) -> Result<PathBuf, Error> {
-        let build = Path::new(DIRECTORY).join("build");
-        make_open_directory(&build)?;
-        let mut hasher = DefaultHasher::new();
-        hash_with_includes(&self.source, &mut hasher, &mut BTreeSet::new()).doing(format!("read {}", self.name))?;
-        let program = build.join(format!("{}-{:016x}", self.name, hasher.finish()));
-        // One at a time, whoever compiles: a program that runs must not be replaced by its equal.
-        let lock = File::create(build.join(".lock")).doing("make the lock of the build directory")?;
-        lock.lock().doing("lock the build directory")?;
-        if program.exists() {
-            return Ok(program);
-        }
-        // Written aside and renamed: a compiler may be ended half-way.
-        let aside = build.join(format!(".{}", self.name));
-        let mut command = Command::new("cc");
-        command.args(["-O1", "-pthread", "-Wall", "-Wextra", "-o"]).arg(&aside).arg(&self.source);
-        let output = command.output().map_err(|cause| match cause.kind() {
-            io::ErrorKind::NotFound => {
-                Error::Refused("workloads need a C compiler: install the package gcc".to_owned())
-            }
-            _ => Error::Step { doing: "run cc".to_owned(), cause },
-        })?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(Error::Program { program: format!("cc {}", self.name), said });
-        }
-        fs::rename(&aside, &program).doing("put a compiled workload in its place")?;
-        Ok(program)
+        compile(&self.name, &self.source)
     }
 
     /// Starts it inside a host, as a child of the host's first process, leader of its own session.
@@ -149,6 +123,35 @@ impl Workload {
         let pid = host.command(program).arg(&report).user(user).detach()?;
         Ok(Run { pid, report, directory })
     }
+}
+
+/// Compiles a program of one file, unless the same sources have been compiled before.
+pub(crate) fn compile(name: &str, source: &Path) -> Result<PathBuf, Error> {
+    let build = Path::new(DIRECTORY).join("build");
+    make_open_directory(&build)?;
+    let mut hasher = DefaultHasher::new();
+    hash_with_includes(source, &mut hasher, &mut BTreeSet::new()).doing(format!("read {name}"))?;
+    let program = build.join(format!("{name}-{:016x}", hasher.finish()));
+    // One at a time, whoever compiles: a program that runs must not be replaced by its equal.
+    let lock = File::create(build.join(".lock")).doing("make the lock of the build directory")?;
+    lock.lock().doing("lock the build directory")?;
+    if program.exists() {
+        return Ok(program);
+    }
+    // Written aside and renamed: a compiler may be ended half-way.
+    let aside = build.join(format!(".{name}"));
+    let mut command = Command::new("cc");
+    command.args(["-O1", "-pthread", "-Wall", "-Wextra", "-o"]).arg(&aside).arg(source);
+    let output = command.output().map_err(|cause| match cause.kind() {
+        io::ErrorKind::NotFound => Error::Refused("workloads need a C compiler: install the package gcc".to_owned()),
+        _ => Error::Step { doing: "run cc".to_owned(), cause },
+    })?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(Error::Program { program: format!("cc {name}"), said });
+    }
+    fs::rename(&aside, &program).doing("put a compiled workload in its place")?;
+    Ok(program)
 }
 
 /// A workload that was started: wherever it runs now, it writes to the same report.

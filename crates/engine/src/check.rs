@@ -2,12 +2,12 @@
 use crate::capture::{Options, moment};
 use crate::demand::Demand;
 use crate::edges::Edges;
-use crate::failure::{About, Result, malformed};
+use crate::failure::{About, Result, unread, with_choices};
 use crate::freeze;
 use crate::lineage::{Lineage, Member};
 use crate::look::{Look, Purpose, Survey};
 use crate::procfs;
-use crate::resource::{Description, KINDS, Kind, flock, owner};
+use crate::resource::{Description, KINDS, Kind, edge, flock, owner};
 use godwit_image::{Code, Pid, Refusal, Subject, Verdict};
 use godwit_linux::features::{Feature, Features};
 use godwit_linux::kcmp::{self, Object};
@@ -18,6 +18,10 @@ use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
+/// Seccomp in /proc/PID/status.
+const SECCOMP_FILTERS: u32 = 2;
+/// PF_KTHREAD.
+const KERNEL_THREAD: u32 = 0x0020_0000;
 const O_PATH: u32 = 0o10_000_000;
 const O_DIRECTORY: u32 = 0o200_000;
 /// How often a tree whose processes come and go is read anew before its shape is left undecided.
@@ -102,8 +106,9 @@ pub fn examine(root: i32, options: &Options, features: &Features) -> Result<Exam
 fn examine_once(root: i32, options: &Options, features: &Features) -> Result<Examination> {
     let began = Some(SystemTime::now());
     let (pids, members) = members(root)?;
+    movable(root, &pids)?;
     let survey = Survey::new(&pids);
-    let edges = Edges::find(root, &options.edges)?;
+    let edges = Edges::find(&pids, &options.edges)?;
     let mut examiner = Examiner {
         root,
         edges,
@@ -126,7 +131,7 @@ fn examine_once(root: i32, options: &Options, features: &Features) -> Result<Exa
             Err(ProcError::Gone) => {
                 return Err(Refusal::new(Code::NO_SUCH_PROCESS, Subject::Process(pid), "it has ended"));
             }
-            Err(error) => return Err(malformed(Subject::Process(pid), error)),
+            Err(error) => return Err(unread(Subject::Process(pid), &error)),
         };
         examiner.examination.demand.numbers.insert(pid);
         if is_zombie(&stat) {
@@ -141,6 +146,25 @@ fn examine_once(root: i32, options: &Options, features: &Features) -> Result<Exa
     }
     examiner.examination.demand.settle();
     Ok(examiner.examination)
+}
+
+/// Whether a tree can be moved at all, whatever it has: not the kernel's own threads, and not whoever would have to do it.
+fn movable(root: i32, pids: &[i32]) -> Result<()> {
+    let own = std::process::id() as i32;
+    if pids.contains(&own) {
+        let what = if root == own { "it is" } else { "in its tree is" };
+        let cause = format!("{what} process {own}, the godwit that is to move it");
+        return Err(Refusal::new(Code::NOT_MIGRATABLE, Subject::Process(root), cause)
+            .choice("run godwit from outside of the tree: from another terminal or login, or as a service")
+            .choice("name a smaller tree"));
+    }
+    match stat::read_process_wide(root) {
+        Ok(stat) if stat.flags & KERNEL_THREAD != 0 => {
+            Err(Refusal::new(Code::NOT_MIGRATABLE, Subject::Process(root), "it is a thread of the kernel")
+                .choice("name the process of a program"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Not only its first thread has ended.
@@ -178,6 +202,10 @@ struct Examiner<'a> {
 
 impl Examiner<'_> {
     fn find(&mut self, subject: Subject, kind: &str, verdict: Verdict) {
+        let verdict = match verdict {
+            Verdict::Blocks(refusal) => Verdict::Blocks(with_choices(refusal)),
+            other => other,
+        };
         self.examination.findings.push(Finding::new(subject, kind, verdict));
     }
 
@@ -207,7 +235,7 @@ impl Examiner<'_> {
 
     fn process(&mut self, stat: &Stat) -> Result<()> {
         let pid = stat.pid;
-        let threads = procfs::threads(pid).map_err(|error| malformed(Subject::Process(pid), error))?;
+        let threads = procfs::threads(pid).about(|| Subject::Process(pid))?;
         self.task(stat, &threads)?;
         // A thread may have a table of its own; of a leader that has ended /proc shows none.
         let mut first = None;
@@ -245,7 +273,7 @@ impl Examiner<'_> {
         let status = match status::read(pid, pid) {
             Ok(status) => status,
             Err(ProcError::Gone) => return Ok(()),
-            Err(error) => return Err(malformed(subject, error)),
+            Err(error) => return Err(unread(subject, &error)),
         };
         self.examination.demand.process(stat, &status);
         let lacks = |feature: Feature, cause: &str| {
@@ -280,7 +308,11 @@ impl Examiner<'_> {
         };
         let kind =
             if threads.len() > 1 { format!("process of {} threads", threads.len()) } else { "process".to_owned() };
-        self.find(subject, &kind, verdict);
+        self.find(subject.clone(), &kind, verdict);
+        if status.seccomp.unwrap_or(0) == SECCOMP_FILTERS {
+            let what = "whether another process answers calls that its seccomp filters catch shows only when it is frozen; then a move is refused";
+            self.find(subject, "seccomp filters", Verdict::Undecided(what.to_owned()));
+        }
         Ok(())
     }
 
@@ -308,8 +340,12 @@ impl Examiner<'_> {
     }
 
     fn descriptors(&mut self, tid: i32) -> Result<()> {
-        // Gone, or a leader that has ended: it has none.
-        let Ok(numbers) = procfs::descriptors(tid) else { return Ok(()) };
+        let numbers = match procfs::descriptors(tid) {
+            Ok(numbers) => numbers,
+            // Gone, or a leader that has ended: it has none.
+            Err(_) if !alive(tid) || stat::read(tid, tid).is_ok_and(|stat| stat.state == b'Z') => return Ok(()),
+            Err(error) => return Err(unread(Subject::Process(tid), &error)),
+        };
         let process = match PidFd::open_thread(tid) {
             Err(error) if error.is_gone() => return Ok(()),
             other => other.about(|| Subject::Process(tid))?,
@@ -319,6 +355,8 @@ impl Examiner<'_> {
             self.examination.demand.descriptor(number, tid);
             if let Some(choice) = self.edges.choice(&look)? {
                 let verdict = Verdict::Recreated(format!("as chosen: {choice}"));
+                let needs = edge::needs(choice, look.flags());
+                self.examination.demand.need(&look.subject(), needs);
                 self.find(look.subject(), "edge", verdict);
                 continue;
             }
@@ -341,7 +379,7 @@ impl Examiner<'_> {
         let areas = match smaps::read(tid) {
             Ok(areas) => areas,
             Err(ProcError::Gone) => return Ok(()),
-            Err(error) => return Err(malformed(Subject::Process(tid), error)),
+            Err(error) => return Err(unread(Subject::Process(tid), &error)),
         };
         for details in areas {
             let area = &details.area;

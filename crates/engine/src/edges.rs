@@ -17,11 +17,12 @@ pub(crate) struct Edges {
 }
 
 impl Edges {
-    /// Finds the descriptors that decisions name.
+    /// Finds the descriptors that decisions name in a tree, whose root comes first.
     ///
     /// # Errors
-    /// GW1501: one does not exist, or two decisions about one description differ.
-    pub(crate) fn find(root: i32, decisions: &[Decision]) -> Result<Edges> {
+    /// GW1501: one does not exist in the tree, or two decisions about one description differ.
+    pub(crate) fn find(tree: &[i32], decisions: &[Decision]) -> Result<Edges> {
+        let root = tree.first().copied().unwrap_or(0);
         let mut edges = Edges::default();
         for decision in decisions {
             let pid = decision.pid.unwrap_or(root);
@@ -33,6 +34,9 @@ impl Edges {
                     cause,
                 )
             };
+            if !tree.contains(&pid) {
+                return Err(usage(format!("process {pid} is not in the tree of process {root}")));
+            }
             let process = PidFd::open_thread(pid).map_err(|error| usage(format!("process {pid}: {error}")))?;
             let look = Look::descriptor(&process, number)?
                 .ok_or_else(|| usage(format!("process {pid} has no descriptor {number}")))?;
@@ -93,14 +97,15 @@ mod tests {
         let again = writer.try_clone().unwrap();
         let [reader, writer, again] = [reader.as_raw_fd(), writer.as_raw_fd(), again.as_raw_fd()];
         let look = |number| Look::descriptor(&PidFd::open(own).unwrap(), number).unwrap().unwrap();
-        let edges = Edges::find(own, &[decision(writer, Choice::Null)]).unwrap();
+        let edges = Edges::find(&[own], &[decision(writer, Choice::Null)]).unwrap();
         assert_eq!(edges.choice(&look(again)).unwrap(), Some(&Choice::Null));
         assert_eq!(edges.number(&look(again)).unwrap(), Some(writer));
         assert_eq!(edges.choice(&look(reader)).unwrap(), None, "the other end is another description of the same pipe");
-        Edges::find(own, &[decision(writer, Choice::Null), decision(again, Choice::Null)]).unwrap();
-        let differ = Edges::find(own, &[decision(writer, Choice::Null), decision(again, Choice::Close)]).unwrap_err();
+        Edges::find(&[own], &[decision(writer, Choice::Null), decision(again, Choice::Null)]).unwrap();
+        let differ =
+            Edges::find(&[own], &[decision(writer, Choice::Null), decision(again, Choice::Close)]).unwrap_err();
         assert!(differ.code == Code::USAGE && differ.cause.contains("same open description"), "{differ}");
-        let missing = Edges::find(own, &[decision(i32::MAX, Choice::Null)]).unwrap_err();
+        let missing = Edges::find(&[own], &[decision(i32::MAX, Choice::Null)]).unwrap_err();
         assert!(missing.cause.contains("has no descriptor"), "{missing}");
     }
 }

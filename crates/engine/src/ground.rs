@@ -282,7 +282,7 @@ impl Ground {
                 };
                 match std::fs::symlink_metadata(path) {
                     Err(error) => differs(error.to_string()),
-                    Ok(metadata) if metadata.mode() & S_IFMT != *file_type => {
+                    Ok(metadata) if *file_type != 0 && metadata.mode() & S_IFMT != *file_type => {
                         differs(format!("it is {} here and {} at the source", sort(metadata.mode()), sort(*file_type)))
                     }
                     Ok(metadata) => length.differs(metadata.size()).and_then(differs),

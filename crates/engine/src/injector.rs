@@ -3,7 +3,7 @@
 //! The stub goes into the zero bytes behind the vDSO's image (or another executable page's unused tail), written from
 //! outside, so that not even the first call is made by foreign code that could go on wrong. The first calls (a memfd,
 //! its mapping) stop at system-call stops, which are no signals; programs end by waiting for us. See `linux::stub`.
-use crate::failure::{About, Result, malformed};
+use crate::failure::{About, Result};
 use crate::freeze::{FrozenProcess, Stopped};
 use crate::interrupted::restart;
 use crate::question::{ProcessAnswers, ThreadAnswers};
@@ -188,7 +188,7 @@ impl<'a> Injector<'a> {
             saved.dispatch = dispatch(thread, &memory)?;
             saved.healing = healing(&saved.registers, saved.mask);
         }
-        let areas = maps::read(first).map_err(|error| malformed(subject(), error))?;
+        let areas = maps::read(first).about(&subject)?;
         let Site { start: site, abandoned } = find_site(first, &memory, &areas)?;
         let inside = |saved: &Saved| (site..site + record_offset() as u64).contains(&saved.registers.rip);
         if let Some(index) = saved.iter().position(inside) {

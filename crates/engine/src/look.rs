@@ -1,5 +1,5 @@
 //! What can be seen of an open description from outside, on a running or a frozen tree, changing nothing.
-use crate::failure::{About, Result, malformed};
+use crate::failure::{About, Result, unread};
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::kcmp::{self, Object};
 use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
@@ -100,7 +100,7 @@ impl Look {
         let information = match fdinfo::read(pid, descriptor) {
             Ok(information) => information,
             Err(ProcError::Gone) => return Ok(None),
-            Err(error) => return Err(malformed(subject(), error)),
+            Err(error) => return Err(unread(subject(), &error)),
         };
         let file = match process.duplicate(ForeignDescriptor(descriptor)) {
             Ok(file) => file,

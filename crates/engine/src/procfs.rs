@@ -1,4 +1,5 @@
 //! Small /proc files that the engine reads whole: lists of threads, children, descriptors, and single values.
+use crate::failure::About;
 use godwit_linux::proc::Error;
 use std::os::unix::ffi::OsStrExt;
 
@@ -62,6 +63,5 @@ pub(crate) fn forks() -> Option<u64> {
 
 /// This process, as it sees itself.
 pub(crate) fn own_stat() -> crate::failure::Result<godwit_linux::proc::stat::Stat> {
-    godwit_linux::proc::stat::read_process_wide(std::process::id() as i32)
-        .map_err(|error| crate::failure::malformed(godwit_image::Subject::Host, error))
+    godwit_linux::proc::stat::read_process_wide(std::process::id() as i32).about(|| godwit_image::Subject::Host)
 }

@@ -12,7 +12,10 @@ fn main() -> ExitCode {
     godwit_testbed::entry();
     // So do shepherds and guardians, each a process of its own.
     godwit_migrate::entry(command::shepherd_observer);
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return output::misunderstood(&error),
+    };
     let output = output::Output::new(arguments.json, arguments.quiet);
     if !matches!(arguments.command, Command::Recover(_)) {
         command::recover::remind(&output);

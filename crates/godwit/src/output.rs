@@ -146,6 +146,19 @@ pub(crate) fn usage(what: &str, cause: impl Into<String>) -> Vec<Refusal> {
     vec![Refusal::new(Code::USAGE, Subject::Object(what.to_owned()), cause)]
 }
 
+/// Says what is wrong with a command line, or answers with help and version; where one object was asked for, in one as well.
+pub(crate) fn misunderstood(error: &clap::Error) -> ExitCode {
+    if error.use_stderr() && std::env::args().any(|argument| argument == "--json") {
+        let text = error.to_string();
+        let cause = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let refusal = Refusal::new(Code::USAGE, Subject::Object("command line".to_owned()), cause);
+        write_stdout(&json!({ "outcome": "refused", "refusals": [refusal_value(&refusal)] }).to_string());
+    }
+    // Whoever does not listen misses the text, and sees the exit code.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+}
+
 /// A failed operation of the system that a command needs.
 pub(crate) fn failure(what: &str, error: &dyn std::fmt::Display) -> Vec<Refusal> {
     vec![Refusal::new(Code::ENVIRONMENT, Subject::Object(what.to_owned()), error.to_string())]

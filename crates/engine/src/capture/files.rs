@@ -1,6 +1,6 @@
 //! File tables and working directories: which of them are shared, and what every descriptor refers to.
 use super::Capture;
-use crate::failure::{About, Result, malformed};
+use crate::failure::{About, Result};
 use crate::freeze::FrozenTree;
 use crate::look::{Look, Purpose};
 use godwit_image::descriptor::{FileTable, FilesystemContext, Slot};
@@ -88,7 +88,7 @@ fn table(
 ) -> Result<FileTable> {
     let process = open(tid)?;
     let mut slots = Vec::new();
-    let descriptors = crate::procfs::descriptors(tid).map_err(|error| malformed(Subject::Process(tid), error))?;
+    let descriptors = crate::procfs::descriptors(tid).about(|| Subject::Process(tid))?;
     let looks = look_at(&process, &descriptors);
     for (descriptor, look) in descriptors.into_iter().zip(looks) {
         let Some(look) = look? else { continue };
@@ -131,7 +131,7 @@ fn open(tid: i32) -> Result<PidFd> {
 }
 
 fn context(tid: i32, id: ObjectId, capture: &mut Capture) -> Result<FilesystemContext> {
-    let status = status::read(tid, tid).map_err(|error| malformed(Subject::Process(tid), error))?;
+    let status = status::read(tid, tid).about(|| Subject::Process(tid))?;
     let directory = Look::link(tid, "cwd", Purpose::Directory, O_PATH | O_DIRECTORY)?;
     let working_directory = capture.file(&directory, false)?;
     let root = Look::link(tid, "root", Purpose::Directory, O_PATH | O_DIRECTORY)?;

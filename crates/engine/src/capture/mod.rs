@@ -1,6 +1,6 @@
 //! Reading a frozen tree into an image: the graph under construction, and the order in which it is walked.
 use crate::edges::Edges;
-use crate::failure::{About, Result};
+use crate::failure::{About, Result, with_choices};
 use crate::freeze::FrozenTree;
 use crate::leftover::Leftover;
 use crate::look::{Look, Survey};
@@ -336,9 +336,13 @@ impl Capture {
 /// # Errors
 /// The first object that cannot be carried exactly.
 pub fn capture(frozen: &mut FrozenTree, options: &Options, host: HostFacts) -> Result<Captives> {
+    capture_all(frozen, options, host).map_err(with_choices)
+}
+
+fn capture_all(frozen: &mut FrozenTree, options: &Options, host: HostFacts) -> Result<Captives> {
     let pids: Vec<i32> = frozen.processes.iter().map(|process| process.pid).collect();
     let root = pids.first().copied().unwrap_or(0);
-    let mut capture = Capture::new(&pids, Edges::find(root, &options.edges)?);
+    let mut capture = Capture::new(&pids, Edges::find(&pids, &options.edges)?);
     let mut tree = Tree { host, ..Tree::default() };
     let mut spaces = Vec::new();
     let mut ahead = ahead::Ahead::start(frozen);

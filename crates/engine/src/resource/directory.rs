@@ -7,6 +7,7 @@ use crate::restore::{Bind, Make};
 use godwit_image::{Code, Envelope, KindId, Refusal, Subject, Verdict};
 use serde::{Deserialize, Serialize};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 
 const S_IFDIR: u32 = 0o040_000;
 const O_PATH: u32 = 0o10_000_000;
@@ -35,10 +36,15 @@ fn refuse(look: &Look) -> Option<Refusal> {
         );
         return Some(refusal.choice("change to another directory in the program, or close the descriptor"));
     }
-    if std::str::from_utf8(&look.link).is_err() {
+    let Ok(path) = std::str::from_utf8(&look.link) else {
         return Some(Refusal::new(Code::UNSUPPORTED, look.subject(), "its path is not UTF-8"));
+    };
+    let same = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino()) == (look.device, look.inode);
+    if std::fs::symlink_metadata(path).is_ok_and(same) {
+        return None;
     }
-    None
+    let cause = "its path leads to another directory, as seen from here: it is hidden below a mount, or in a mount that is not attached";
+    Some(Refusal::new(Code::NOT_MIGRATABLE, look.subject(), cause))
 }
 
 impl Kind for Directory {

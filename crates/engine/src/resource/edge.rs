@@ -5,11 +5,20 @@ use crate::look::Look;
 use crate::restore::{Bind, Make};
 use godwit_image::{Code, Envelope, KindId, Refusal, Subject};
 use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+const O_ACCMODE: u32 = 3;
+const O_WRONLY: u32 = 1;
+const O_NONBLOCK: u32 = 0o4000;
 
 /// What to do with an edge.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Choice {
-    /// Open this path at the destination, with the flags that the descriptor has.
+    /// Open this path at the destination, with the flags that the descriptor has; made there if it is to be written.
     File(String),
     /// /dev/null.
     Null,
@@ -55,6 +64,33 @@ pub(crate) fn chosen(look: &Look, choice: &Choice, number: Option<i32>) -> Resul
     let number = number.or(look.number()).unwrap_or(-1);
     let state = State { choice: choice.clone(), number, flags: look.flags(), was: look.text() };
     Ok((&Edge, Captured::new(Vec::new(), &state)?))
+}
+
+/// What the destination must have for a choice.
+pub(crate) fn needs(choice: &Choice, flags: u32) -> Vec<Need> {
+    let Choice::File(path) = choice else { return Vec::new() };
+    let path = Path::new(path);
+    let needed = if is_written(flags) { path.parent().unwrap_or(path) } else { path };
+    vec![Need::path(needed.to_string_lossy().into_owned(), 0)]
+}
+
+fn is_written(flags: u32) -> bool {
+    flags & O_ACCMODE != 0
+}
+
+/// Opens a file as chosen. Who writes gets it made, and goes on behind what it holds: what is there is not overwritten.
+fn open_file(path: &str, flags: u32) -> Result<OwnedFd> {
+    let subject = || Subject::Path(path.to_owned());
+    let access = flags & O_ACCMODE;
+    // A FIFO without its other side would keep us waiting for ever; like this it is an error.
+    let mut options = File::options();
+    options.read(access != O_WRONLY).write(access != 0).create(access != 0).mode(0o666);
+    let mut file = options.custom_flags((flags & !O_ACCMODE | O_NONBLOCK) as i32).open(path).about(subject)?;
+    if access != 0 && file.metadata().about(subject)?.is_file() {
+        file.seek(SeekFrom::End(0)).about(subject)?;
+    }
+    godwit_linux::file::set_status_flags(file.as_fd(), flags).about(subject)?;
+    Ok(file.into())
 }
 
 /// The refusal for a descriptor whose other side is outside the tree, with the choices that there are.
@@ -115,17 +151,16 @@ impl Kind for Edge {
     fn stage(&self) -> Stage {
         Stage::Early
     }
-    fn needs(&self, _: &Envelope) -> Result<Vec<Need>> {
-        Ok(Vec::new())
+    fn needs(&self, envelope: &Envelope) -> Result<Vec<Need>> {
+        let state: State = open(envelope)?;
+        Ok(needs(&state.choice, state.flags))
     }
     fn make(&self, envelope: &Envelope, make: &mut Make) -> Result<Made> {
         let state: State = open(envelope)?;
         // O_CREAT, O_EXCL, O_TRUNC never belong to an open description's flags.
         let flags = state.flags & !0o1300;
         Ok(match state.choice {
-            Choice::File(path) => {
-                vec![godwit_linux::file::open(path.as_bytes(), flags).about(|| Subject::Path(path.clone()))?]
-            }
+            Choice::File(path) => vec![open_file(&path, flags)?],
             Choice::Null => {
                 let access = flags & 3;
                 vec![godwit_linux::file::open(b"/dev/null", access).about(|| Subject::Path("/dev/null".to_owned()))?]

@@ -5,7 +5,7 @@
 //! has some is refused until the program has read them. It is bound last, so that nothing of the rebuilding is an event.
 use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open};
 use crate::capture::Capture;
-use crate::failure::{About, Result, malformed};
+use crate::failure::{About, Result};
 use crate::look::{Look, Survey};
 use crate::restore::{Bind, Make};
 use godwit_image::{Code, Envelope, KindId, Refusal, Subject, Verdict};
@@ -73,7 +73,7 @@ fn device(watch: &InotifyWatch) -> u64 {
 
 impl Places<'_> {
     fn of<'a>(look: &Look, survey: &'a Survey) -> Result<Places<'a>> {
-        let mounts = mountinfo::read(look.pid).map_err(|error| malformed(look.subject(), error))?;
+        let mounts = mountinfo::read(look.pid).about(|| look.subject())?;
         Ok(Places { mounts, survey, nearby: None })
     }
 

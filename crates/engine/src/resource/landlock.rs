@@ -6,7 +6,7 @@
 //! matters): this one, or where the kernel's other checks could say no as well, a child made like the thread.
 use super::{Captured, Description, Kind, Made, Need, Stage, TaskState};
 use crate::capture::Capture;
-use crate::failure::{About, Result, malformed};
+use crate::failure::{About, Result};
 use crate::injector::Injector;
 use crate::restore::{Bind, Make};
 use godwit_image::{Code, Envelope, KindId, Pid, Refusal, Subject, Verdict};
@@ -43,7 +43,7 @@ impl Strangers {
             return Ok(None);
         }
         let own = std::process::id() as i32;
-        let read = |pid: i32, tid: i32| status::read(pid, tid).map_err(|error| malformed(Subject::Process(pid), error));
+        let read = |pid: i32, tid: i32| status::read(pid, tid).about(|| Subject::Process(pid));
         let thread = read(pid, tid)?;
         if may_see(&thread, &read(own, own)?) {
             return Ok(Some(own));
@@ -131,7 +131,7 @@ impl TaskState for Landlock {
         for index in blind {
             let tid = injector.process().threads[index].tid();
             let subject = || Subject::Thread(pid, tid);
-            let status = status::read(pid, tid).map_err(|error| malformed(subject(), error))?;
+            let status = status::read(pid, tid).about(&subject)?;
             let stranger = capture.strangers.like(&status)?;
             let mut program = Program::new();
             let (head, _) = program.space(16);

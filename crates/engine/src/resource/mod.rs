@@ -161,7 +161,7 @@ pub enum Need {
         path: String,
         /// Length of a regular file.
         length: Length,
-        /// st_mode & S_IFMT.
+        /// st_mode & S_IFMT; 0: it does not matter.
         file_type: u32,
     },
     /// Nothing: this directory comes with the object, and whoever needs it finds it.

@@ -17,6 +17,7 @@ use std::path::Path;
 
 const O_ASYNC: u32 = 0o20_000;
 const O_PATH: u32 = 0o10_000_000;
+const S_IFDIR: u32 = 0o040_000;
 const F_SETFL: u64 = 4;
 const F_SETSIG: u64 = 10;
 const F_SETOWN_EX: u64 = 15;
@@ -70,6 +71,12 @@ fn is_inside(state: &State, survey: &Survey) -> bool {
 }
 
 fn judge(state: &State, look: &Look, survey: &Survey) -> Option<Refusal> {
+    if look.file_type() == S_IFDIR {
+        // Directories signal nothing else, and what was asked for cannot be read.
+        let cause = "it may notify of changes by signals (F_NOTIFY), and of which cannot be read";
+        let refusal = Refusal::new(Code::NOT_MIGRATABLE, look.subject(), cause);
+        return Some(refusal.choice("close it in the program, which may use inotify instead"));
+    }
     if is_inside(state, survey) {
         return None;
     }

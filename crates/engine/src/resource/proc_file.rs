@@ -55,6 +55,9 @@ fn refuse(look: &Look, pids: &BTreeSet<i32>) -> Option<Refusal> {
         return refuse("it may hold a pressure trigger, which cannot be read".to_owned());
     }
     match task(path) {
+        Some(number) if process_of(number).is_none() => {
+            refuse(format!("it is about task {number}, which has ended or cannot be seen from here"))
+        }
         Some(number) if !process_of(number).is_some_and(|process| pids.contains(&process)) => {
             let refusal = refuse(format!("it is about task {number}, which is outside the tree"));
             refusal.map(|refusal| refusal.choice("move that process as well"))

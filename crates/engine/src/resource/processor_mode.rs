@@ -2,7 +2,7 @@
 //! I/O ports, tagged addresses, a shadow stack. Refused by name.
 use super::{Captured, Description, Kind, Made, Need, Stage, TaskState};
 use crate::capture::Capture;
-use crate::failure::{About, Result, malformed};
+use crate::failure::{About, Result};
 use crate::injector::Injector;
 use crate::restore::{Bind, Make};
 use godwit_image::{Code, Envelope, KindId, Pid, Refusal, Subject, Verdict};
@@ -108,7 +108,7 @@ impl TaskState for ProcessorMode {
             }
         }
         let first = injector.process().threads[0].tid();
-        let status = status::read(pid, first).map_err(|error| malformed(subject(), error))?;
+        let status = status::read(pid, first).about(&subject)?;
         visible(pid, &status).map_or(Ok(Vec::new()), Err)
     }
 

@@ -41,12 +41,12 @@ pub struct SysvShm;
 /// The process has another one.
 pub(super) fn segments(pid: i32, subject: impl Fn() -> Subject) -> Result<Vec<sysvipc::Segment>> {
     let own = std::process::id() as i32;
-    let namespace = |pid| link::namespace(pid, pid, "ipc").map_err(|error| malformed(subject(), error));
+    let namespace = |pid| link::namespace(pid, pid, "ipc").about(&subject);
     if namespace(pid)? != namespace(own)? {
         let refusal = Refusal::new(Code::UNSUPPORTED, subject(), "it is in an IPC namespace other than godwit's");
         return Err(refusal.choice("run godwit inside that namespace: nsenter -i"));
     }
-    sysvipc::read().map_err(|error| malformed(subject(), error))
+    sysvipc::read().about(&subject)
 }
 
 /// The object of a segment, captured once.
@@ -108,7 +108,7 @@ impl Kind for SysvShm {
         let state: State = open(envelope)?;
         let subject = || Subject::Object(format!("shared memory segment {}", state.id));
         let creator = Creator { pid: state.creator.0, user: state.creator.1, group: state.creator.2 };
-        let existing = sysvipc::read().map_err(|error| malformed(subject(), error))?;
+        let existing = sysvipc::read().about(&subject)?;
         match existing.iter().find(|other| other.id == state.id) {
             None => {
                 shared_memory::create(state.id, state.key, state.bytes, state.mode, creator).map_err(|error| {

@@ -91,7 +91,7 @@ fn read(timer: BorrowedFd<'_>, subject: impl Fn() -> Subject) -> Result<(timerfd
     let own = std::process::id() as i32;
     for _ in 0..READINGS_MAX {
         let (before, interval) = timerfd::get(timer).about(&subject)?;
-        let info = fdinfo::read(own, timer.as_raw_fd()).map_err(|error| malformed(subject(), error))?;
+        let info = fdinfo::read(own, timer.as_raw_fd()).about(&subject)?;
         let ticks = info.timer.ok_or_else(|| malformed(subject(), "fdinfo has no timer"))?.ticks;
         let (after, _) = timerfd::get(timer).about(&subject)?;
         if joined(after) <= joined(before) && (joined(after) == 0) == (joined(before) == 0) {

@@ -46,6 +46,15 @@ pub struct Message {
 }
 
 /// What a walk saw, before its descriptors are captured.
+/// What is said of descriptors in flight in a running tree.
+pub(super) const UNSEEN: &str =
+    "what the descriptors in flight in it are shows only when it is frozen; then a move may be refused";
+
+/// Whether descriptors are in flight in a socket.
+pub(super) fn carries_descriptors(look: &Look) -> bool {
+    look.information.descriptors_in_flight.unwrap_or(0) > 0
+}
+
 struct Walk<'a> {
     look: &'a Look,
     stream: bool,

@@ -349,7 +349,7 @@ fn listener(look: &Look, capture: &mut Capture, seen: &Seen) -> Result<Listener>
             return Err(unsupported(look, "a connection that nobody has accepted is in flight at its other end"));
         };
         let pid = client.pid;
-        let status = godwit_linux::proc::status::read(pid, pid).map_err(|error| malformed(client.subject(), error))?;
+        let status = godwit_linux::proc::status::read(pid, pid).about(|| client.subject())?;
         let by = Creator { pid: Pid(pid), user: status.uid[1], group: status.gid[1], groups: status.groups };
         waiting.push((capture.in_flight(client)?, by));
     }
@@ -499,6 +499,7 @@ impl Description for UnixSocketKind {
         match inspect(look, survey) {
             Err(refusal) => Verdict::Blocks(refusal),
             Ok(Seen { degraded: Some(what), .. }) => Verdict::Degraded(what),
+            Ok(_) if unix_queue::carries_descriptors(look) => Verdict::Undecided(unix_queue::UNSEEN.to_owned()),
             Ok(_) => Verdict::Carried,
         }
     }

@@ -1,7 +1,7 @@
 //! Calls that must be made as somebody: what a kernel object remembers of the process that made it (SO_PEERCRED) is made by
 //! that very process, under the user and group that it had.
 use super::Restorer;
-use crate::failure::{Result, malformed};
+use crate::failure::{About, Result, malformed};
 use crate::injector::Ran;
 use godwit_image::{Pid, Subject};
 use godwit_linux::program::{Program, Step};
@@ -32,7 +32,7 @@ impl Restorer {
     fn own_identity(&mut self) -> Result<Creator> {
         let own = std::process::id() as i32;
         if self.identity.is_none() {
-            let status = godwit_linux::proc::status::read(own, own).map_err(|error| malformed(Subject::Host, error))?;
+            let status = godwit_linux::proc::status::read(own, own).about(|| Subject::Host)?;
             let groups = status.groups;
             self.identity = Some(Creator { pid: Pid(own), user: status.uid[1], group: status.gid[1], groups });
         }

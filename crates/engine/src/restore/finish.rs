@@ -178,7 +178,7 @@ impl Restorer {
                 })?;
             }
         }
-        let now = crate::procfs::oom_score_adj(pid).map_err(|error| malformed(Subject::Process(pid), error))?;
+        let now = crate::procfs::oom_score_adj(pid).about(|| Subject::Process(pid))?;
         if now != task.out_of_memory_adjustment {
             let path = format!("/proc/{pid}/oom_score_adj");
             std::fs::write(&path, task.out_of_memory_adjustment.to_string()).about(|| Subject::Path(path))?;
@@ -315,7 +315,7 @@ fn first_thread(task: &Task) -> Result<&Thread> {
 /// What every skeleton starts with.
 fn own_credentials() -> Result<Credentials> {
     let own = std::process::id() as i32;
-    let status = godwit_linux::proc::status::read(own, own).map_err(|error| malformed(Subject::Host, error))?;
+    let status = godwit_linux::proc::status::read(own, own).about(|| Subject::Host)?;
     Ok(Credentials {
         user: status.uid,
         group: status.gid,

@@ -7,11 +7,14 @@ use godwit_image::tree::Tree;
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::file;
 use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
+use godwit_linux::proc::fdinfo;
 use godwit_linux::program::{Argument, Program};
 use godwit_linux::shared_memory::Attachment;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+
+const O_CLOEXEC: u32 = 0o2_000_000;
 
 /// First stage: objects are made in the restorer's own table, above every number that the tree uses.
 #[derive(Debug)]
@@ -206,15 +209,18 @@ impl<'a> Make<'a> {
     /// # Errors
     /// GW1102 when the restorer has no such descriptor.
     pub fn inherited(&self, number: i32) -> Result<OwnedFd> {
-        let own = godwit_linux::pidfd::PidFd::open(std::process::id() as i32)
-            .and_then(|own| own.duplicate(godwit_linux::pidfd::ForeignDescriptor(number)));
-        own.map_err(|error| {
-            Refusal::new(
-                Code::EDGE,
-                Subject::Object(format!("descriptor {number}")),
-                format!("cannot be inherited: {error}"),
-            )
-        })
+        let refuse = |cause: String| {
+            Refusal::new(Code::EDGE, Subject::Object(format!("descriptor {number}")), cause)
+                .choice(format!("give it to godwit restore: {number}<FILE or {number}>FILE in the shell"))
+        };
+        let own = std::process::id() as i32;
+        // What closes on exec was opened by us, and is nobody's to inherit.
+        if !fdinfo::read(own, number).is_ok_and(|information| information.flags & O_CLOEXEC == 0) {
+            return Err(refuse("it is to be inherited, and godwit restore was not given it".to_owned()));
+        }
+        godwit_linux::pidfd::PidFd::open(own)
+            .and_then(|own| own.duplicate(godwit_linux::pidfd::ForeignDescriptor(number)))
+            .map_err(|error| refuse(format!("it cannot be inherited: {error}")))
     }
 
     pub(super) fn keep(&mut self, id: ObjectId, made: Made) -> Result<()> {

@@ -120,7 +120,7 @@ impl Restorer {
     }
 
     fn group_now(&self, pid: Pid) -> Result<i32> {
-        let now = stat::read_process_wide(pid.0).map_err(|error| malformed(Subject::Process(pid.0), error))?;
+        let now = stat::read_process_wide(pid.0).about(|| Subject::Process(pid.0))?;
         Ok(now.process_group)
     }
 
@@ -178,8 +178,7 @@ impl Restorer {
     /// Everybody has the parent of the image.
     pub(super) fn check_parents(&self) -> Result<()> {
         for task in self.tree.tasks.iter().skip(1) {
-            let now =
-                stat::read_process_wide(task.pid.0).map_err(|error| malformed(Subject::Process(task.pid.0), error))?;
+            let now = stat::read_process_wide(task.pid.0).about(|| Subject::Process(task.pid.0))?;
             if now.parent != task.parent.0 {
                 let cause = format!("its parent became {} instead of {}", now.parent, task.parent);
                 return Err(Refusal::new(Code::RESTORE_FAILED, Subject::Process(task.pid.0), cause));

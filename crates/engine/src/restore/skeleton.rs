@@ -264,8 +264,7 @@ impl Restorer {
         if task.session == task.pid {
             return self.make_session(task.pid);
         }
-        let now = godwit_linux::proc::stat::read_process_wide(task.pid.0)
-            .map_err(|error| malformed(Subject::Process(task.pid.0), error))?;
+        let now = godwit_linux::proc::stat::read_process_wide(task.pid.0).about(|| Subject::Process(task.pid.0))?;
         if now.session != task.session.0 {
             return Err(unsupported(
                 task.pid,

@@ -352,8 +352,7 @@ impl Restorer {
     /// The kernel places its own pages where it likes when the wanted range is taken: look again.
     fn check_kernel_areas(&self, pid: Pid, space: &AddressSpace) -> Result<()> {
         let wanted = space.areas.iter().filter(|area| area.backing == Backing::Kernel);
-        let maps = godwit_linux::proc::maps::read(pid.0)
-            .map_err(|error| crate::failure::malformed(Subject::Process(pid.0), error))?;
+        let maps = godwit_linux::proc::maps::read(pid.0).about(|| Subject::Process(pid.0))?;
         for area in wanted {
             let found = maps
                 .iter()

@@ -445,8 +445,7 @@ impl Restorer {
             puppet.depart(&self.arena, slot, &program)?;
             let begin = Instant::now();
             loop {
-                let now = stat::read(task.pid.0, task.pid.0)
-                    .map_err(|error| malformed(Subject::Process(task.pid.0), error))?;
+                let now = stat::read(task.pid.0, task.pid.0).about(|| Subject::Process(task.pid.0))?;
                 if now.state == b'Z' {
                     break;
                 }

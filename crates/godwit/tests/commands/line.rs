@@ -1,88 +1,14 @@
-//! The commands as a user meets them: real processes in hosts made of namespaces, exit codes, one JSON object on standard
-//! output. Without root or namespaces each test says so and does nothing.
-use godwit_testbed::{Host, Options, Pair, leftover};
-use serde_json::Value;
-use std::path::{Path, PathBuf};
+//! The commands as a user meets them: a counter that is checkpointed, restored, moved, and whose engines die at every step.
+use crate::scene::{GODWIT, PATIENCE, Receiver, Scratch, alive, godwit, json, pair};
+use godwit_testbed::{Host, Pair};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
-
-const GODWIT: &str = env!("CARGO_BIN_EXE_godwit");
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A directory that both hosts see and that goes with the test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let path = PathBuf::from(format!("/var/tmp/godwit-test-{name}-{}", leftover::process_name()));
-        std::fs::create_dir_all(&path).expect("a directory in /var/tmp");
-        Scratch(path)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    /// The last whole number that the counter wrote.
-    fn count(&self) -> u64 {
-        let text = std::fs::read_to_string(self.path("count")).unwrap_or_default();
-        text.lines().rev().find_map(|line| line.parse().ok()).unwrap_or(0)
-    }
-
-    fn await_count(&self, least: u64) {
-        let begin = Instant::now();
-        while self.count() < least {
-            assert!(begin.elapsed() < PATIENCE, "the counter stands at {} and not at {least}", self.count());
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Two hosts, or the reason why this machine cannot have them.
-fn pair(scratch: &Scratch) -> Option<Pair> {
-    let options =
-        Options { executable: Some(PathBuf::from(GODWIT)), shared: vec![scratch.0.clone()], ..Options::default() };
-    match Pair::new(&options) {
-        Ok(pair) => {
-            // Hosts count alike: let the source be the one that has already run something.
-            let advance = "echo 5000 > /proc/sys/kernel/ns_last_pid";
-            let status = pair.source.command("/bin/sh").args(["-c", advance]).status().expect("sh");
-            assert!(status.success(), "numbers cannot be advanced");
-            Some(pair)
-        }
-        Err(godwit_testbed::Error::Refused(reason)) => {
-            println!("skipped: {reason}");
-            None
-        }
-        Err(error) => panic!("{error}"),
-    }
-}
 
 /// A program that counts into a file, line by line; every line is one write. No number may be missing or come twice.
 fn start_counter(host: &Host, scratch: &Scratch) -> u32 {
     let script =
         format!("exec >> {}; n=0; while :; do n=$((n+1)); echo $n; sleep 0.02; done", scratch.path("count").display());
     host.command("/bin/sh").args(["-c", &script]).detach().expect("the counter")
-}
-
-fn godwit(host: &Host, arguments: &[&str]) -> Output {
-    host.command(GODWIT).args(arguments).output().expect("godwit runs")
-}
-
-fn json(output: &Output) -> Value {
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(text.lines().count(), 1, "one object: {text}");
-    serde_json::from_str(&text).expect("JSON on standard output")
-}
-
-fn alive(host: &Host, pid: u32) -> bool {
-    Path::new(&format!("/proc/{}/root/proc/{pid}", host.init_pid())).exists()
 }
 
 /// Every number once, in order.
@@ -220,36 +146,6 @@ fn every_code_is_explained_and_nonsense_is_a_usage_error() {
     let gone = run(&["check", "--json", "4194304"]);
     assert_eq!(gone.status.code(), Some(1));
     assert_eq!(json(&gone)["refusals"][0]["code"], "GW1001");
-}
-
-/// `godwit receive` in a host, and the address that it listens on.
-struct Receiver {
-    child: std::process::Child,
-    address: String,
-}
-
-impl Receiver {
-    fn start(host: &Host, further: &[&str]) -> Receiver {
-        use std::io::{BufRead, BufReader};
-        let listen = format!("{}:0", host.address());
-        let command = host.command(GODWIT).args(["receive", "--listen", &listen]).args(further);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("godwit receive");
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("its first line");
-        let address = line.trim().strip_prefix("listening on ").expect("it listens").to_owned();
-        Receiver { child, address }
-    }
-
-    fn destination(&self) -> String {
-        format!("tcp://{}", self.address)
-    }
-}
-
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]

@@ -1,0 +1,8 @@
+//! The commands as a user meets them: real processes in hosts made of namespaces, exit codes, one JSON object on standard
+//! output. Without root or namespaces each test says so and does nothing.
+
+mod edges;
+mod line;
+mod refusals;
+mod scene;
+mod strangers;
