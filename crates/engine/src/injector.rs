@@ -188,7 +188,7 @@ impl<'a> Injector<'a> {
             saved.dispatch = dispatch(thread, &memory)?;
             saved.healing = healing(&saved.registers, saved.mask);
         }
-        let areas = maps::read(first).about(&subject)?;
+        let areas = maps::read(first).about(subject)?;
         let Site { start: site, abandoned } = find_site(first, &memory, &areas)?;
         let inside = |saved: &Saved| (site..site + record_offset() as u64).contains(&saved.registers.rip);
         if let Some(index) = saved.iter().position(inside) {

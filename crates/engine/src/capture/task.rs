@@ -422,8 +422,7 @@ pub(super) fn capture(
     let (dumpable, huge_pages) = (flag(whole.dumpable), flag(whole.huge_pages));
     let (write_execute, merge) = (flag(whole.write_execute), flag(whole.merge));
     let before = injector.remove()?;
-    let mut layout =
-        Layout { auxiliary_vector: procfs::auxiliary_vector(first).about(&subject)?, ..Layout::default() };
+    let mut layout = Layout { auxiliary_vector: procfs::auxiliary_vector(first).about(subject)?, ..Layout::default() };
     layout.addresses = [
         stat.start_code,
         stat.end_code,
@@ -442,7 +441,7 @@ pub(super) fn capture(
         Some(space) => space,
         None => {
             let id = capture.fresh();
-            let listed = ahead.areas(first, &before).about(&subject)?;
+            let listed = ahead.areas(first, &before).about(subject)?;
             let areas = space::areas(first, &listed, capture)?;
             let executable = Look::link(first, "exe", Purpose::Executable, 0)?;
             let executable = capture.file(&executable, false)?;
@@ -466,7 +465,7 @@ pub(super) fn capture(
                 inherited,
                 guards,
                 huge,
-                core_filter: procfs::core_filter(first).about(&subject)?,
+                core_filter: procfs::core_filter(first).about(subject)?,
                 dumpable: dumpable as u8,
                 huge_pages_disabled: huge_pages != 0,
                 deny_write_execute: write_execute as u32,
@@ -492,7 +491,7 @@ pub(super) fn capture(
         },
         pending: pending(first, true)?,
         limits: whole.limits(answer),
-        out_of_memory_adjustment: procfs::oom_score_adj(pid).about(&subject)?,
+        out_of_memory_adjustment: procfs::oom_score_adj(pid).about(subject)?,
         child_subreaper,
         interval_timers,
         threads,
@@ -531,7 +530,7 @@ fn thread(
     let stopped = &injector.process().threads[index];
     let (pid, tid) = (stopped.pid(), stopped.tid());
     let subject = || Subject::Thread(pid, tid);
-    let status = ahead.status(pid, tid).about(&subject)?;
+    let status = ahead.status(pid, tid).about(subject)?;
     let securebits = ran.result("prctl", questions.securebits).about(subject)? as u32;
     let rseq = injector.sequence(index);
     let attributes = scheduling::get(tid).about(subject)?;

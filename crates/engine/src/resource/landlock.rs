@@ -131,7 +131,7 @@ impl TaskState for Landlock {
         for index in blind {
             let tid = injector.process().threads[index].tid();
             let subject = || Subject::Thread(pid, tid);
-            let status = status::read(pid, tid).about(&subject)?;
+            let status = status::read(pid, tid).about(subject)?;
             let stranger = capture.strangers.like(&status)?;
             let mut program = Program::new();
             let (head, _) = program.space(16);

@@ -168,7 +168,7 @@ impl Noted {
                 return self.refuse("and the same signal waits already");
             }
         }
-        let access = fdinfo::read(pid, descriptor).about(&subject)?.flags & O_ACCMODE;
+        let access = fdinfo::read(pid, descriptor).about(subject)?.flags & O_ACCMODE;
         self.ask(injector, access != O_RDWR)
     }
 

@@ -173,7 +173,7 @@ impl TaskState for PosixTimers {
     fn capture(&self, injector: &mut Injector<'_>, _: &mut Capture) -> Result<Vec<Captured>> {
         let pid = injector.process().pid;
         let whole = || Subject::Process(pid);
-        let mut found = timers::read(pid).about(|| whole())?;
+        let mut found = timers::read(pid).about(whole)?;
         if found.is_empty() {
             return Ok(Vec::new());
         }

@@ -108,7 +108,7 @@ impl TaskState for ProcessorMode {
             }
         }
         let first = injector.process().threads[0].tid();
-        let status = status::read(pid, first).about(&subject)?;
+        let status = status::read(pid, first).about(subject)?;
         visible(pid, &status).map_or(Ok(Vec::new()), Err)
     }
 

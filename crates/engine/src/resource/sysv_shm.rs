@@ -108,7 +108,7 @@ impl Kind for SysvShm {
         let state: State = open(envelope)?;
         let subject = || Subject::Object(format!("shared memory segment {}", state.id));
         let creator = Creator { pid: state.creator.0, user: state.creator.1, group: state.creator.2 };
-        let existing = sysvipc::read().about(&subject)?;
+        let existing = sysvipc::read().about(subject)?;
         match existing.iter().find(|other| other.id == state.id) {
             None => {
                 shared_memory::create(state.id, state.key, state.bytes, state.mode, creator).map_err(|error| {

@@ -37,7 +37,7 @@ fn godwit_does_not_move_itself() {
     let Some(pair) = pair(&scratch) else { return };
     let place = scratch.path("place").display().to_string();
     for (who, command) in [("itself", "exec "), ("its parent", ""), ("its grandparent", "sh -c ")] {
-        for arguments in [format!("check --json $P"), format!("checkpoint --json $P {place}")] {
+        for arguments in ["check --json $P".to_string(), format!("checkpoint --json $P {place}")] {
             let call = format!("{GODWIT} {arguments}");
             let script = match command {
                 "sh -c " => format!("export P=$$; sh -c '{call}; exit $?'; exit $?"),
