@@ -24,6 +24,10 @@ pub(crate) fn ask_less(demand: &mut Demand, seen: SystemTime) -> bool {
     let mut changed = false;
     for (_, need) in &mut demand.needs {
         let Need::Path { path, length, file_type } = need else { continue };
+        // What the user has chosen for an edge is the destination's alone.
+        if *file_type == 0 {
+            continue;
+        }
         let metadata = std::fs::symlink_metadata(&path).ok().filter(|metadata| metadata.mode() & S_IFMT == *file_type);
         let is_new = metadata.as_ref().is_none_or(|metadata| metadata.created().is_ok_and(|time| time >= since));
         let less = match metadata {

@@ -1,6 +1,6 @@
 //! System V message queues: identifier, key, owner, messages. The kernel lets them be read and stay.
 use super::Make;
-use crate::failure::{About, Result, malformed};
+use crate::failure::{About, Result};
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::proc::sysvipc;
 use godwit_linux::sysv_queue::{self, Properties};
@@ -76,7 +76,7 @@ pub(super) fn in_use(subject: Subject, what: &str, option: &str, id: i32) -> Ref
 pub(super) fn make(state: &State, make: &mut Make) -> Result<()> {
     let id = state.id;
     let subject = || subject(id);
-    let existing = sysvipc::queues().map_err(|error| malformed(subject(), error))?;
+    let existing = sysvipc::queues().about(subject)?;
     if let Some(other) = existing.iter().find(|other| other.id == id) {
         // The very queue, on the host where the process was: nobody has used it since.
         if (other.key, other.times, other.messages) == (state.key, state.times, state.messages.len() as u64) {

@@ -1,7 +1,7 @@
 //! Sets of System V semaphores: identifier, key, owner, values, who used each of them last.
 use super::Make;
 use super::sysv_queue::in_use;
-use crate::failure::{Result, malformed};
+use crate::failure::{About, Result};
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::proc::sysvipc;
 use godwit_linux::sysv_semaphores::{self, Properties};
@@ -51,7 +51,7 @@ pub(super) fn capture(set: &sysvipc::Set, semaphores: &[(u16, i32)]) -> State {
 pub(super) fn make(state: &State, make: &mut Make) -> Result<()> {
     let id = state.id;
     let subject = || subject(id);
-    let existing = sysvipc::sets().map_err(|error| malformed(subject(), error))?;
+    let existing = sysvipc::sets().about(subject)?;
     if let Some(other) = existing.iter().find(|other| other.id == id) {
         let same = (other.key, other.times, other.count) == (state.key, state.times, state.semaphores.len() as u32);
         // The very set, on the host where the process was: nobody has used it since, not even the end of a process.
