@@ -147,9 +147,11 @@ fn matrix(report: &mut Report, root: &Path, has_matrix: bool) {
     cells(report, root, "workload matrix", has_matrix, MATRIX, &MATRIX_PART);
 }
 
-/// Real programs, each moved along every path while it works.
+/// Real programs, each moved along every path while it works; along two of them also as a user who is not root.
 fn programs(report: &mut Report, root: &Path, has_programs: bool) {
     cells(report, root, "real programs", has_programs, PROGRAMS, &[]);
+    let other = ["--user", "other", "--path", "restore-elsewhere,there-and-back"];
+    cells(report, root, "real programs of another user", has_programs, PROGRAMS, &other);
 }
 
 /// A part that is one binary of the testbed, which ends with its counts.

@@ -29,7 +29,7 @@ const fn program(what: &'static str, package: &'static str) -> Need {
     Need { what, package, is_for_programs: true }
 }
 
-const NEEDS: [Need; 20] = [
+const NEEDS: [Need; 21] = [
     always("gcc", "gcc"),
     always("/usr/include/stdio.h", "libc6-dev"),
     always("ip", "iproute2"),
@@ -45,6 +45,7 @@ const NEEDS: [Need; 20] = [
     program("sqlite3", "sqlite3"),
     program("redis-server", "redis-server"),
     program("redis-cli", "redis-tools"),
+    program("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
     program("tmux", "tmux"),
     program("javac", "default-jdk-headless"),
     program("go", "golang-go"),
