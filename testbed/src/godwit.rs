@@ -16,6 +16,7 @@ use crate::host::Host;
 use crate::matrix::read_or_empty;
 use crate::pair::Pair;
 use crate::path::Path;
+use crate::program;
 use crate::workload::{Run, alive};
 
 /// How long one call may take.
@@ -211,7 +212,8 @@ impl Godwit {
             receive.kill();
             return Err(told);
         }
-        if alive(from, run.pid) || !alive(to, run.pid) {
+        // It may have come to its own end there meanwhile.
+        if alive(from, run.pid) || !(alive(to, run.pid) || program::has_ended_well(run)) {
             return Err("the process is not where it was moved to".to_owned());
         }
         receive.forget();

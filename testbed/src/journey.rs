@@ -16,7 +16,7 @@ use crate::program::{self, Ended, Program};
 use crate::workload::Run;
 
 /// How long a program may take from one step to the next moment, or to its end.
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How often a program is started that comes to its end before it is moved: on a busy machine a moment late in its work may be
 /// too late.

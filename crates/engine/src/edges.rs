@@ -53,6 +53,11 @@ impl Edges {
         Ok(edges)
     }
 
+    /// Whether nothing was decided.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chosen.is_empty()
+    }
+
     fn same(&self, look: &Look) -> Result<Option<&Decision>> {
         let own = std::process::id() as i32;
         let alike = self.chosen.iter().filter(|(other, _)| (other.device, other.inode) == (look.device, look.inode));

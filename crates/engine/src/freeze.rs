@@ -276,11 +276,20 @@ const POLLS_MAX: u32 = 40;
 /// How long it is given away for.
 const STOP_PAUSE: Duration = Duration::from_micros(10);
 
+/// How often a tree is let go on when one of its threads cannot be stopped, and tried again.
+const ATTEMPTS_MAX: usize = 3;
+
 /// Stops a tree.
 ///
 /// # Errors
-/// GW1001, GW1002, GW1006; whatever was stopped before goes on.
+/// GW1001, GW1002, GW1006, GW1105; whatever was stopped before goes on.
 pub fn freeze(root: i32) -> Result<FrozenTree> {
+    let mut attempts = (0..ATTEMPTS_MAX).map(|_| freeze_once(root));
+    let passes = |frozen: &Result<_>| frozen.as_ref().is_err_and(|refusal| refusal.code == Code::PASSING_MOMENT);
+    attempts.find(|frozen| !passes(frozen)).unwrap_or_else(|| freeze_once(root))
+}
+
+fn freeze_once(root: i32) -> Result<FrozenTree> {
     let forks = procfs::forks();
     let running = walk(root)?;
     let mut sleeps = crate::sleep::look(running.iter().flat_map(|(pid, _)| {
@@ -324,11 +333,12 @@ pub fn freeze(root: i32) -> Result<FrozenTree> {
                 late.push(thread);
             }
         }
-        for thread in late {
+        // Children first: one that has not had a processor yet may be the vfork child that another one waits for.
+        for thread in late.into_iter().rev() {
             vfork::finish(&thread, &mut known)?;
             if let Some(thread) = keep_stopped(thread, Some(vfork::PATIENCE), &mut known)? {
                 let cause = "it sleeps in the kernel and cannot be stopped";
-                return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), cause).choice("try again later"));
+                return Err(Refusal::new(Code::PASSING_MOMENT, thread.subject(), cause).choice("try again later"));
             }
             complete = false;
         }

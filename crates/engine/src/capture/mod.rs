@@ -4,6 +4,7 @@ use crate::failure::{About, Result, with_choices};
 use crate::freeze::FrozenTree;
 use crate::leftover::Leftover;
 use crate::look::{Look, Survey};
+use crate::resource::edge::Choice;
 use crate::resource::epoll_ready::Question;
 use crate::resource::{Captured, KINDS, record_locks};
 use godwit_image::host::HostFacts;
@@ -11,6 +12,7 @@ use godwit_image::page_set::PageSet;
 use godwit_image::tree::Tree;
 use godwit_image::{Code, Envelope, KindId, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::kcmp::{self, Object};
+use godwit_linux::pidfd::PidFd;
 use godwit_linux::proc::locks;
 use serde::Serialize;
 use std::cmp::Ordering;
@@ -297,6 +299,20 @@ impl Capture {
             self.kept.push(look.file);
         }
         Ok(object)
+    }
+
+    /// Whether an epoll set can watch a member still: not what is closed, or becomes /dev/null, by the user's choice.
+    ///
+    /// # Errors
+    /// The member is gone.
+    pub(crate) fn can_watch(&self, (pid, descriptor): (i32, i32)) -> Result<bool> {
+        if self.edges.is_empty() {
+            return Ok(true);
+        }
+        let process = PidFd::open_thread(pid).about(|| Subject::Process(pid))?;
+        let look = Look::descriptor(&process, descriptor)?;
+        let choice = look.map(|look| Ok(self.edges.choice(&look)?.cloned())).transpose()?.flatten();
+        Ok(!matches!(choice, Some(Choice::Null | Choice::Close)))
     }
 
     /// Captures one description by the first kind that recognises it.

@@ -331,8 +331,11 @@ impl Description for EpollSet {
         Vec::new()
     }
     fn capture(&self, look: &Look, capture: &mut Capture) -> Result<Captured> {
-        let found = find(look, &capture.survey, &capture.in_flight_holders())?;
+        let mut found = find(look, &capture.survey, &capture.in_flight_holders())?;
         refuse(look, &found)?;
+        let kept = found.iter().map(|member| capture.can_watch(member.holder));
+        let mut kept = kept.collect::<Result<Vec<bool>>>()?.into_iter();
+        found.retain(|_| kept.next().unwrap_or(true));
         let set = look.number().unwrap_or(-1);
         let mut members = Vec::with_capacity(found.len());
         for member in &found {

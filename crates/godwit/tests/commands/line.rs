@@ -103,6 +103,55 @@ fn what_cannot_be_carried_is_refused_by_name_and_goes_on() {
     assert_unbroken(&scratch);
 }
 
+/// Watches a socket that cannot be carried and a pipe, and counts what comes through the pipe.
+const WATCHER: &str = "
+import os, select, socket, sys
+cut = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+os.dup2(cut.fileno(), 77)
+cut.close()
+reader, writer = os.pipe()
+watch = select.epoll()
+watch.register(77, select.EPOLLIN)
+watch.register(reader, select.EPOLLIN)
+counts = open(sys.argv[1], 'a', buffering=1)
+count = 0
+while True:
+    os.write(writer, b'x')
+    assert watch.poll(5) == [(reader, select.EPOLLIN)]
+    os.read(reader, 1)
+    assert watch.poll(0.02) == []
+    count += 1
+    print(count, file=counts)
+";
+
+#[test]
+fn what_the_user_gives_up_leaves_the_sets_that_watch_it() {
+    if !Path::new("/usr/bin/python3").exists() {
+        println!("skipped: there is no /usr/bin/python3");
+        return;
+    }
+    for choice in ["77=null", "77=close"] {
+        let scratch = Scratch::new(&format!("edge-{}", choice.len()));
+        let Some(pair) = pair(&scratch) else { return };
+        let count = scratch.path("count");
+        let watcher = pair.source.command("/usr/bin/python3").args(["-c", WATCHER]).arg(&count);
+        let pid = watcher.detach().expect("the watcher").to_string();
+        scratch.await_count(5);
+        let refused = godwit(&pair.source, &["check", "--json", &pid]);
+        assert!(!refused.status.success() && json(&refused)["blocked"] == 1, "{refused:?}");
+        let check = godwit(&pair.source, &["check", "--edge", choice, &pid]);
+        assert!(check.status.success(), "{check:?}");
+        let directory = scratch.path("checkpoint").display().to_string();
+        let taken = godwit(&pair.source, &["checkpoint", "--edge", choice, &pid, &directory]);
+        assert!(taken.status.success(), "{taken:?}");
+        let stopped_at = scratch.count();
+        let restored = godwit(&pair.destination, &["restore", "--detach", &directory]);
+        assert!(restored.status.success(), "{restored:?}");
+        scratch.await_count(stopped_at + 5);
+        assert_unbroken(&scratch);
+    }
+}
+
 #[test]
 fn damaged_and_unfinished_checkpoints_are_recognised() {
     let scratch = Scratch::new("damaged");
