@@ -3,9 +3,10 @@
 use super::{Description, Kind, Made, Need, Stage, TaskState, open};
 use crate::capture::Capture;
 use crate::failure::{About, Result, malformed};
-use crate::look::Look;
+use crate::look::{Look, Survey};
 use crate::restore::{Bind, Make};
 use godwit_image::{Code, Envelope, KindId, ObjectId, Pid, Refusal, Subject};
+use godwit_linux::proc::stat;
 use godwit_linux::program::Program;
 use godwit_linux::terminal::{self, ATTRIBUTES_BYTES, SIZE_BYTES};
 use godwit_linux::{file, readiness};
@@ -149,6 +150,29 @@ fn look_into(
     Ok((input, output))
 }
 
+/// The session that a pair controls, and the foreground group.
+fn controlled(master: &Look, survey: &Survey) -> Result<(Option<i32>, i32)> {
+    let subject = || master.subject();
+    let session = terminal::session(master.borrow()).about(subject)?;
+    let foreground = terminal::foreground(master.borrow()).about(subject)?;
+    if let Some(session) = session {
+        let refuse = |code: Code, cause: &str| Err(Refusal::new(code, subject(), cause));
+        if !survey.pids.contains(&session) {
+            return refuse(Code::UNSUPPORTED, "it controls a session whose leader is not in the tree");
+        }
+        let stats = survey.pids.iter().filter_map(|pid| stat::read_process_wide(*pid).ok());
+        let stats: Vec<_> = stats.filter(|stat| stat.session == session).collect();
+        if stats.iter().any(|stat| stat.terminal == 0 && stat.state != b'Z') {
+            return refuse(Code::UNSUPPORTED, "a process of the session that it controls has let go of it");
+        }
+        // A shell takes it back right after it has waited for its job.
+        if foreground > 0 && !stats.iter().any(|stat| stat.process_group == foreground) {
+            return refuse(Code::PASSING_MOMENT, "its foreground group has ended, and the next one is not chosen yet");
+        }
+    }
+    Ok((session, foreground))
+}
+
 /// Captures the pair of a master.
 ///
 /// # Errors
@@ -160,11 +184,12 @@ pub(super) fn capture(master: &Look, capture: &mut Capture) -> Result<ObjectId> 
     capture.intern(&PtyPair, &number.to_le_bytes(), |capture, _| {
         let attributes = terminal::attributes(at).about(subject)?;
         let refuse = |cause: &str| Err(Refusal::new(Code::UNSUPPORTED, subject(), cause));
+        let passing = |cause: &str| Err(Refusal::new(Code::PASSING_MOMENT, subject(), cause));
         let path = format!("/dev/pts/{number}");
         let packet = terminal::is_packet(at).about(subject)?;
         let ready = readiness::ready(at, readiness::ALL).about(subject)?;
         if packet && ready & 2 != 0 {
-            return refuse("it is in packet mode, and a status waits to be read");
+            return passing("it is in packet mode, and a status waits to be read");
         }
         if terminal::is_exclusive(at).about(subject)? {
             return refuse("it is in exclusive mode");
@@ -175,7 +200,7 @@ pub(super) fn capture(master: &Look, capture: &mut Capture) -> Result<ObjectId> 
             (true, false) => Slave::Unopened,
         };
         if slave == Slave::Closed && terminal::unread(at).about(subject)? > 0 {
-            return refuse("its slave is closed, and what was written there is not read yet");
+            return passing("its slave is closed, and what was written there is not read yet");
         }
         let (mut input, mut output) = (Vec::new(), Vec::new());
         if slave == Slave::Open {
@@ -193,19 +218,7 @@ pub(super) fn capture(master: &Look, capture: &mut Capture) -> Result<ObjectId> 
             }
             (input, output) = seen.about(subject)?;
         }
-        let session = terminal::session(at).about(subject)?;
-        let foreground = terminal::foreground(at).about(subject)?;
-        if let Some(session) = session {
-            if !capture.survey.pids.contains(&session) {
-                return refuse("it controls a session whose leader is not in the tree");
-            }
-            for pid in &capture.survey.pids {
-                let stat = godwit_linux::proc::stat::read_process_wide(*pid);
-                if stat.is_ok_and(|stat| stat.session == session && stat.terminal == 0 && stat.state != b'Z') {
-                    return refuse("a process of the session that it controls has let go of it");
-                }
-            }
-        }
+        let (session, foreground) = controlled(master, &capture.survey)?;
         let metadata = std::fs::metadata(&path).about(|| Subject::Path(path.clone()))?;
         let state = Pair {
             number,

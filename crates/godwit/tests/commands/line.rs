@@ -126,7 +126,7 @@ while True:
 
 #[test]
 fn what_the_user_gives_up_leaves_the_sets_that_watch_it() {
-    if !Path::new("/usr/bin/python3").exists() {
+    if !std::path::Path::new("/usr/bin/python3").exists() {
         println!("skipped: there is no /usr/bin/python3");
         return;
     }
