@@ -44,7 +44,7 @@ pub struct Case {
 /// Argument that is replaced by a directory on storage that both hosts see.
 pub const DIRECTORY: &str = "{directory}";
 
-/// The engine's own memory, in each of its processes, at most this many bytes whatever is moved.
+/// The engine's own memory, of all of its processes together, at most this many bytes whatever is moved.
 pub const ENGINE_MEMORY_MAX: u64 = 64 * MIB;
 
 const LIGHT: Case =

@@ -1,4 +1,5 @@
-//! The most memory that each process of the engine ever had: VmHWM, looked at again and again while they run.
+//! The most memory that the engine ever had: of each process VmHWM, and at one moment all of its processes together (Pss:
+//! what they share counts once), looked at again and again while they run.
 //!
 //! It costs time, so it has a repetition of its own whose times do not count. Processes are ours as long as they execute
 //! our program file: a restored process stops being one when it gets its own.
@@ -12,8 +13,22 @@ use std::time::Duration;
 /// Time between two looks.
 const PERIOD: Duration = Duration::from_micros(500);
 
-/// Peaks in bytes, by the command's name (`migrate`, `receive`).
-pub type Peaks = BTreeMap<String, u64>;
+/// Peaks in bytes.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Peaks {
+    /// Of the largest process by the command's name (`migrate`, `receive`).
+    pub processes: BTreeMap<String, u64>,
+    /// Of all processes, of both hosts, at one moment.
+    pub together: u64,
+}
+
+impl Peaks {
+    /// The largest process.
+    #[must_use]
+    pub fn largest(&self) -> Option<u64> {
+        self.processes.values().copied().max()
+    }
+}
 
 /// A thread that looks.
 #[derive(Debug)]
@@ -28,11 +43,10 @@ impl Watch {
         let over = Arc::new(AtomicBool::new(false));
         let (told, program) = (Arc::clone(&over), program.to_owned());
         let thread = std::thread::spawn(move || {
-            let mut peaks = Peaks::new();
+            let mut peaks = Peaks::default();
             while !told.load(Ordering::Relaxed) {
-                for first in first_processes {
-                    look(first, &program, &mut peaks);
-                }
+                let together = first_processes.map(|first| look(first, &program, &mut peaks.processes)).iter().sum();
+                peaks.together = peaks.together.max(together);
                 std::thread::sleep(PERIOD);
             }
             peaks
@@ -53,7 +67,9 @@ impl Drop for Watch {
     }
 }
 
-fn look(first: u32, program: &Path, peaks: &mut Peaks) {
+/// Looks at the engine's processes of a host; returns what they have together.
+fn look(first: u32, program: &Path, peaks: &mut BTreeMap<String, u64>) -> u64 {
+    let mut together = 0;
     let root = PathBuf::from(format!("/proc/{first}/root/proc"));
     for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
         let is_process = entry.file_name().to_string_lossy().parse::<u32>().is_ok_and(|pid| pid > 1);
@@ -63,17 +79,22 @@ fn look(first: u32, program: &Path, peaks: &mut Peaks) {
         // It may end between two looks: then there is nothing to read, and nothing to count.
         let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let name = command.split(|byte| *byte == 0).nth(1).map(|name| String::from_utf8_lossy(name).into_owned());
+        // The hosts' own first processes are of the same program, and not of the engine.
+        let name = name.filter(|name| name != "bench" && !name.contains("host-init"));
         let status = std::fs::read_to_string(entry.path().join("status")).unwrap_or_default();
-        if let (Some(name), Some(peak)) = (name, high_water(&status)) {
+        if let (Some(name), Some(peak)) = (name, kibibytes(&status, "VmHWM:")) {
             let known = peaks.entry(name).or_default();
             *known = peak.max(*known);
+            let shares = std::fs::read_to_string(entry.path().join("smaps_rollup")).unwrap_or_default();
+            together += kibibytes(&shares, "Pss:").unwrap_or_default();
         }
     }
+    together
 }
 
-/// VmHWM in bytes.
-fn high_water(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+/// A line of so many KiB in bytes.
+fn kibibytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_ascii_whitespace().next()?.parse::<u64>().ok().map(|kibibytes| kibibytes << 10)
 }
 
@@ -83,14 +104,15 @@ mod tests {
 
     #[test]
     fn reads_the_kernels_line() {
-        assert_eq!(high_water("Name:\tx\nVmHWM:\t    5120 kB\n"), Some(5120 << 10));
-        assert_eq!(high_water("Name:\tx\n"), None);
+        assert_eq!(kibibytes("Name:\tx\nVmHWM:\t    5120 kB\n", "VmHWM:"), Some(5120 << 10));
+        assert_eq!(kibibytes("Pss_Dirty:   8 kB\nPss:      12 kB\n", "Pss:"), Some(12 << 10));
+        assert_eq!(kibibytes("Name:\tx\n", "VmHWM:"), None);
     }
 
     #[test]
     fn sees_nothing_where_nothing_is() {
-        let mut peaks = Peaks::new();
-        look(std::process::id(), Path::new("/no/such/program"), &mut peaks);
+        let mut peaks = BTreeMap::new();
+        assert_eq!(look(std::process::id(), Path::new("/no/such/program"), &mut peaks), 0);
         assert!(peaks.is_empty());
     }
 }

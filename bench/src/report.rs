@@ -63,10 +63,10 @@ impl Measured {
         Summary::of(self.samples.iter().filter_map(|sample| sample.reported(name)))
     }
 
-    /// The largest process of the engine, bytes.
+    /// What the engine had at most, bytes: none where it was not watched.
     #[must_use]
     pub fn peak(&self) -> Option<u64> {
-        self.peaks.values().copied().max()
+        self.peaks.largest().map(|largest| largest.max(self.peaks.together))
     }
 
     /// The budget beside the figure.
@@ -132,7 +132,8 @@ impl Measured {
             "pages_total": summary(self.reported("pages_total")),
             "pages_sent": summary(self.reported("pages_sent")),
             "least_ms_for_these_bytes": least.map(|seconds| seconds * 1e3),
-            "engine_memory_bytes": self.peaks,
+            "engine_memory_bytes": self.peaks.together,
+            "engine_process_bytes": self.peaks.processes,
             "engine_memory_bytes_max": ENGINE_MEMORY_MAX,
             "judged": judged,
             "trouble": self.trouble,

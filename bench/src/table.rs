@@ -22,7 +22,8 @@ const LEGEND: &str = "
   the source. *command*: from the start of the command in its host to its end.
 * *over the link*: bytes sent. *pages*: sent of all.
 * *least for these bytes*: the raw TCP stream's time for them, and one request with its answer.
-* *engine's memory*: peak of resident memory (VmHWM) of the largest process of `godwit` at either side.
+* *engine's memory*: the most that all processes of `godwit` at both sides had resident at one moment, what they share counted once
+  (or the largest process, VmHWM, where that is more).
 * Every repetition counts only when the program has found all of its state as it was: contents of memory, offsets, unread bytes,
   counts, its threads and children going on.
 ";

@@ -167,6 +167,8 @@ pub struct FrozenTree {
     pub freeze_ns: u64,
     /// When the last thread had stopped.
     pub(crate) frozen_at: std::time::Instant,
+    /// Reading it keeps a second thread busy.
+    pub(crate) is_large: bool,
     /// Timed waits by thread, as they were shortly before.
     pub(crate) sleeps: std::collections::BTreeMap<i32, crate::sleep::Sleep>,
     /// What the tree leaves behind under names when it ends here; found by the capture.
@@ -296,6 +298,7 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
         let threads = procfs::threads(*pid).unwrap_or_default();
         threads.into_iter().map(|tid| (*pid, tid))
     }));
+    let is_large = crate::capture::ahead::pays(&running);
     let begin = std::time::Instant::now();
     let mut known: BTreeMap<i32, BTreeMap<i32, Stopped>> = BTreeMap::new();
     let mut order = running;
@@ -384,7 +387,7 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
         return Err(Refusal::new(Code::NO_SUCH_PROCESS, Subject::Process(root), "it has ended"));
     }
     let freeze_ns = frozen_at.duration_since(begin).as_nanos() as u64;
-    Ok(FrozenTree { processes, freeze_ns, frozen_at, sleeps, leftovers: Vec::new() })
+    Ok(FrozenTree { processes, freeze_ns, frozen_at, is_large, sleeps, leftovers: Vec::new() })
 }
 
 impl FrozenTree {

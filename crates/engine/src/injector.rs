@@ -27,6 +27,8 @@ const PROT_READ_WRITE: u64 = 3;
 const MAP_SHARED: u64 = 1;
 const MAP_POPULATE: u64 = 0x8000;
 const MFD_CLOEXEC: u64 = 1;
+/// Programs that run at the same time: more than processors, and their slots stay small, whatever the number of threads.
+const SLOTS_MAX: usize = 128;
 /// How long a program may take before it counts as lost. Programs take microseconds.
 const PROGRAM_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -214,9 +216,10 @@ impl<'a> Injector<'a> {
         let raw = self.single("memfd_create", SYS_MEMFD_CREATE, [name, MFD_CLOEXEC, 0, 0, 0, 0])?;
         let duplicate = PidFd::open_thread(self.process.threads[0].tid())
             .and_then(|pidfd| pidfd.duplicate(ForeignDescriptor(raw as i32)));
-        let length = arena::length(self.process.threads.len());
-        let arena = duplicate.and_then(|descriptor| Arena::on(descriptor, self.process.threads.len(), 0, false));
-        let many = self.process.threads.len() >= arena::MANY_SLOTS;
+        let slots = self.process.threads.len().min(SLOTS_MAX);
+        let length = arena::length(slots);
+        let arena = duplicate.and_then(|descriptor| Arena::on(descriptor, slots, 0, false));
+        let many = slots >= arena::MANY_SLOTS;
         let flags = if many { MAP_SHARED | MAP_POPULATE } else { MAP_SHARED };
         let mapped = match &arena {
             Ok(_) => self.single("mmap", SYS_MMAP, [0, length as u64, PROT_READ_WRITE, flags, raw, 0]),
@@ -322,13 +325,22 @@ impl<'a> Injector<'a> {
     /// # Errors
     /// A thread died, or did not come back in time (it then goes on by itself: the freeze is over).
     pub fn run(&mut self, programs: &[(usize, Program)]) -> Result<Vec<Ran>> {
+        let mut ran = Vec::with_capacity(programs.len());
+        for some in programs.chunks(SLOTS_MAX) {
+            self.run_together(some, &mut ran)?;
+        }
+        Ok(ran)
+    }
+
+    /// Runs at most [`SLOTS_MAX`] programs.
+    fn run_together(&mut self, programs: &[(usize, Program)], ran: &mut Vec<Ran>) -> Result<()> {
         let Some((arena, foreign)) = &self.arena else {
             return Err(Refusal::new(Code::KERNEL_CALL, Subject::Process(self.process.pid), "no arena"));
         };
         let code = self.code();
         let mut laid: Vec<(usize, Slot)> = Vec::with_capacity(programs.len());
-        for (index, program) in programs {
-            let small = arena.slot(*index).filter(|slot| slot.holds(program));
+        for (place, (index, program)) in programs.iter().enumerate() {
+            let small = arena.slot(place).filter(|slot| slot.holds(program));
             let slot = small.unwrap_or_else(|| arena.bulk());
             if small.is_none() && programs.len() > 1 {
                 return Err(Refusal::new(Code::KERNEL_CALL, Subject::Process(self.process.pid), "program too large"));
@@ -357,7 +369,6 @@ impl<'a> Injector<'a> {
             let thread = &self.process.threads[*index];
             ptrace::interrupt(thread.tid()).about(|| thread.subject())?;
         }
-        let mut ran = Vec::with_capacity(programs.len());
         for ((index, slot), (_, program)) in laid.iter().zip(programs) {
             let thread = &mut self.process.threads[*index];
             thread.wait_stop(false)?;
@@ -377,7 +388,7 @@ impl<'a> Injector<'a> {
             done.check(program).about(|| thread.subject())?;
             ran.push(done);
         }
-        Ok(ran)
+        Ok(())
     }
 
     fn clean(&mut self) -> Result<()> {

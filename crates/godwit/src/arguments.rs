@@ -117,7 +117,7 @@ pub(crate) struct Migrate {
     pub(crate) edges: Edges,
     #[command(flatten)]
     pub(crate) processor: Processor,
-    /// For tests: `die:STEP`, `pause:STEP` or `list:PATH`.
+    /// For tests: `die:STEP`, `pause:STEP`, `list:PATH` or `time:PATH`.
     #[arg(long, hide = true)]
     pub(crate) observe: Option<String>,
 }
@@ -133,7 +133,7 @@ pub(crate) struct Receive {
     /// Speak over standard input and output (what ssh:// runs).
     #[arg(long, conflicts_with = "listen")]
     pub(crate) stdio: bool,
-    /// For tests: `die:STEP`, `pause:STEP` or `list:PATH`.
+    /// For tests: `die:STEP`, `pause:STEP`, `list:PATH` or `time:PATH`.
     #[arg(long, hide = true)]
     pub(crate) observe: Option<String>,
 }

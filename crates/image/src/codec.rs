@@ -26,8 +26,16 @@ impl core::error::Error for Malformed {}
 /// Only when the value cannot be represented (a map with unrepresentable keys); no type of this workspace can.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, Malformed> {
     let mut out = Vec::new();
-    ciborium::into_writer(value, &mut out).map_err(|error| Malformed(error.to_string()))?;
+    encode_to(value, &mut out)?;
     Ok(out)
+}
+
+/// As [`encode`], behind what is in `out` already.
+///
+/// # Errors
+/// As [`encode`].
+pub fn encode_to<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), Malformed> {
+    ciborium::into_writer(value, out).map_err(|error| Malformed(error.to_string()))
 }
 
 /// Decodes a state; the whole input must be consumed.

@@ -49,6 +49,8 @@ impl Build {
         if self.state.len() as u64 == STATE_HEADER as u64 + length {
             let state = std::mem::take(&mut self.state);
             let tree: Tree = codec::decode(&state[STATE_HEADER..]).map_err(|error| malformed(&error.to_string()))?;
+            // It may be large, and is not needed again.
+            drop(state);
             self.bytes_total = total;
             self.restorer = Some(Restorer::begin(tree)?);
         }

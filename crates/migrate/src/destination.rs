@@ -474,6 +474,10 @@ impl Driver<'_> {
     }
 
     fn examine(&mut self, requirements: &[u8], dry_run: bool) {
+        // The tree is frozen as soon as we accept: whatever takes a processor has started by then.
+        if let Some(Err(refusal)) = self.guardian.as_mut().map(Guardian::await_ready) {
+            return self.feed(Event::Refused(vec![report::opaque(&refusal)]));
+        }
         let judgement = Requirements::decode(requirements).map_or_else(
             |refusal| Judgement::Refused(vec![refusal]),
             |requirements| {

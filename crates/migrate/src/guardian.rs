@@ -15,17 +15,22 @@ use std::io::{PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 /// First argument that makes the binary a guardian.
 pub(crate) const GUARDIAN: &str = "__godwit-guardian";
+
+/// How long it may take to start.
+const START_PATIENCE: Duration = Duration::from_secs(20);
 
 /// A guardian that stands by.
 #[derive(Debug)]
 pub(crate) struct Guardian {
     lifeline: PipeWriter,
     child: Child,
+    /// Tells once that it stands by.
+    announcement: Option<ChildStdout>,
 }
 
 impl Guardian {
@@ -41,11 +46,27 @@ impl Guardian {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("godwit-guardian").arg(GUARDIAN).arg(std::process::id().to_string());
         command.arg(directory).arg(migration.to_string()).arg(side.to_string());
-        command.stdin(ear).stdout(Stdio::null()).stderr(Stdio::inherit());
+        command.stdin(ear).stdout(Stdio::piped()).stderr(Stdio::inherit());
         // A session of its own: what the terminal sends to us is not for it.
         let placement = Placement { new_session: true, ..Placement::default() };
-        let child = namespace::spawn_placed(command, &placement).map_err(failed)?;
-        Ok(Guardian { lifeline, child })
+        let mut child = namespace::spawn_placed(command, &placement).map_err(failed)?;
+        let announcement = child.stdout.take();
+        Ok(Guardian { lifeline, child, announcement })
+    }
+
+    /// Waits until it stands by: what starts while a tree is frozen takes the processor that its freeze needs.
+    ///
+    /// # Errors
+    /// GW1003: it ended, or does not come to anything.
+    pub(crate) fn await_ready(&mut self) -> Result<(), Refusal> {
+        let Some(mut announcement) = self.announcement.take() else { return Ok(()) };
+        let ready = poll::wait(&[(announcement.as_fd(), Readiness::READABLE)], Some(START_PATIENCE));
+        let is_there = ready.is_ok_and(|ready| ready.iter().any(|ready| ready.readable));
+        if is_there && announcement.read_exact(&mut [0]).is_ok() {
+            return Ok(());
+        }
+        let cause = "it did not start";
+        Err(Refusal::new(Code::KERNEL_CALL, Subject::Object("guardian".to_owned()), cause))
     }
 
     /// It is not needed any more.
@@ -64,6 +85,8 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<(), Vec<Refusal>> {
     let engine = engine.to_str().and_then(|text| text.parse().ok()).and_then(|pid| PidFd::open(pid).ok());
     let mut word = [0];
     let mut stdin = std::io::stdin();
+    // Who does not wait for this does not hear it.
+    let _ = std::io::stdout().write_all(b"r").and_then(|()| std::io::stdout().flush());
     loop {
         match stdin.read(&mut word) {
             Ok(0) => break,

@@ -14,7 +14,7 @@ const PAGE_SHIFT: u8 = 12;
 /// Bytes of the state before the tree.
 pub(crate) const STATE_HEADER: usize = 16;
 /// Bytes of state in one frame.
-const STATE_PIECE: usize = 1 << 20;
+pub(crate) const STATE_PIECE: usize = 1 << 20;
 /// Fewer zero pages than this are sent as they are: a frame of their own would cost more.
 const ZEROS_MIN: usize = 4;
 
@@ -58,29 +58,33 @@ impl Pump {
         self.totals.count(header, pages, bytes as u64, checksum.unwrap_or(0));
     }
 
-    /// The frames of the state.
+    /// The state, whose pieces become frames: one after another, since a tree of many threads has much of it.
     ///
     /// # Errors
     /// GW1104: it is larger than the other side would take.
-    pub(crate) fn state(&mut self, tree: &Tree) -> Result<Vec<Vec<u8>>, Refusal> {
+    pub(crate) fn state(&self, tree: &Tree) -> Result<Vec<u8>, Refusal> {
         let subject = || Subject::Object("state".to_owned());
-        let encoded =
-            codec::encode(tree).map_err(|error| Refusal::new(Code::MALFORMED, subject(), error.to_string()))?;
-        if encoded.len() > codec::PAYLOAD_BYTES_MAX {
+        let mut state = vec![0; STATE_HEADER];
+        codec::encode_to(tree, &mut state)
+            .map_err(|error| Refusal::new(Code::MALFORMED, subject(), error.to_string()))?;
+        let length = state.len() - STATE_HEADER;
+        if length > codec::PAYLOAD_BYTES_MAX {
             return Err(Refusal::new(Code::UNSUPPORTED, subject(), "the tree without its pages is above 64 MiB"));
         }
-        let mut state = Vec::with_capacity(STATE_HEADER + encoded.len());
-        state.extend((encoded.len() as u64).to_le_bytes());
-        state.extend(self.total.to_le_bytes());
-        state.extend(encoded);
-        let mut frames = Vec::new();
-        for piece in state.chunks(STATE_PIECE) {
-            let mut frame = Vec::with_capacity(piece.len() + 64);
-            let header = Frame::State(piece).encode(&mut frame).map_err(refused)?;
-            self.count(&header, 0, 0, None);
-            frames.push(frame);
-        }
-        Ok(frames)
+        state[..8].copy_from_slice(&(length as u64).to_le_bytes());
+        state[8..STATE_HEADER].copy_from_slice(&self.total.to_le_bytes());
+        Ok(state)
+    }
+
+    /// The frame of a piece of the state of at most [`STATE_PIECE`] bytes.
+    ///
+    /// # Errors
+    /// The other side would not take it.
+    pub(crate) fn state_frame(&mut self, piece: &[u8]) -> Result<Vec<u8>, Refusal> {
+        let mut frame = Vec::with_capacity(piece.len() + 64);
+        let header = Frame::State(piece).encode(&mut frame).map_err(refused)?;
+        self.count(&header, 0, 0, None);
+        Ok(frame)
     }
 
     /// The frames of a piece: ranges of one owner (start, length, page-aligned) and their bytes one after another.

@@ -5,13 +5,14 @@
 use crate::hold;
 use crate::host::{self, Clock};
 use crate::journal::{Details, Journal, Member};
-use crate::pump::Pump;
+use crate::pump::{Pump, STATE_PIECE};
 use crate::report::{self, OnProgress, Progress, Report, name_of};
 use crate::requirement::Requirements;
 use crate::restless;
 use crate::stream::{Arrival, Broken, Stream};
 use crate::transport::{self, Transport};
 pub use crate::wishes::Options;
+use crate::wishes::nothing_to_inherit;
 use godwit_engine::capture::{self, Captives};
 use godwit_engine::freeze::{self, FrozenTree};
 use godwit_engine::resource::edge::Choice;
@@ -102,6 +103,12 @@ fn attempt(
     if !driver.options.dry_run {
         let journal = Journal::create(&driver.options.run_directory, migration, Side::Source).map_err(one)?;
         driver.journal = Some(journal);
+        if driver.options.guardian {
+            // It starts while the two sides get to know each other.
+            let directory = &driver.options.run_directory;
+            let guardian = crate::guardian::Guardian::start(directory, migration, Side::Source).map_err(one)?;
+            driver.guardian = Some(guardian);
+        }
     }
     driver.feed(Event::Start);
     driver.run();
@@ -383,12 +390,8 @@ impl<'a> Driver<'a> {
         let begins = record.stage == Stage::Started;
         let ends = record.stage == Stage::Done;
         journal.append(record, &self.details)?;
-        if begins && self.options.guardian {
-            self.guardian = Some(crate::guardian::Guardian::start(
-                &self.options.run_directory,
-                self.machine.migration(),
-                Side::Source,
-            )?);
+        if begins && let Some(guardian) = &mut self.guardian {
+            guardian.await_ready()?;
         }
         if ends && let Some(guardian) = self.guardian.take() {
             guardian.dismiss();
@@ -411,7 +414,9 @@ impl<'a> Driver<'a> {
         let total = pages::bytes(&captives);
         self.pump.total = total;
         self.report.pages_total = total / godwit_image::memory::PAGE_BYTES;
-        for frame in self.pump.state(&captives.tree)? {
+        let state = self.pump.state(&captives.tree)?;
+        for piece in state.chunks(STATE_PIECE) {
+            let frame = self.pump.state_frame(piece)?;
             self.transmit(&frame, &[])?;
         }
         self.captives = Some(captives);
@@ -552,6 +557,10 @@ impl<'a> Driver<'a> {
     }
 
     fn conclude(mut self) -> Result<Report, Vec<Refusal>> {
+        let began = self.journal.as_ref().is_some_and(|journal| journal.last().is_some());
+        if let Some(guardian) = self.guardian.take_if(|_| !began) {
+            guardian.dismiss();
+        }
         let troubles: Vec<Refusal> = self.machine.troubles().iter().map(report::trouble).collect();
         let outcome = self.machine.outcome().cloned().unwrap_or(Outcome::Unknown);
         let word = match &outcome {
@@ -580,15 +589,6 @@ impl<'a> Driver<'a> {
         }
         Ok(self.report)
     }
-}
-
-/// A tree that arrives has no restorer with descriptors of the user's to take over.
-fn nothing_to_inherit(edge: &capture::Decision) -> Refusal {
-    let name = edge.name();
-    let cause = "at a destination there is nothing to inherit: its receiver has no terminal and no files of yours";
-    Refusal::new(Code::EDGE, Subject::Object(format!("--edge {name}=inherit")), cause)
-        .choice(format!("--edge {name}=file:PATH, =null or =close"))
-        .choice("godwit checkpoint with this choice, and godwit restore in the terminal that it is to have")
 }
 
 fn nothing_frozen() -> Refusal {

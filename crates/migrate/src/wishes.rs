@@ -3,6 +3,7 @@ use crate::journal;
 use crate::report::Observer;
 use godwit_engine::{capture, check};
 use godwit_handoff::Patience;
+use godwit_image::{Code, Refusal, Subject};
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -61,4 +62,13 @@ impl std::fmt::Debug for Options {
             .field("dry_run", &self.dry_run)
             .finish_non_exhaustive()
     }
+}
+
+/// A tree that arrives has no restorer with descriptors of the user's to take over.
+pub(crate) fn nothing_to_inherit(edge: &capture::Decision) -> Refusal {
+    let name = edge.name();
+    let cause = "at a destination there is nothing to inherit: its receiver has no terminal and no files of yours";
+    Refusal::new(Code::EDGE, Subject::Object(format!("--edge {name}=inherit")), cause)
+        .choice(format!("--edge {name}=file:PATH, =null or =close"))
+        .choice("godwit checkpoint with this choice, and godwit restore in the terminal that it is to have")
 }

@@ -3,7 +3,24 @@
 use crate::freeze::FrozenTree;
 use godwit_linux::proc::{Error, maps, smaps, status};
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// Whether a second thread pays for a running tree of these processes: of a small one it takes the processor that the tree's own
+/// threads need to answer.
+pub(crate) fn pays(processes: &[(i32, i32)]) -> bool {
+    const PROCESSES: usize = 4;
+    const THREADS: usize = 16;
+    /// Text of some 300 areas.
+    const AREAS_BYTES: u64 = 24 << 10;
+    let is_large = |pid: i32| {
+        let threads = crate::procfs::threads(pid).map_or(0, |threads| threads.len());
+        let areas = || std::fs::File::open(format!("/proc/{pid}/maps"));
+        let length = || areas().and_then(|file| std::io::copy(&mut file.take(AREAS_BYTES), &mut std::io::sink()));
+        threads > THREADS || length().is_ok_and(|length| length >= AREAS_BYTES)
+    };
+    processes.len() > PROCESSES || processes.iter().any(|(pid, _)| is_large(*pid))
+}
 
 /// One thing that was read.
 enum Item {
@@ -29,6 +46,11 @@ impl Ahead {
         let builder = std::thread::Builder::new().name("ahead".to_owned());
         let started = builder.spawn(move || read(&processes, &sender));
         Ahead { items: started.is_ok().then_some(items), statuses: BTreeMap::new(), areas: BTreeMap::new() }
+    }
+
+    /// Nobody reads ahead.
+    pub(super) fn none() -> Ahead {
+        Ahead { items: None, statuses: BTreeMap::new(), areas: BTreeMap::new() }
     }
 
     /// Waits for the next item; false when there will be none.

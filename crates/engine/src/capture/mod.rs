@@ -19,7 +19,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-mod ahead;
+pub(crate) mod ahead;
 mod credentials;
 mod files;
 pub(crate) mod moment;
@@ -108,6 +108,8 @@ pub struct Capture {
     /// Open descriptions by (device, inode), each list in the kernel's kcmp order.
     known: BTreeMap<(u64, u64), Vec<Known>>,
     mapped: BTreeMap<(u64, u64, Vec<u8>, bool), ObjectId>,
+    /// The same by what a process's list of areas tells: device, inode, name, writable.
+    listed: BTreeMap<space::Listed, ObjectId>,
     /// Descriptions found in flight, kept open while the capture lasts.
     kept: Vec<OwnedFd>,
     contents: Vec<Content>,
@@ -134,6 +136,7 @@ impl Capture {
             interned: BTreeMap::new(),
             known: BTreeMap::new(),
             mapped: BTreeMap::new(),
+            listed: BTreeMap::new(),
             kept: Vec::new(),
             contents: Vec::new(),
             record_locks: Vec::new(),
@@ -361,7 +364,7 @@ fn capture_all(frozen: &mut FrozenTree, options: &Options, host: HostFacts) -> R
     let mut capture = Capture::new(&pids, Edges::find(&pids, &options.edges)?);
     let mut tree = Tree { host, ..Tree::default() };
     let mut spaces = Vec::new();
-    let mut ahead = ahead::Ahead::start(frozen);
+    let mut ahead = if frozen.is_large { ahead::Ahead::start(frozen) } else { ahead::Ahead::none() };
     let mut shape = task::Shape::new(frozen)?;
     let tables = files::tables(frozen, &mut capture, &mut tree)?;
     for process in &mut frozen.processes {

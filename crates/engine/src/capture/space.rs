@@ -6,7 +6,7 @@ use godwit_image::memory::{Area, AreaFlags, Backing, PAGE_BYTES};
 use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{Code, ObjectId, Refusal, Subject};
 use godwit_linux::pagemap::Pagemap;
-use godwit_linux::proc::smaps;
+use godwit_linux::proc::{maps, smaps};
 
 /// Areas that the kernel itself maps.
 const KERNEL_AREAS: [&[u8]; 3] = [b"[vdso]", b"[vvar]", b"[vvar_vclock]"];
@@ -94,13 +94,35 @@ fn area(tid: i32, details: &smaps::AreaFlags, capture: &mut Capture) -> Result<A
         Backing::Anonymous
     } else {
         let writable = map.shared && (map.write || details.flags.contains(smaps::Flags::MAY_WRITE));
-        let link = format!("map_files/{:x}-{:x}", map.start, map.end);
-        let purpose = Purpose::Mapping { start: map.start, writable };
-        let look = Look::link(tid, &link, purpose, if writable { O_RDWR } else { O_RDONLY })?;
-        Backing::File { object: capture.file(&look, writable)?, offset: map.offset }
+        Backing::File { object: file(tid, map, writable, capture)?, offset: map.offset }
     };
     let protection = u32::from(map.read) | u32::from(map.write) << 1 | u32::from(map.execute) << 2;
     Ok(Area { start: map.start, end: map.end, protection, flags, protection_key, backing, name })
+}
+
+/// A file as a list of areas names it: device, inode, name; and whether it is mapped writable.
+pub(super) type Listed = ((u32, u32), u64, Vec<u8>, bool);
+
+/// The object of a mapped file. A program maps the same few files again and again: each is opened once, where the list of areas
+/// says as much as the file itself (some file systems have devices of their own for parts of them).
+fn file(tid: i32, map: &maps::Area, writable: bool, capture: &mut Capture) -> Result<ObjectId> {
+    let listed = ((map.device_major, map.device_minor), map.inode, map.name.clone(), writable);
+    if let Some(object) = capture.listed.get(&listed) {
+        return Ok(*object);
+    }
+    let link = format!("map_files/{:x}-{:x}", map.start, map.end);
+    let purpose = Purpose::Mapping { start: map.start, writable };
+    let look = Look::link(tid, &link, purpose, if writable { O_RDWR } else { O_RDONLY })?;
+    let object = capture.file(&look, writable)?;
+    if device(look.device) == listed.0 && look.inode == map.inode {
+        capture.listed.insert(listed, object);
+    }
+    Ok(object)
+}
+
+/// Major and minor number of a device as stat(2) has it.
+fn device(device: u64) -> (u32, u32) {
+    ((device >> 8 & 0xfff | device >> 32 & !0xfff) as u32, (device & 0xff | device >> 12 & !0xff) as u32)
 }
 
 /// Finds the pages of a space that only it has: they travel. One scan over everything: pages of shared mappings and

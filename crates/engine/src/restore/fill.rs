@@ -178,16 +178,22 @@ impl Restorer {
     /// The userfaultfd belongs to the address space in which it is made: a program makes it there, and we fetch it.
     fn placement(&mut self, id: ObjectId) -> Result<Option<Placement>> {
         let space = self.tree.space(id).cloned().ok_or_else(|| super::missing(id))?;
-        let candidates = space.areas.iter().filter(|area| {
+        // Areas that are one for the time being are one range.
+        let joined = self.joined.get(&id).map_or(&[][..], Vec::as_slice);
+        let groups = joined.iter().map(|group| group.range);
+        let areas = space.areas.iter().filter(|area| {
             let unlike = AreaFlags::SHARED | AreaFlags::HUGE_TLB | AreaFlags::DROPPABLE;
-            area.backing == Backing::Anonymous && !area.has(unlike) && area.bytes() >= PLACED_BYTES_MIN as u64
+            area.backing == Backing::Anonymous && !area.has(unlike) && joined::of(joined, area).is_none()
         });
+        let ranges = groups.chain(areas.map(|area| Run { start: area.start, end: area.end }));
+        let large = ranges.filter(|range| range.bytes() >= PLACED_BYTES_MIN as u64);
         // What is to be huge is faulted in as such.
-        let small = |area: &Area| -> Vec<Run> {
-            let whole: PageSet = [Run { start: area.start, end: area.end }].into_iter().collect();
+        let small = |range: Run| -> Vec<Run> {
+            let whole: PageSet = [range].into_iter().collect();
             whole.difference(&space.huge).runs().to_vec()
         };
-        let wanted: Vec<Run> = candidates.flat_map(small).collect();
+        let mut wanted: Vec<Run> = large.flat_map(small).collect();
+        wanted.sort_by_key(|range| range.start);
         if wanted.is_empty() {
             return Ok(None);
         }

@@ -40,11 +40,12 @@ pub(crate) fn options(edges: &Edges) -> Result<Options, Vec<Refusal>> {
 }
 
 /// What tests do at a step of a hand-off: `die:STEP` kills this process there, `pause:STEP` stops it there for good, `list:PATH`
-/// appends the name of every step to a file.
+/// appends the name of every step to a file, `time:PATH` with the clock's ns before it.
 pub(crate) fn observer(text: Option<&str>) -> Option<Observer> {
     use std::io::Write;
     let (deed, wanted) = text?.split_once(':')?;
     let (deed, wanted) = (deed.to_owned(), wanted.to_owned());
+    let mut kept = None;
     Some(Box::new(move |step: &str| {
         let own = std::process::id() as i32;
         match deed.as_str() {
@@ -52,6 +53,15 @@ pub(crate) fn observer(text: Option<&str>) -> Option<Observer> {
                 let file = std::fs::File::options().append(true).create(true).open(&wanted);
                 // A list that cannot be written is empty, which its reader notices.
                 let _ = file.and_then(|mut file| writeln!(file, "{step}"));
+            }
+            "time" => {
+                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+                let open = || std::fs::File::options().append(true).create(true).open(&wanted).ok();
+                // Opened once: what is timed is not to be slowed down.
+                if kept.is_none() {
+                    kept = open();
+                }
+                let _ = kept.as_mut().map(|file| writeln!(file, "{} {step}", now.as_nanos()));
             }
             // A signal to ourselves cannot fail for want of rights; PID 1 is refused, and then nothing happens.
             "die" if step == wanted => drop(godwit_linux::signal::send_to_process(own, 9)),
