@@ -75,6 +75,11 @@ impl Examination {
     }
 }
 
+/// The features of this host that [`examine`] asks for; a probe of these suffices.
+pub fn is_asked_for(feature: Feature) -> bool {
+    matches!(feature, Feature::SuspendSeccomp | Feature::ThreadDescriptor)
+}
+
 /// Examines a running tree. Objects that appear or vanish meanwhile are not an error: the capture looks again. What blocks has
 /// to block twice: who is born meanwhile seems to be an outsider. `features`: of this host.
 ///

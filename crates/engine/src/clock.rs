@@ -96,6 +96,11 @@ fn would_go_back(tree: &HostFacts, here: &Reading, cause: &str) -> Refusal {
         .choice("choose a destination that has been up for longer")
 }
 
+/// Whether the clocks of a tree cannot simply be this host's.
+pub(crate) fn is_shifted(tree: &HostFacts) -> bool {
+    shift(tree, &clock::now()).is_some()
+}
+
 /// What becomes of the clocks of a tree from another host that would be restored here.
 pub fn examine(tree: &HostFacts, features: &Features) -> Verdict {
     let here = clock::now();

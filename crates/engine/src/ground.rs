@@ -5,9 +5,9 @@ use crate::processor;
 use crate::resource::Need;
 use godwit_image::host::HostFacts;
 use godwit_image::{Code, Refusal, Subject, Verdict};
-use godwit_linux::features::{self, Feature, Features, TABLE, capability};
+use godwit_linux::features::{self, Feature, Features, TABLE, Weight, capability};
 use godwit_linux::proc::{cgroup, directory, limits, stat, sys};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -59,8 +59,25 @@ pub struct Ground {
 impl Ground {
     /// Reads and tries everything; takes some milliseconds.
     pub fn read() -> Ground {
+        Ground::with(features::probe())
+    }
+
+    /// The same without the trials that [`Ground::lacks`] does not ask for with this demand and host.
+    pub fn read_for(demand: &Demand, host: &HostFacts) -> Ground {
+        let needs = demand.needs.iter().filter_map(|(_, need)| match need {
+            Need::Feature(name) => Some(name.as_str()),
+            Need::Brought(_) | Need::Path { .. } => None,
+        });
+        let mut names: BTreeSet<&str> = needs.collect();
+        names.extend(TABLE.iter().filter(|row| row.weight == Weight::Required).map(|row| row.name));
+        if clock::is_shifted(host) {
+            names.insert(Feature::TimeNamespaces.name());
+        }
+        Ground::with(features::probe_those(|feature| names.contains(feature.name())))
+    }
+
+    fn with(features: Features) -> Ground {
         let own = std::process::id() as i32;
-        let features = features::probe();
         let status = godwit_linux::proc::status::read(own, own).unwrap_or_default();
         let (memory_bytes, memory_bound) = memory(&features);
         let home = stat::read_process_wide(own).map_or((0, 0), |stat| (stat.session, stat.process_group));

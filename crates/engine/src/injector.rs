@@ -217,8 +217,8 @@ impl<'a> Injector<'a> {
         let duplicate = PidFd::open_thread(self.process.threads[0].tid())
             .and_then(|pidfd| pidfd.duplicate(ForeignDescriptor(raw as i32)));
         let slots = self.process.threads.len().min(SLOTS_MAX);
-        let length = arena::length(slots);
-        let arena = duplicate.and_then(|descriptor| Arena::on(descriptor, slots, 0, false));
+        let length = arena::length(slots, arena::SLOT_BYTES);
+        let arena = duplicate.and_then(|descriptor| Arena::on(descriptor, slots));
         let many = slots >= arena::MANY_SLOTS;
         let flags = if many { MAP_SHARED | MAP_POPULATE } else { MAP_SHARED };
         let mapped = match &arena {

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 pub const CODE_BYTES: usize = 4096;
 /// Bytes of one thread's slot.
 pub const SLOT_BYTES: usize = 8192;
+/// The same where there are many: room for what nearly all programs of one thread need, and half the pages to be made.
+pub const SMALL_SLOT_BYTES: usize = 4096;
 /// Bytes of the slot for large programs.
 pub const BULK_BYTES: usize = 1 << 20;
 
@@ -21,6 +23,7 @@ pub struct Arena {
     base: *mut u8,
     length: usize,
     slots: usize,
+    slot_bytes: usize,
 }
 
 // SAFETY: the mapping is plain memory; concurrent access goes through the caller's discipline of one writer per slot,
@@ -46,9 +49,14 @@ impl Slot {
 /// From so many slots on it pays to have all their pages made at once.
 pub const MANY_SLOTS: usize = 32;
 
-/// Length of an arena with so many small slots, page-aligned.
-pub fn length(slots: usize) -> usize {
-    (CODE_BYTES + BULK_BYTES + slots * SLOT_BYTES).next_multiple_of(4096)
+/// Length of an arena with so many small slots of so many bytes, page-aligned.
+pub fn length(slots: usize, slot_bytes: usize) -> usize {
+    (CODE_BYTES + BULK_BYTES + slots * slot_bytes).next_multiple_of(4096)
+}
+
+/// Bytes of a slot for a tree that is built, where every thread has one.
+pub fn slot_bytes(slots: usize) -> usize {
+    if slots >= MANY_SLOTS { SMALL_SLOT_BYTES } else { SLOT_BYTES }
 }
 
 impl Arena {
@@ -61,15 +69,19 @@ impl Arena {
         let raw = check_int("memfd_create", unsafe { libc::memfd_create(c"godwit".as_ptr(), libc::MFD_CLOEXEC) })?;
         // SAFETY: fresh descriptor, owned by nobody else.
         let descriptor = unsafe { OwnedFd::from_raw_fd(raw) };
-        Arena::on(descriptor, slots, address, true)
+        Arena::map(descriptor, slots, slot_bytes(slots), address, true)
     }
 
-    /// Maps a memfd that the foreign process made (it must be shared memory of ours to fill).
+    /// Maps a memfd that the foreign process made (it must be shared memory of ours to fill), with slots of [`SLOT_BYTES`].
     ///
     /// # Errors
     /// As [`Arena::new`].
-    pub fn on(descriptor: OwnedFd, slots: usize, address: u64, executable: bool) -> Result<Arena> {
-        let length = length(slots);
+    pub fn on(descriptor: OwnedFd, slots: usize) -> Result<Arena> {
+        Arena::map(descriptor, slots, SLOT_BYTES, 0, false)
+    }
+
+    fn map(descriptor: OwnedFd, slots: usize, slot_bytes: usize, address: u64, executable: bool) -> Result<Arena> {
+        let length = length(slots, slot_bytes);
         // SAFETY: no pointers.
         check_int("ftruncate", unsafe { libc::ftruncate(descriptor.as_raw_fd(), length as i64) })?;
         let mut flags = libc::MAP_SHARED;
@@ -83,7 +95,7 @@ impl Arena {
         if base == libc::MAP_FAILED {
             return Err(Errno::last("mmap"));
         }
-        let arena = Arena { descriptor, base: base.cast(), length, slots };
+        let arena = Arena { descriptor, base: base.cast(), length, slots, slot_bytes };
         if slots >= MANY_SLOTS {
             // SAFETY: our own fresh mapping. Where this fails, pages come one by one.
             unsafe {
@@ -119,7 +131,8 @@ impl Arena {
 
     /// The n-th small slot.
     pub fn slot(&self, index: usize) -> Option<Slot> {
-        (index < self.slots).then(|| Slot { offset: CODE_BYTES + BULK_BYTES + index * SLOT_BYTES, length: SLOT_BYTES })
+        (index < self.slots)
+            .then(|| Slot { offset: CODE_BYTES + BULK_BYTES + index * self.slot_bytes, length: self.slot_bytes })
     }
 
     /// The slot for large programs.

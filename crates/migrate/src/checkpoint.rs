@@ -184,7 +184,7 @@ pub fn restore(
     let mut demand = Demand::of_image(&checkpoint.tree).map_err(one)?;
     demand.memory_bytes = checkpoint.pages.iter().map(PageIndex::bytes).sum();
     demand.unused_processor_flags.clone_from(unused_processor_flags);
-    let mut refusals = Ground::read().lacks(&demand, &checkpoint.tree.host);
+    let mut refusals = Ground::read_for(&demand, &checkpoint.tree.host).lacks(&demand, &checkpoint.tree.host);
     refusals.extend(ground::taken(&demand));
     if !refusals.is_empty() {
         return Err(refusals);

@@ -177,7 +177,7 @@ impl Restorer {
     }
 
     fn arena(tree: &Tree, slots: usize) -> Result<Arena> {
-        let length = arena::length(slots) as u64;
+        let length = arena::length(slots, arena::slot_bytes(slots)) as u64;
         let mut after = 0x10_0000_0000;
         while let Some(address) = hole(tree, length, after) {
             match Arena::new(slots, address) {

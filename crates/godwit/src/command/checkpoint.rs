@@ -11,7 +11,8 @@ use std::process::ExitCode;
 pub(crate) fn run(arguments: &Checkpoint, output: &Output) -> CommandResult {
     let one = |refusal| vec![refusal];
     let options = super::options(&arguments.edges)?;
-    let refusals = check::examine(arguments.pid, &options, &features::probe()).map_err(one)?.refusals();
+    let refusals =
+        check::examine(arguments.pid, &options, &features::probe_those(check::is_asked_for)).map_err(one)?.refusals();
     if !refusals.is_empty() {
         return Err(refusals);
     }

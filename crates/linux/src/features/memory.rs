@@ -1,8 +1,8 @@
 //! Trials of what rebuilds, finds, tracks and serves pages.
 #![allow(unsafe_code)]
 
-use super::Feature;
 use super::child::{in_child, tried};
+use super::{Feature, Trials};
 use crate::errno::{Errno, Result, check, check_int};
 use crate::pagemap::Pagemap;
 use crate::proc::stat;
@@ -17,22 +17,26 @@ const UFFD_API: u64 = 0xaa;
 const WRITE_TRACKING: u64 = 1 << 13 | 1 << 15;
 const SYS_MSEAL: libc::c_long = 462;
 
-pub(super) fn probe(put: &mut impl FnMut(Feature, Result<()>)) -> u64 {
-    put(Feature::PagemapScan, pagemap_scan());
-    put(Feature::SoftDirty, soft_dirty());
-    put(Feature::MemorySeal, seal());
-    put(Feature::MemoryMap, memory_map());
-    put(Feature::MemoryPolicy, memory_policy());
+pub(super) fn probe(trials: &mut Trials<'_>) -> u64 {
+    trials.put(Feature::PagemapScan, pagemap_scan);
+    trials.put(Feature::SoftDirty, soft_dirty);
+    trials.put(Feature::MemorySeal, seal);
+    trials.put(Feature::MemoryMap, memory_map);
+    trials.put(Feature::MemoryPolicy, memory_policy);
+    let of_faults = [Feature::FaultDevice, Feature::FaultService, Feature::WriteTracking];
+    if !of_faults.iter().any(|feature| trials.wants(*feature)) {
+        return 0;
+    }
     let device = fault_device();
     let direct = fault_call();
-    put(Feature::FaultDevice, device.as_ref().map(drop).map_err(|error| *error));
+    trials.put(Feature::FaultDevice, || device.as_ref().map(drop).map_err(|error| *error));
     let features = direct.or_else(|direct| device.map_err(|_| direct)).and_then(|descriptor| offered(&descriptor));
-    put(Feature::FaultService, features.map(drop));
+    trials.put(Feature::FaultService, || features.map(drop));
     let tracking = features.and_then(|bits| {
         let call = "userfaultfd(WP_ASYNC)";
         if bits & WRITE_TRACKING == WRITE_TRACKING { Ok(()) } else { Err(Errno { number: libc::ENOSYS, call }) }
     });
-    put(Feature::WriteTracking, tracking.and_then(|()| pagemap_scan()));
+    trials.put(Feature::WriteTracking, || tracking.and_then(|()| pagemap_scan()));
     features.unwrap_or(0)
 }
 

@@ -96,15 +96,35 @@ impl Features {
 
 /// Tries every feature. Takes some milliseconds; what could disturb this process is tried in a child of its own.
 pub fn probe() -> Features {
-    let mut support = BTreeMap::new();
-    let mut put = |feature: Feature, trial: Result<(), Errno>| {
-        support.insert(feature, Support::of(trial));
-    };
-    tracing::probe(&mut put);
-    namespaces::probe(&mut put);
-    objects::probe(&mut put);
-    let userfaultfd = memory::probe(&mut put);
-    Features { support, userfaultfd, host: Host::read() }
+    probe_those(|_| true)
+}
+
+/// Tries the features that are wanted; the others count as missing.
+pub fn probe_those(wanted: impl Fn(Feature) -> bool) -> Features {
+    let mut trials = Trials { wanted: &wanted, support: BTreeMap::new() };
+    tracing::probe(&mut trials);
+    namespaces::probe(&mut trials);
+    objects::probe(&mut trials);
+    let userfaultfd = memory::probe(&mut trials);
+    Features { support: trials.support, userfaultfd, host: Host::read() }
+}
+
+/// What is to be tried, and what it gave.
+struct Trials<'a> {
+    wanted: &'a dyn Fn(Feature) -> bool,
+    support: BTreeMap<Feature, Support>,
+}
+
+impl Trials<'_> {
+    fn wants(&self, feature: Feature) -> bool {
+        (self.wanted)(feature)
+    }
+
+    fn put(&mut self, feature: Feature, trial: impl FnOnce() -> Result<(), Errno>) {
+        if self.wants(feature) {
+            self.support.insert(feature, Support::of(trial()));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -121,6 +141,13 @@ mod tests {
             assert!(!Features::all().without(row.feature).has_named(row.name));
         }
         assert!(!features.has_named("no such feature"));
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_tried() {
+        let features = probe_those(|feature| feature == Feature::Compare);
+        assert!(features.has(Feature::Compare));
+        assert!(features.support.keys().all(|feature| *feature == Feature::Compare));
     }
 
     #[test]

@@ -1,22 +1,22 @@
 //! Trials of numbers, clocks and namespaces, each in a child that ends with it.
 #![allow(unsafe_code)]
 
-use super::Feature;
 use super::child::{Sleeper, in_child, tried};
+use super::{Feature, Trials};
 use crate::errno::{Errno, Result};
 use crate::proc::{mountinfo, sys};
 
 const CLONE_NEWTIME: libc::c_int = 0x80;
 const PR_TIMER_CREATE_RESTORE_IDS: libc::c_int = 77;
 
-pub(super) fn probe(put: &mut impl FnMut(Feature, Result<()>)) {
-    put(Feature::ChosenNumbers, chosen_number());
-    put(Feature::NumberNamespaces, unshared("unshare(CLONE_NEWPID)", libc::CLONE_NEWPID));
-    put(Feature::UserNamespaces, unshared("unshare(CLONE_NEWUSER)", libc::CLONE_NEWUSER));
-    put(Feature::TimeNamespaces, time_namespace());
-    put(Feature::TimerNumbers, timer_number());
-    put(Feature::Freezer, freezer());
-    put(Feature::Landlock, crate::landlock::version().map(drop));
+pub(super) fn probe(trials: &mut Trials<'_>) {
+    trials.put(Feature::ChosenNumbers, chosen_number);
+    trials.put(Feature::NumberNamespaces, || unshared("unshare(CLONE_NEWPID)", libc::CLONE_NEWPID));
+    trials.put(Feature::UserNamespaces, || unshared("unshare(CLONE_NEWUSER)", libc::CLONE_NEWUSER));
+    trials.put(Feature::TimeNamespaces, time_namespace);
+    trials.put(Feature::TimerNumbers, timer_number);
+    trials.put(Feature::Freezer, freezer);
+    trials.put(Feature::Landlock, || crate::landlock::version().map(drop));
 }
 
 fn unshared(call: &'static str, kind: libc::c_int) -> Result<()> {

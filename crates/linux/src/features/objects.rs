@@ -1,7 +1,7 @@
 //! Trials of single kernel objects that this process makes for itself and closes again.
 #![allow(unsafe_code)]
 
-use super::Feature;
+use super::{Feature, Trials};
 use crate::errno::{Errno, Result, check, check_int};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
@@ -13,14 +13,14 @@ const TCP_REPAIR: libc::c_int = 19;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLMSG_ERROR: u16 = 2;
 
-pub(super) fn probe(put: &mut impl FnMut(Feature, Result<()>)) {
-    put(Feature::MemoryFile, memory_file());
-    put(Feature::TimerTicks, timer_ticks());
-    put(Feature::WatchNumbers, watch_number());
-    put(Feature::ConnectionRepair, connection_repair());
-    put(Feature::UnixSockets, socket_table(libc::AF_UNIX, 0));
-    put(Feature::InternetSockets, socket_table(libc::AF_INET, libc::IPPROTO_TCP));
-    put(Feature::Membarrier, membarrier());
+pub(super) fn probe(trials: &mut Trials<'_>) {
+    trials.put(Feature::MemoryFile, memory_file);
+    trials.put(Feature::TimerTicks, timer_ticks);
+    trials.put(Feature::WatchNumbers, watch_number);
+    trials.put(Feature::ConnectionRepair, connection_repair);
+    trials.put(Feature::UnixSockets, || socket_table(libc::AF_UNIX, 0));
+    trials.put(Feature::InternetSockets, || socket_table(libc::AF_INET, libc::IPPROTO_TCP));
+    trials.put(Feature::Membarrier, membarrier);
 }
 
 /// Takes a descriptor that a call has just made.

@@ -1,8 +1,8 @@
 //! Trials of what stops and reads a foreign process, on a child that sleeps.
 #![allow(unsafe_code)]
 
-use super::Feature;
 use super::child::Sleeper;
+use super::{Feature, Trials};
 use crate::errno::{Errno, Result, check, check_int};
 use crate::kcmp::{Object, kcmp};
 use crate::memory::{self, ForeignAddress, ForeignMemory};
@@ -17,18 +17,18 @@ const PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG: libc::c_uint = 0x4211;
 /// Something to read and write in a child: a page that both have.
 static WORD: u64 = 0x6764_7769_7400_0001;
 
-pub(super) fn probe(put: &mut impl FnMut(Feature, Result<()>)) {
-    traced(put);
+pub(super) fn probe(trials: &mut Trials<'_>) {
+    traced(trials);
     let own = std::process::id() as i32;
-    put(Feature::Compare, kcmp(own, own, Object::Memory).map(drop));
-    put(Feature::ProcessFileDescriptor, descriptor(own));
-    put(Feature::ThreadDescriptor, thread_descriptor(own));
-    put(Feature::MappedFiles, mapped_file(own));
-    put(Feature::HandlePaths, file_handle());
+    trials.put(Feature::Compare, || kcmp(own, own, Object::Memory).map(drop));
+    trials.put(Feature::ProcessFileDescriptor, || descriptor(own));
+    trials.put(Feature::ThreadDescriptor, || thread_descriptor(own));
+    trials.put(Feature::MappedFiles, || mapped_file(own));
+    trials.put(Feature::HandlePaths, file_handle);
 }
 
 /// Everything that needs a child: when it cannot be made or attached to, all of it is missing for that reason.
-fn traced(put: &mut impl FnMut(Feature, Result<()>)) {
+fn traced(trials: &mut Trials<'_>) {
     let all = [
         Feature::Seize,
         Feature::RestartableSequence,
@@ -38,22 +38,25 @@ fn traced(put: &mut impl FnMut(Feature, Result<()>)) {
         Feature::SeccompFilters,
         Feature::UserDispatch,
     ];
+    if !all.iter().any(|feature| trials.wants(*feature)) {
+        return;
+    }
     let sleeper = match Sleeper::new(&[]).and_then(|sleeper| attach(&sleeper).map(|()| sleeper)) {
         Ok(sleeper) => sleeper,
-        Err(error) => return all.into_iter().for_each(|feature| put(feature, Err(error))),
+        Err(error) => return all.into_iter().for_each(|feature| trials.put(feature, || Err(error))),
     };
     let pid = sleeper.pid;
-    put(Feature::Seize, ptrace::registers(pid).map(drop));
-    put(Feature::RestartableSequence, ptrace::restartable_sequence(pid).map(drop));
-    let mut word = [0_u8; 8];
+    trials.put(Feature::Seize, || ptrace::registers(pid).map(drop));
+    trials.put(Feature::RestartableSequence, || ptrace::restartable_sequence(pid).map(drop));
     let address = ForeignAddress((&raw const WORD) as u64);
+    let mut word = [0_u8; 8];
     let read = memory::read(pid, address, &mut word).and_then(|_| expect(word, "process_vm_readv"));
-    put(Feature::ProcessMemory, read);
+    trials.put(Feature::ProcessMemory, || read);
     // Read-only data on purpose: what has to be written in a frozen process is code.
-    put(Feature::MemoryWrite, ForeignMemory::open(pid).and_then(|memory| memory.write(address, &word)));
-    put(Feature::SuspendSeccomp, ptrace::set_options(pid, options::SUSPEND_SECCOMP));
-    put(Feature::SeccompFilters, seccomp_filters(pid));
-    put(Feature::UserDispatch, user_dispatch(pid));
+    trials.put(Feature::MemoryWrite, || ForeignMemory::open(pid).and_then(|memory| memory.write(address, &word)));
+    trials.put(Feature::SuspendSeccomp, || ptrace::set_options(pid, options::SUSPEND_SECCOMP));
+    trials.put(Feature::SeccompFilters, || seccomp_filters(pid));
+    trials.put(Feature::UserDispatch, || user_dispatch(pid));
 }
 
 fn expect(word: [u8; 8], call: &'static str) -> Result<()> {
