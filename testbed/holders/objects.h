@@ -616,11 +616,48 @@ static void hold_timer_of_device_clock(void)
 /* For comparison: nothing that is refused. */
 static void hold_none(void) {}
 
+/* Files that have to be at a destination: open, mapped, the working directory. */
+static void hold_files(void)
+{
+    const char *names[] = {"open", "mapped"};
+    for (size_t i = 0; i < COUNT(names); i++) {
+        int fd = MUST(open(scratch(names[i]), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+        MUST(ftruncate(fd, 2 * PAGE));
+        if (i == 1) {
+            MUST(mmap(NULL, 2 * PAGE, PROT_READ, MAP_PRIVATE, fd, 0));
+            close(fd);
+        }
+    }
+    MUST(mkdir(scratch("directory"), 0755));
+    MUST(chdir(scratch("directory")));
+}
+
+/* An unlinked file, whose content a destination has to store in the same directory. */
+static void hold_unlinked(void)
+{
+    int fd = MUST(open(scratch("unlinked"), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+    char *block = malloc(MIB);
+    fill(block, MIB, 5);
+    for (int i = 0; i < 8; i++)
+        MUST(write(fd, block, MIB));
+    MUST(unlink(scratch("unlinked")));
+}
+
+/* Memory that a destination needs. */
+static void hold_memory(void)
+{
+    char *memory = MUST(mmap(NULL, 64 * MIB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    fill(memory, 64 * MIB, 6);
+}
+
 static const struct {
     const char *name;
     void (*hold)(void);
 } objects[] = {
     {"none", hold_none},
+    {"files", hold_files},
+    {"unlinked", hold_unlinked},
+    {"memory", hold_memory},
     {"io_uring", hold_io_uring},
     {"perf_event", hold_perf_event},
     {"bpf", hold_bpf},

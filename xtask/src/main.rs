@@ -17,6 +17,7 @@ Usage: cargo xtask COMMAND
 
   tidy            check the rules of the house that the compiler does not know
   tidy --bless    first renew what a machine may renew: the hashes in docs/, shrunken entries of the ratchet
+  man             write the manual pages, docs/man, anew from what the command line knows of itself
   test            everything: what the tests need, formatting, lints, tidy, licences, build, tests, workload matrix, kill tests
                   (as root; installs missing Debian packages; leaves no process, mount or namespace behind)
   ci              the same, written for a CI log
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     match arguments[..] {
         ["tidy"] => tidy(false),
         ["tidy", "--bless"] => tidy(true),
+        ["man"] => man(),
         ["test"] => test::run(&root(), Format::Plain),
         ["ci"] => test::run(&root(), Format::Ci),
         [] | ["help" | "--help" | "-h"] => {
@@ -39,6 +41,22 @@ fn main() -> ExitCode {
         _ => {
             eprint!("xtask: there is no `{}`\n\n{HELP}", arguments.join(" "));
             ExitCode::from(2)
+        }
+    }
+}
+
+/// Manual pages; a test of the commands compares them.
+fn man() -> ExitCode {
+    let directory = root().join("docs/man");
+    // What is no command any more has no page.
+    let _ = std::fs::remove_dir_all(&directory);
+    let mut command = std::process::Command::new(env!("CARGO"));
+    command.args(["run", "--quiet", "-p", "godwit", "--", "man"]).arg(&directory).current_dir(root());
+    match command.status() {
+        Ok(status) if status.success() => ExitCode::SUCCESS,
+        other => {
+            eprintln!("xtask: godwit man: {other:?}");
+            ExitCode::from(1)
         }
     }
 }

@@ -294,7 +294,11 @@ impl Ground {
             }
             Need::Path { path, length, file_type } => {
                 let differs = |cause: String| {
-                    let refusal = Refusal::new(Code::FILE_DIFFERS, subject.clone(), format!("{path}: {cause}"));
+                    let cause = match subject {
+                        Subject::Path(of_subject) if of_subject == path => cause,
+                        _ => format!("{path}: {cause}"),
+                    };
+                    let refusal = Refusal::new(Code::FILE_DIFFERS, subject.clone(), cause);
                     Some(refusal.choice("make it available there, by a copy or a shared file system"))
                 };
                 match std::fs::symlink_metadata(path) {

@@ -51,6 +51,12 @@ pub(crate) enum Command {
     Bench(Bench),
     /// Tell what this host can and cannot do, and what to change; exits with 1 when nothing would work here.
     Doctor,
+    /// Write the manual pages of all commands into a directory.
+    #[command(hide = true)]
+    Man {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// Tell more about an error code, or list them all.
     Explain {
         /// A code such as GW1102.

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         Command::Image { command: ImageCommand::Verify { directory } } => command::image::verify(&directory, &output),
         Command::Demo(demo) => command::demo::run(&demo, &output),
         Command::Bench(bench) => command::bench::run(&bench, &output),
+        Command::Man { directory } => command::man::run(&directory),
         Command::Doctor => command::doctor::run(&output),
         Command::Explain { code } => command::explain::run(code.as_deref(), &output),
     };

@@ -70,7 +70,7 @@ codes! {
         "Make the same files available at the destination: a shared file system or a copy.";
     PID_IN_USE = 1202, "a process number is in use",
         "The tree must keep its numbers, and one of them belongs to another process at the destination.",
-        "Restore into a new PID namespace (--pid-namespace), or end the other process.";
+        "migrate gives the tree a PID namespace of its own where the destination may make one (as root). For restore: unshare --pid --fork --mount-proc godwit restore DIR, or end the other process.";
     DESTINATION_LACKS = 1203, "the destination lacks something",
         "Kernel, processor, memory or limits of the destination do not suffice; the cause names what.",
         "Choose another destination or provide what is missing.";
@@ -80,9 +80,6 @@ codes! {
     LINK_LOST = 1301, "the link was lost",
         "The connection to the other side broke or timed out.",
         "Before the commit the process goes on at the source; after it godwit recover asks the other side.";
-    PEER_REFUSED = 1302, "the other side refused",
-        "The other side said no before anything was frozen; its reasons follow.",
-        "Mend what it names, then try again.";
     VERSION_MISMATCH = 1303, "no common protocol version",
         "The two godwits speak no common version of the hand-off.",
         "Install the same version on both sides.";

@@ -263,7 +263,11 @@ pub fn decode(bytes: &[u8]) -> Result<Checkpoint, Invalid> {
         if version != 1 {
             return Err(Invalid::Section(format!("section {kind} at {at} has version {version}; this build reads 1")));
         }
-        at = (start + payload_bytes).next_multiple_of(8);
+        let end = start + payload_bytes;
+        at = end.next_multiple_of(8);
+        if bytes.get(end..at).is_none_or(|padding| padding.iter().any(|byte| *byte != 0)) {
+            return Err(Invalid::Section(format!("what lies between sections at {end} is not zero")));
+        }
         if kind == SectionKind::End as u32 {
             let end: End = open(payload, at)?;
             return finish(checkpoint, &end, sections, at, bytes.len());

@@ -194,6 +194,6 @@ fn in_use(refusal: Refusal, whose: &str) -> Refusal {
     }
     let cause = format!("the leader of {whose} has ended or is outside of the tree, and its number is in use here");
     Refusal::new(Code::PID_IN_USE, refusal.subject, cause)
-        .choice("restore into a new PID namespace (--pid-namespace)")
+        .choice("restore it in a PID namespace of its own: unshare --pid --fork --mount-proc godwit restore DIR")
         .choice("start the program with setsid")
 }

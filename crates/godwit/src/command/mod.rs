@@ -6,6 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod image;
+pub(crate) mod man;
 pub(crate) mod migrate;
 pub(crate) mod receive;
 pub(crate) mod recover;

@@ -1,5 +1,5 @@
 //! What the tests of commands stand on: two hosts, a directory that both see, a receiver, and the reading of answers.
-use godwit_testbed::{Host, Options, Pair, leftover};
+use godwit_testbed::{Host, HostCommand, Options, Pair, leftover};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
@@ -85,9 +85,13 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     pub(crate) fn start(host: &Host, further: &[&str]) -> Receiver {
-        use std::io::{BufRead, BufReader};
         let listen = format!("{}:0", host.address());
-        let command = host.command(GODWIT).args(["receive", "--listen", &listen]).args(further);
+        Receiver::of(host.command(GODWIT).args(["receive", "--listen", &listen]).args(further))
+    }
+
+    /// Something that says that it listens, as the receiver does.
+    pub(crate) fn of(command: HostCommand<'_>) -> Receiver {
+        use std::io::{BufRead, BufReader};
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("godwit receive");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("its output")).read_line(&mut line).expect("its first line");

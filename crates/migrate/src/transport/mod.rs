@@ -110,7 +110,7 @@ pub fn parse(destination: &str, remote_program: Option<PathBuf>) -> Result<Box<d
     {
         return Ok(Box::new(ssh::Ssh::new(host, remote_program)));
     }
-    let subject = Subject::Object(destination.to_owned());
+    let subject = Subject::Object(format!("destination {destination:?}"));
     Err(Refusal::new(Code::USAGE, subject, "a destination is tcp://HOST:PORT or ssh://[USER@]HOST[:PORT]"))
 }
 
