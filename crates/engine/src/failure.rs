@@ -22,7 +22,18 @@ pub fn refusal(errno: Errno, subject: Subject) -> Refusal {
         3 => Code::PROCESS_VANISHED,
         _ => Code::KERNEL_CALL,
     };
-    Refusal::new(code, subject, errno.to_string())
+    with_remedy(Refusal::new(code, subject, errno.to_string()), Some(errno.number))
+}
+
+/// Some errors of the kernel are about ourselves, and not about the subject.
+fn with_remedy(refusal: Refusal, number: Option<i32>) -> Refusal {
+    const EMFILE: i32 = 24;
+    if number != Some(EMFILE) {
+        return refusal;
+    }
+    let cause = format!("godwit has as many files open as it may: {}", refusal.cause);
+    Refusal::new(Code::ENVIRONMENT, refusal.subject, cause)
+        .choice("let it have more: ulimit -n NUMBER, before it is started")
 }
 
 impl<T> About<T> for std::result::Result<T, Errno> {
@@ -39,7 +50,7 @@ impl<T> About<T> for std::io::Result<T> {
                 Some(3) => Code::PROCESS_VANISHED,
                 _ => Code::KERNEL_CALL,
             };
-            Refusal::new(code, subject(), error.to_string())
+            with_remedy(Refusal::new(code, subject(), error.to_string()), error.raw_os_error())
         })
     }
 }
@@ -58,7 +69,8 @@ pub(crate) fn unread(subject: Subject, error: &ProcError) -> Refusal {
         ProcError::Io(_) => Code::KERNEL_CALL,
         ProcError::Malformed(_) => Code::MALFORMED,
     };
-    Refusal::new(code, subject, error.to_string())
+    let number = if let ProcError::Io(error) = error { error.raw_os_error() } else { None };
+    with_remedy(Refusal::new(code, subject, error.to_string()), number)
 }
 
 /// Gives a refusal of an object the choices that there always are, where its kind knows of none of its own.

@@ -53,8 +53,26 @@ impl Stopped {
         }
     }
 
-    /// The same for so long at most; `None` when it has not stopped by then.
+    /// Waits for the next stop of a thread that goes on from call to call; signals are kept for the end.
+    pub(crate) fn wait_call_stop(&mut self) -> Result<Event> {
+        match self.wait_report(false, None, ptrace::resume_to_syscall)? {
+            Some(event) => Ok(event),
+            None => Err(Refusal::new(Code::KERNEL_CALL, self.subject(), "no stop was reported")),
+        }
+    }
+
+    /// As [`Stopped::wait_stop`] for so long at most; `None` when it has not stopped by then.
     pub(crate) fn wait_stop_for(&mut self, deliver: bool, patience: Option<Duration>) -> Result<Option<Event>> {
+        self.wait_report(deliver, patience, |tid| ptrace::resume(tid, 0))
+    }
+
+    /// `onward` lets it go on when a signal was kept.
+    fn wait_report(
+        &mut self,
+        deliver: bool,
+        patience: Option<Duration>,
+        onward: impl Fn(i32) -> godwit_linux::errno::Result<()>,
+    ) -> Result<Option<Event>> {
         let begin = Instant::now();
         let mut polls = 0_u32;
         loop {
@@ -78,7 +96,7 @@ impl Stopped {
                 Event::Signal(signal) if signal == libc_signal::TRAP => return Ok(Some(Event::Signal(signal))),
                 Event::Signal(signal) => {
                     self.deferred_stop = signal;
-                    ptrace::resume(self.tid, 0).about(|| self.subject())?;
+                    onward(self.tid).about(|| self.subject())?;
                 }
                 Event::Ended(_) => {
                     self.held = false;
@@ -91,6 +109,11 @@ impl Stopped {
                 event => return Ok(Some(event)),
             }
         }
+    }
+
+    /// Whether a stop signal came while we worked, which takes effect when the thread is let go.
+    pub(crate) fn is_about_to_stop(&self) -> bool {
+        self.deferred_stop != 0
     }
 
     /// Lets the thread go on.
@@ -119,6 +142,7 @@ pub(crate) mod libc_signal {
     //! Signal numbers of x86-64 that this crate names.
     pub(crate) const TRAP: i32 = 5;
     pub(crate) const KILL: i32 = 9;
+    pub(crate) const CONTINUE: i32 = 18;
     pub(crate) const STOP: i32 = 19;
 }
 

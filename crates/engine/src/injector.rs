@@ -257,7 +257,7 @@ impl<'a> Injector<'a> {
             let mut stops = 0;
             while stops < 2 {
                 ptrace::resume_to_syscall(tid).about(|| subject.clone())?;
-                match thread.wait_stop(false)? {
+                match thread.wait_call_stop()? {
                     Event::Syscall => stops += 1,
                     Event::Stop(_) | Event::Signal(_) | Event::Other(_) | Event::Ended(_) => {}
                 }

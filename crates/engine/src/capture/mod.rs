@@ -22,6 +22,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 pub(crate) mod ahead;
 mod credentials;
 mod files;
+mod job_control;
 pub(crate) mod moment;
 pub(crate) mod space;
 mod task;

@@ -1,7 +1,7 @@
 //! One process and its threads: what /proc and ptrace tell, and what only the threads themselves can ask for.
 use super::ahead::Ahead;
 use super::files::Tables;
-use super::{Capture, SpacePages, credentials, space};
+use super::{Capture, SpacePages, credentials, job_control, space};
 use crate::clock;
 use crate::failure::{About, Result, malformed};
 use crate::freeze::{FrozenProcess, FrozenTree};
@@ -382,6 +382,7 @@ pub(super) fn capture(
     let programs: Vec<(usize, Program)> =
         questions.iter().enumerate().map(|(index, questions)| (index, questions.program.clone())).collect();
     let answers = injector.run(&programs)?;
+    job_control::settled(injector.process())?;
     let whole = ProcessQuestions::new(injector.areas());
     let answer = injector.run(&[(0, whole.program.clone())])?;
     let answer = answer.first().ok_or_else(|| malformed(subject(), "no answer"))?;

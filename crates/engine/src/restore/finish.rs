@@ -71,6 +71,11 @@ impl Restorer {
         for task in tasks {
             self.set_from_outside(task)?;
         }
+        for task in tasks {
+            for thread in task.threads.iter().filter(|thread| !thread.dead) {
+                self.queue_many(task, thread)?;
+            }
+        }
         self.run_all(&programs)?;
         let mut last = Vec::new();
         for task in tasks {

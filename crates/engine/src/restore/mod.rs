@@ -28,6 +28,7 @@ mod late;
 mod locks;
 mod make;
 mod puppet;
+mod queued_signals;
 mod session;
 mod skeleton;
 mod space;

@@ -202,7 +202,7 @@ impl Puppet {
             .and_then(|()| ptrace::set_registers(self.tid, &registers))
             .and_then(|()| ptrace::resume_to_syscall(self.tid))
             .about(|| subject.clone())?;
-        while self.living()?.wait_stop(false)? != Event::Syscall {
+        while self.living()?.wait_call_stop()? != Event::Syscall {
             ptrace::resume_to_syscall(self.tid).about(|| subject.clone())?;
         }
         // The request is pending when the call begins to wait: it ends at once, without a race.

@@ -1,11 +1,10 @@
 //! Threads: created by their leader, each made what it was by a program of its own, all of them at the same time.
 use super::puppet::Puppet;
 use super::skeleton::{clone_arguments, patiently};
-use super::{Restorer, credentials, missing};
+use super::{Restorer, credentials, missing, queued_signals};
 use crate::failure::{About, Result, malformed};
-use crate::resource::posix_timer;
 use godwit_image::credentials::Credentials;
-use godwit_image::signal::{Action, AlternateStack, Queued};
+use godwit_image::signal::{Action, AlternateStack};
 use godwit_image::task::{State, Task, Thread};
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::clone::{self, Arguments};
@@ -25,13 +24,11 @@ const SYS_EXIT_GROUP: i64 = 231;
 const SYS_UNSHARE: i64 = 272;
 const SYS_PRLIMIT64: i64 = 302;
 const SYS_SETITIMER: i64 = 38;
-const SYS_RT_SIGQUEUEINFO: i64 = 129;
 const SYS_SIGALTSTACK: i64 = 131;
 const SYS_PERSONALITY: i64 = 135;
 const SYS_PRCTL: i64 = 157;
 const SYS_SET_TID_ADDRESS: i64 = 218;
 const SYS_SET_ROBUST_LIST: i64 = 273;
-const SYS_RT_TGSIGQUEUEINFO: i64 = 297;
 const SYS_RSEQ: i64 = 334;
 const PR_SET_PDEATHSIG: u64 = 1;
 const PR_SET_DUMPABLE: u64 = 4;
@@ -317,7 +314,10 @@ impl Restorer {
         if let Some(action) = task.actions.get(SIGTRAP - 1).filter(|_| first && !task.shares_actions) {
             set_action(&mut program, SIGTRAP, action);
         }
-        self.queue_signals(&mut program, task, thread);
+        let queued = self.queued(task, thread);
+        if queued.len() <= queued_signals::TOGETHER {
+            queued_signals::queue(&mut program, task, thread, &queued);
+        }
         if let Some((soft, hard)) = task.limits.get(RLIMIT_SIGPENDING).filter(|_| first) {
             // Only now: it may be lower than what is queued.
             let mut raw = soft.to_le_bytes().to_vec();
@@ -345,33 +345,6 @@ impl Restorer {
         }
         Restorer::timers(&mut program, task);
         program
-    }
-
-    fn queue_signals(&self, program: &mut Program, task: &Task, thread: &Thread) {
-        let number = |information: &[u8]| {
-            let mut raw = [0; 4];
-            raw.copy_from_slice(information.get(..4).unwrap_or(&[0; 4]));
-            i32::from_le_bytes(raw)
-        };
-        let plain = |queued: &&Queued| !posix_timer::sends_again(&self.tree, task, &queued.information);
-        for queued in thread.pending.iter().filter(plain) {
-            let information = program.data(&queued.information);
-            program.call(
-                "rt_tgsigqueueinfo",
-                SYS_RT_TGSIGQUEUEINFO,
-                [task.pid.0.into(), thread.tid.0.into(), number(&queued.information).into(), information],
-            );
-        }
-        if task.threads.iter().find(|thread| !thread.dead).map(|first| first.tid) == Some(thread.tid) {
-            for queued in task.pending.iter().filter(plain) {
-                let information = program.data(&queued.information);
-                program.call(
-                    "rt_sigqueueinfo",
-                    SYS_RT_SIGQUEUEINFO,
-                    [task.pid.0.into(), number(&queued.information).into(), information],
-                );
-            }
-        }
     }
 
     fn timers(program: &mut Program, task: &Task) {
