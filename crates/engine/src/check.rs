@@ -80,6 +80,9 @@ pub fn is_asked_for(feature: Feature) -> bool {
     matches!(feature, Feature::SuspendSeccomp | Feature::ThreadDescriptor)
 }
 
+/// How often in a row an outsider has to be seen: a child that the tree has just made, and another one the next time, looks the same.
+const CONFIRMATIONS: usize = 3;
+
 /// Examines a running tree. Objects that appear or vanish meanwhile are not an error: the capture looks again. What blocks has
 /// to block twice: who is born meanwhile seems to be an outsider. `features`: of this host.
 ///
@@ -87,6 +90,7 @@ pub fn is_asked_for(feature: Feature) -> bool {
 /// GW1001, GW1002: the tree cannot be looked at at all. GW1501: a choice is about a descriptor that does not exist.
 pub fn examine(root: i32, options: &Options, features: &Features) -> Result<Examination> {
     let mut seen = examine_once(root, options, features);
+    let mut confirmed = 0;
     for pause in moment::PAUSES_MS {
         if seen.as_ref().is_ok_and(|examination| !examination.findings.iter().any(Finding::blocks)) {
             break;
@@ -97,11 +101,15 @@ pub fn examine(root: i32, options: &Options, features: &Features) -> Result<Exam
             Ok(refusals) => refusals.iter().all(moment::passes),
             Err(refusal) => refusal.code == Code::PROCESS_VANISHED,
         };
-        if has_to_pass {
+        let is_about_others =
+            before.as_ref().is_ok_and(|refusals| refusals.iter().any(|refusal| refusal.code == Code::EDGE));
+        if has_to_pass || is_about_others {
             std::thread::sleep(Duration::from_millis(pause));
         }
         seen = examine_once(root, options, features);
-        if !has_to_pass && seen.as_ref().map(Examination::refusals).map_err(Clone::clone) == before {
+        let same = !has_to_pass && seen.as_ref().map(Examination::refusals).map_err(Clone::clone) == before;
+        confirmed = if same { confirmed + 1 } else { 0 };
+        if confirmed >= if is_about_others { CONFIRMATIONS } else { 1 } {
             break;
         }
     }

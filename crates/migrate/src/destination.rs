@@ -419,6 +419,7 @@ impl Driver<'_> {
                 Ok((pages, bytes)) => self.feed(Event::Moved { pages, bytes }),
                 Err(refusal) => {
                     self.receive_failed = true;
+                    self.build.discard();
                     self.feed(Event::Failed { deed: Deed::Receive, refusal: report::opaque(&refusal) });
                 }
             }
@@ -440,7 +441,11 @@ impl Driver<'_> {
             Action::Build(totals) => {
                 let received = self.stream.as_mut().map(Stream::read_here).unwrap_or_default();
                 self.pages = received.pages;
-                self.build.complete(totals, received)
+                // The tree goes on at the source as soon as that hears of it: where both see one file system, the names of its
+                // sockets must lead to it again by then.
+                self.build.complete(totals, received).inspect_err(|_| {
+                    self.build.discard();
+                })
             }
             Action::HoldStopped => self.hold(),
             Action::Resume => return self.resume(),
