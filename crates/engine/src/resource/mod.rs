@@ -23,6 +23,8 @@ pub mod fifo;
 pub mod file_content;
 pub mod flock;
 pub mod future_locks;
+#[cfg(test)]
+mod golden;
 pub mod huge_file;
 pub mod inet_socket;
 pub mod inotify;
@@ -319,6 +321,7 @@ pub(crate) fn assert_round_trip<T: Serialize + serde::de::DeserializeOwned + Par
     let envelope =
         Envelope { id: ObjectId(1), kind: KindId(4), version: 1, refs: Vec::new(), payload: captured.payload };
     assert_eq!(&open::<T>(&envelope).unwrap(), state);
+    golden::assert_read(state, &envelope);
     let cut = Envelope { payload: envelope.payload[..envelope.payload.len() - 1].to_vec(), ..envelope };
     assert!(open::<T>(&cut).is_err(), "a cut payload was taken for a whole one");
 }

@@ -45,7 +45,6 @@ pub struct Message {
     pub descriptors: Vec<ObjectId>,
 }
 
-/// What a walk saw, before its descriptors are captured.
 /// What is said of descriptors in flight in a running tree.
 pub(super) const UNSEEN: &str =
     "what the descriptors in flight in it are shows only when it is frozen; then a move may be refused";
@@ -55,6 +54,7 @@ pub(super) fn carries_descriptors(look: &Look) -> bool {
     look.information.descriptors_in_flight.unwrap_or(0) > 0
 }
 
+/// What a walk saw, before its descriptors are captured.
 struct Walk<'a> {
     look: &'a Look,
     stream: bool,
