@@ -1,5 +1,5 @@
 //! What a move would do to every object of a running tree, found without freezing anything.
-use crate::capture::{Options, moment};
+use crate::capture::{Options, job_control, moment};
 use crate::demand::Demand;
 use crate::edges::Edges;
 use crate::failure::{About, Result, unread, with_choices};
@@ -304,6 +304,8 @@ impl Examiner<'_> {
             Verdict::Blocks(
                 Refusal::new(Code::UNSUPPORTED, subject.clone(), cause).choice("run godwit inside that namespace"),
             )
+        } else if job_control::has_blocked_continuation(status.pending | status.shared_pending, status.blocked) {
+            Verdict::Blocks(job_control::blocked_continuation(pid))
         } else if let Some(refusal) = (status.seccomp.unwrap_or(0) != 0)
             .then(|| lacks(Feature::SuspendSeccomp, "its seccomp filters cannot be suspended"))
             .flatten()

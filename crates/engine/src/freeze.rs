@@ -111,6 +111,11 @@ impl Stopped {
         }
     }
 
+    /// Keeps a stop signal that it has stopped with for the end.
+    pub(crate) fn defer(&mut self, signal: i32) {
+        self.deferred_stop = signal;
+    }
+
     /// Whether a stop signal came while we worked, which takes effect when the thread is let go.
     pub(crate) fn is_about_to_stop(&self) -> bool {
         self.deferred_stop != 0

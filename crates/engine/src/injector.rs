@@ -432,7 +432,10 @@ fn wait_done(arena: &Arena, slot: Slot, thread: &mut Stopped, deadline: Instant)
             match ptrace::poll(thread.tid()).about(|| thread.subject())? {
                 None => {}
                 // A thread in a group stop reports it once more at its first resume, before it runs.
-                Some(Event::Stop(_) | Event::Signal(_) | Event::Syscall | Event::Other(_)) => {
+                Some(event @ (Event::Stop(_) | Event::Signal(_) | Event::Syscall | Event::Other(_))) => {
+                    if let Event::Signal(signal) = event {
+                        thread.defer(signal);
+                    }
                     ptrace::resume(thread.tid(), 0).about(|| thread.subject())?;
                 }
                 Some(Event::Ended(_)) => {

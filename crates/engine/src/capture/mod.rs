@@ -22,7 +22,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 pub(crate) mod ahead;
 mod credentials;
 mod files;
-mod job_control;
+pub(crate) mod job_control;
 pub(crate) mod moment;
 pub(crate) mod space;
 mod task;
@@ -371,6 +371,7 @@ fn capture_all(frozen: &mut FrozenTree, options: &Options, host: HostFacts) -> R
     for process in &mut frozen.processes {
         crate::namespaces::judge(process.pid, root)?;
         let captured = task::capture(process, &tables, &mut capture, &mut tree, &mut spaces, &mut shape, &mut ahead)?;
+        job_control::no_continuation(&captured)?;
         tree.tasks.push(captured);
     }
     frozen.leftovers = capture.leftovers;

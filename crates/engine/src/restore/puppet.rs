@@ -130,8 +130,13 @@ impl Puppet {
             spins += 1;
             if spins.is_multiple_of(64) {
                 std::thread::yield_now();
-                if let Some(Event::Ended(_)) = ptrace::poll(self.tid).about(|| self.subject())? {
-                    return Err(Refusal::new(Code::PROCESS_VANISHED, self.subject(), "it ended in a program"));
+                match ptrace::poll(self.tid).about(|| self.subject())? {
+                    None => {}
+                    Some(Event::Ended(_)) => {
+                        return Err(Refusal::new(Code::PROCESS_VANISHED, self.subject(), "it ended in a program"));
+                    }
+                    // SIGCONT among what it queues for itself is told to its tracer.
+                    Some(_) => ptrace::resume(self.tid, 0).about(|| self.subject())?,
                 }
                 if begin.elapsed() > PROGRAM_TIME_MAX {
                     return Err(Refusal::new(Code::RESTORE_FAILED, self.subject(), "a program did not end in time"));
