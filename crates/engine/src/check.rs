@@ -240,6 +240,10 @@ impl Examiner<'_> {
         }
         let living: Vec<(i32, i32)> =
             stats.iter().filter(|stat| stat.state != b'Z').map(|stat| (stat.pid, stat.parent)).collect();
+        for &(pid, _) in living.iter().filter(|(pid, parent)| crate::vfork::is_in_flight(*pid, *parent)) {
+            let what = "a vfork is in flight: a move waits for some seconds until the child executes a program or ends, and is refused then";
+            self.find(Subject::Process(pid), "vfork", Verdict::Undecided(what.to_owned()));
+        }
         for refusal in crate::sharing::judge(&living)? {
             self.refuse("sharing", refusal);
         }

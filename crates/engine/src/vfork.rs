@@ -6,6 +6,7 @@ use crate::freeze::Stopped;
 use crate::procfs;
 use godwit_image::{Code, Refusal};
 use godwit_linux::kcmp::{self, Object};
+use godwit_linux::proc::stat;
 use godwit_linux::ptrace::{self, Event, options};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -13,6 +14,15 @@ use std::time::{Duration, Instant};
 
 /// How long a vfork may take to be over.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Whether a process is a vfork child whose parent waits for it at this moment.
+pub(crate) fn is_in_flight(pid: i32, parent: i32) -> bool {
+    kcmp::kcmp(pid, parent, Object::Memory).is_ok_and(|order| order == Ordering::Equal)
+        && procfs::threads(parent)
+            .unwrap_or_default()
+            .into_iter()
+            .any(|tid| stat::read(parent, tid).is_ok_and(|stat| stat.state == b'D'))
+}
 
 type Known = BTreeMap<i32, BTreeMap<i32, Stopped>>;
 

@@ -33,7 +33,10 @@ fn main() {
                 return;
             }
             let own = std::env::current_exe().expect("own path");
-            let file = std::env::temp_dir().join(format!("godwit-killed-engine-{}", std::process::id()));
+            // In another PID namespace somebody may have our number at the same time.
+            let namespace = std::fs::read_link("/proc/self/ns/pid").expect("a PID namespace");
+            let name = format!("godwit-killed-engine-{}-{}", std::process::id(), namespace.display());
+            let file = std::env::temp_dir().join(name);
             let status = Command::new("unshare")
                 .args(["-fpm", "--mount-proc", "--kill-child"])
                 .arg(own)

@@ -9,3 +9,4 @@ mod line;
 mod refusals;
 mod scene;
 mod strangers;
+mod verdicts;
