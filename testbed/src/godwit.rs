@@ -452,13 +452,19 @@ fn host_word(address: Ipv4Addr) -> u32 {
     u32::from_ne_bytes(address.octets())
 }
 
-/// The letter of a process's state; none where it is not there or a zombie.
+/// The letter of a process's state; none where it is not there or a zombie. Where only its first thread has ended it is another's.
 fn state(host: &Host, pid: u32) -> Option<char> {
     if !alive(host, pid) {
         return None;
     }
-    let stat = read_or_empty(FilePath::new(&format!("/proc/{}/root/proc/{pid}/stat", host.init_pid())));
-    stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next())
+    let tasks = format!("/proc/{}/root/proc/{pid}/task", host.init_pid());
+    let letter = |thread: &str| -> Option<char> {
+        let stat = read_or_empty(&FilePath::new(&tasks).join(thread).join("stat"));
+        stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next())
+    };
+    let others = fs::read_dir(&tasks).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let mut letters = others.filter_map(|thread| letter(thread.to_str()?));
+    letter(&pid.to_string()).filter(|letter| *letter != 'Z').or_else(|| letters.find(|letter| *letter != 'Z'))
 }
 
 /// The id, on this machine, of a process of a program in a host that is stopped by a signal.

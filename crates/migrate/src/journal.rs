@@ -143,6 +143,8 @@ pub(crate) struct Journal {
     path: PathBuf,
     file: File,
     last: Option<Record>,
+    /// Made here, not found.
+    made: bool,
 }
 
 fn path(directory: &Path, migration: MigrationId, side: Side) -> PathBuf {
@@ -164,7 +166,7 @@ impl Journal {
         let mut options = OpenOptions::new();
         let file = options.append(true).read(true).create_new(true).mode(0o600).open(&path).map_err(storage(&path))?;
         file.lock().map_err(storage(&path))?;
-        Ok(Journal { path, file, last: None })
+        Ok(Journal { path, file, last: None, made: true })
     }
 
     /// Opens the journal of a migration, if there is one, waiting `patience` for its lock.
@@ -229,7 +231,7 @@ impl Journal {
             return Ok(None);
         }
         let last = read(&mut file, &path)?;
-        Ok(Some(Journal { path, file, last }))
+        Ok(Some(Journal { path, file, last, made: false }))
     }
 
     /// The last record.
@@ -271,6 +273,15 @@ impl Journal {
     }
 }
 
+impl Drop for Journal {
+    fn drop(&mut self) {
+        if self.made && self.last.is_none() {
+            // Nothing was ever noted: there is nothing to find either. One that stays is no harm.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
 fn read(file: &mut File, path: &Path) -> Result<Option<Record>, Refusal> {
     let mut bytes = Vec::new();
     file.take(16 << 20).read_to_end(&mut bytes).map_err(storage(path))?;
@@ -303,4 +314,36 @@ pub(crate) fn all(directory: &Path) -> Vec<(Record, Details)> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(name: &str) -> PathBuf {
+        let directory = std::env::temp_dir().join(format!("godwit-journal-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        directory
+    }
+
+    #[test]
+    fn a_journal_in_which_nothing_was_noted_leaves_nothing() {
+        let directory = directory("empty");
+        let migration = MigrationId([1; 16]);
+        drop(Journal::create(&directory, migration, Side::Source).unwrap());
+        assert!(Journal::open(&directory, migration, Side::Source, Duration::ZERO).unwrap().is_none());
+        let mut journal = Journal::create(&directory, migration, Side::Source).unwrap();
+        let record = Record {
+            side: Side::Source,
+            stage: Stage::Started,
+            migration,
+            boot: godwit_handoff::BootId([2; 16]),
+            details: Vec::new(),
+        };
+        journal.append(record, &Details::own("nobody", 0, Vec::new())).unwrap();
+        drop(journal);
+        let found = Journal::open(&directory, migration, Side::Source, Duration::ZERO).unwrap().unwrap();
+        assert_eq!(found.last().map(|record| record.stage), Some(Stage::Started));
+        fs::remove_dir_all(&directory).unwrap();
+    }
 }

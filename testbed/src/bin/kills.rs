@@ -15,12 +15,14 @@ kills [--count N] [--seed N] [--jobs N] [--fault FAULT,...] [--only ROLE] [--god
 Moves a tree of two processes that write numbered heartbeats, N times (200), and each time kills with SIGKILL, at a random moment,
 one process of godwit (migrate, receive, shepherd, source guardian, destination guardian; skeleton: a task that is being built) or
 all that one side has. The tree has to go on in exactly one place, after `godwit recover` where needed: no number twice, none left out.
+In every second round its processes hold locks of files that both hosts see.
 --fault: what happens instead of that, in turn:
   kill        as said
   signal      migrate (or another) gets SIGINT, SIGTERM or SIGHUP
   cut         the link loses every packet for up to 13 s
   stall       one process of godwit is stopped for up to 13 s
   twice       two of migrate and checkpoint want the tree at once
+  thief       a stranger takes a lock of the tree's when the source's tasks end
   full        the disk for a journal is full, from the beginning or from a moment on
   checkpoint  godwit checkpoint is killed or gets a signal: the tree runs on, or it has ended and can be restored
   restore     the same with godwit restore: it runs, or nothing of it is left and it can be restored

@@ -1,8 +1,9 @@
 //! What happens to a migration, each at a random moment of it.
 
 use std::fmt;
+use std::process::Child;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use godwit_linux::pidfd::PidFd;
 
@@ -22,6 +23,11 @@ const SILENCE: Duration = Duration::from_secs(10);
 const REUNION: Duration = Duration::from_secs(14);
 /// The longest cut or stall: longer than the silence that godwit bears.
 const LONG: Duration = Duration::from_secs(13);
+/// What is said to the later of two: the process is not there any more, has just ended, or another traces it; or its numbers are taken at the
+/// destination, by the earlier one.
+const LOSERS: [&str; 4] = ["GW1001", "GW1005", "GW1006", "GW1202"];
+/// When a lock is stolen for sure, and not yet given back.
+const STOLEN: Duration = Duration::from_millis(900);
 const SHORT: Duration = Duration::from_secs(2);
 
 /// What happens.
@@ -37,6 +43,8 @@ pub enum Fault {
     Stall,
     /// Another godwit wants the same tree at the same time.
     Twice,
+    /// A stranger takes a lock of the tree's between its two owners.
+    Thief,
     /// The disk with the journal of one side is full.
     Full,
     /// `godwit checkpoint` is killed or gets a signal.
@@ -47,8 +55,17 @@ pub enum Fault {
 
 impl Fault {
     /// All.
-    pub const ALL: [Self; 8] =
-        [Self::Kill, Self::Signal, Self::Cut, Self::Stall, Self::Twice, Self::Full, Self::Checkpoint, Self::Restore];
+    pub const ALL: [Self; 9] = [
+        Self::Kill,
+        Self::Signal,
+        Self::Cut,
+        Self::Stall,
+        Self::Twice,
+        Self::Thief,
+        Self::Full,
+        Self::Checkpoint,
+        Self::Restore,
+    ];
 
     /// The fault of this word.
     #[must_use]
@@ -65,6 +82,7 @@ impl fmt::Display for Fault {
             Self::Cut => "cut",
             Self::Stall => "stall",
             Self::Twice => "twice",
+            Self::Thief => "thief",
             Self::Full => "full",
             Self::Checkpoint => "checkpoint",
             Self::Restore => "restore",
@@ -87,6 +105,7 @@ impl Context<'_> {
     ) -> Result<Ending, String> {
         match fault {
             Fault::Twice => return self.twice(scene, moment, random, what),
+            Fault::Thief => return self.thief(scene, random, what),
             Fault::Full => return self.full(scene, moment, random, what),
             Fault::Checkpoint => return self.checkpoint(scene, moment, random, what),
             Fault::Restore => return self.restore(scene, moment, random, what),
@@ -181,11 +200,42 @@ impl Context<'_> {
         // Most meetings are early.
         thread::sleep(moment / 4);
         let migrate = self.start_migration(&scene)?;
-        let (status, said) = other.end()?;
-        if !status.success() && !said.contains("GW") {
-            return Err(format!("it fails without a reason: {said}"));
+        for call in [other, migrate] {
+            let (status, said) = call.end()?;
+            if !status.success() && !LOSERS.iter().any(|code| said.contains(code)) {
+                return Err(format!("it does not say that another was quicker: {said}"));
+            }
         }
-        self.conclude(scene, migrate, Limits { alone: ALONE, recover: false, gap: ALONE })
+        let nothing = self.call(&scene.pair.source, &scene, &["--version"])?;
+        self.conclude(scene, nothing, Limits { alone: ALONE, recover: false, gap: ALONE })
+    }
+
+    /// A stranger waits for a lock of the tree's and gets it when the source's tasks end. The tree has to wait, also where whoever builds it
+    /// is killed meanwhile.
+    fn thief(&self, scene: Scene, random: &mut Random, what: &mut String) -> Result<Ending, String> {
+        let host = if random.below(2) == 0 { &scene.pair.source } else { &scene.pair.destination };
+        let killed = random.below(2) == 0;
+        *what = format!("lock stolen{}", if killed { ", shepherd killed" } else { "" });
+        let path = scene.run.scratch("flock").display().to_string();
+        let mut thief = host.command("flock").args(["-x", &path, "sleep", "1.5"]).spawn().map_err(text)?;
+        let migrate = self.start_migration(&scene)?;
+        thread::sleep(STOLEN);
+        if killed {
+            let engines = self.engines(&scene.pair);
+            for (_, handle) in engines.iter().filter(|(role, _)| *role == Role::Shepherd) {
+                let _ = handle.send_signal(SIGKILL);
+            }
+        }
+        let had = had_it(&mut thief)?;
+        if !had {
+            // The tree was quicker: both are asked when the lock is free.
+            what.push_str(" in vain");
+        }
+        let ending = self.conclude(scene, migrate, Limits { alone: ALONE * 2, recover: false, gap: ALONE * 2 })?;
+        if had && ending.gap < Duration::from_secs(1) {
+            return Err(format!("it has run while a stranger had its lock: {ending:?}"));
+        }
+        Ok(ending)
     }
 
     /// A journal's disk has no room: from the beginning, or from a random moment on.
@@ -225,6 +275,21 @@ impl Context<'_> {
     pub(super) fn call(&self, host: &Host, scene: &Scene, arguments: &[&str]) -> Result<Call, String> {
         self.godwit.call(host, &scene.run, arguments, None).map_err(text)
     }
+}
+
+/// Whether the thief has had the lock and given it back; if not, it waits no longer.
+fn had_it(thief: &mut Child) -> Result<bool, String> {
+    let deadline = Instant::now() + ALONE;
+    loop {
+        match thief.try_wait() {
+            Ok(Some(status)) if status.success() => return Ok(true),
+            Ok(Some(status)) => return Err(format!("the thief: {status}")),
+            Ok(None) if Instant::now() > deadline => break,
+            Ok(None) => thread::sleep(Duration::from_millis(10)),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    thief.kill().and_then(|()| thief.wait()).map(|_| false).map_err(|error| error.to_string())
 }
 
 fn shell(host: &Host, script: &str) -> Result<(), String> {

@@ -147,9 +147,12 @@ impl Random {
 /// Where `godwit` or the workload cannot be run at all, or an undisturbed migration fails.
 pub fn run(settings: &Settings, tell: impl Fn(&Trial) + Sync) -> Result<Vec<Trial>, Error> {
     let godwit = Godwit::new(&settings.godwit)?;
-    let workload = workload::all()?.into_iter().find(|workload| workload.name == "heartbeat");
-    let workload = workload.ok_or_else(|| Error::Refused("there is no workload called heartbeat".to_owned()))?;
-    let context = Context { settings, godwit, workload };
+    let all = workload::all()?;
+    let named = |name: &str| {
+        let found = all.iter().find(|workload| workload.name == name);
+        found.cloned().ok_or_else(|| Error::Refused(format!("there is no workload called {name}")))
+    };
+    let context = Context { settings, godwit, workloads: [named("heartbeat")?, named("heartbeat_locked")?] };
     // How long a migration takes here, undisturbed but for the other jobs.
     let mut took = Duration::ZERO;
     for _ in 0..3 {
@@ -181,7 +184,8 @@ pub fn run(settings: &Settings, tell: impl Fn(&Trial) + Sync) -> Result<Vec<Tria
 struct Context<'a> {
     settings: &'a Settings,
     godwit: Godwit,
-    workload: Workload,
+    /// Without locks and with some.
+    workloads: [Workload; 2],
 }
 
 /// A tree that beats at the source, and a destination that listens.
@@ -193,7 +197,7 @@ struct Scene {
 }
 
 impl Context<'_> {
-    fn scene(&self, number: usize) -> Result<Scene, String> {
+    fn scene(&self, number: usize, locked: bool) -> Result<Scene, String> {
         let text = |error: Error| error.to_string();
         let pair = Pair::new(&Options {
             executable: Some(self.settings.executable.clone()),
@@ -202,9 +206,10 @@ impl Context<'_> {
             first_ids: Some([1000, 20000]),
         });
         let pair = pair.map_err(text)?;
-        let mut users = self.workload.users();
+        let workload = &self.workloads[usize::from(locked)];
+        let mut users = workload.users();
         let user = users.swap_remove(number % users.len().max(1));
-        let run = self.workload.start(&pair.source, user).map_err(text)?;
+        let run = workload.start(&pair.source, user).map_err(text)?;
         run.await_ready(&pair.source, PATIENCE).map_err(|verdict| format!("before the move: {verdict}"))?;
         thread::sleep(WORK);
         let receive = self.godwit.receive(&pair.destination, &run, true, None)?;
@@ -220,7 +225,7 @@ impl Context<'_> {
     /// How long a migration takes.
     fn undisturbed(&self) -> Result<Duration, Error> {
         let took = || {
-            let scene = self.scene(0)?;
+            let scene = self.scene(0, false)?;
             let begin = Instant::now();
             let (status, said) = self.start_migration(&scene)?.end()?;
             let took = begin.elapsed();
@@ -237,7 +242,9 @@ impl Context<'_> {
         let faults = &self.settings.faults;
         let fault = faults.get(number % faults.len().max(1)).copied().unwrap_or(Fault::Kill);
         let mut what = String::new();
-        let outcome = self.scene(number).and_then(|scene| self.disturb(fault, scene, moment, &mut random, &mut what));
+        let round = number / faults.len().max(1);
+        let scene = self.scene(round / 2, round % 2 == 1 || fault == Fault::Thief);
+        let outcome = scene.and_then(|scene| self.disturb(fault, scene, moment, &mut random, &mut what));
         Trial { number, what, moment, outcome }
     }
 

@@ -24,7 +24,7 @@ const BUDGET: Duration = Duration::from_secs(55 * 60);
 const KILLS: (&str, &str) = ("godwit-testbed", "kills");
 /// What else happens to moves; most of the time of a cut or a stall is waiting.
 const DISTURBED: [&str; 6] =
-    ["--count", "42", "--jobs", "4", "--fault", "signal,twice,full,checkpoint,restore,cut,stall"];
+    ["--count", "48", "--jobs", "4", "--fault", "signal,twice,thief,full,checkpoint,restore,cut,stall"];
 /// The package and the binary that run every workload through every path.
 const MATRIX: (&str, &str) = ("godwit-testbed", "matrix");
 /// The package and the binary that move real programs.
