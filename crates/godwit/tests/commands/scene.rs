@@ -14,6 +14,8 @@ pub(crate) struct Scratch(pub(crate) PathBuf);
 impl Scratch {
     pub(crate) fn new(name: &str) -> Scratch {
         let path = PathBuf::from(format!("/var/tmp/godwit-test-{name}-{}", leftover::process_name()));
+        // Numbers of processes and namespaces come again: who was killed may have left this.
+        let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).expect("a directory in /var/tmp");
         Scratch(path)
     }
