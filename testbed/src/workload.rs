@@ -325,7 +325,13 @@ impl ScratchDirectory {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = Path::new(DIRECTORY).join(format!("run-{}-{number}-{name}", leftover::process_name()));
-        make_open_directory(&path)?;
+        // Numbers of namespaces come again: one of this name was left by a run that was killed in an earlier one.
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).doing(format!("clear {}", path.display()));
+            }
+            _ => make_open_directory(&path)?,
+        }
         Ok(Self { path })
     }
 }

@@ -155,7 +155,7 @@ fn unread(look: &Look) -> Result<()> {
         0 => Ok(()),
         bytes => {
             let cause = format!("{bytes} bytes of events are unread: they cannot be read without taking them away");
-            Err(Refusal::new(Code::NOT_MIGRATABLE, look.subject(), cause)
+            Err(Refusal::new(Code::PASSING_MOMENT, look.subject(), cause)
                 .choice("try again: a program that waits for events reads them soon"))
         }
     }

@@ -99,7 +99,7 @@ const CASES: &[Case] = &[
     ("replaced_handle", "GW1103", "was removed", Seen),
     ("name_not_text", "GW1103", "not UTF-8", Seen),
     ("removed_fifo", "GW1104", "the FIFO was removed", Seen),
-    ("unread_inotify", "GW1103", "unread", Seen),
+    ("unread_inotify", "GW1105", "unread", Seen),
     ("proc_of_ended", "GW1103", "has ended", Seen),
     ("pressure_trigger", "GW1103", "pressure trigger", Seen),
     ("protection_key", "GW1104", "protection key", Seen),
