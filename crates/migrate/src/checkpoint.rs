@@ -96,9 +96,14 @@ fn write_files(
     }
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
     let checkpoint = Checkpoint { tree: captives.tree, pages: indices, created };
-    let bytes = layout::encode(&checkpoint).map_err(|invalid| damaged(directory, &invalid))?;
-    storage(partial.write_all_at(&bytes, 0), &partial_path)?;
-    storage(pages_file.sync_all().and_then(|()| partial.sync_all()), directory)?;
+    std::thread::scope(|scope| {
+        // Storage takes its time for each file, and both can have it at once.
+        let flusher = std::thread::Builder::new().spawn_scoped(scope, || pages_file.sync_all());
+        let bytes = layout::encode(&checkpoint).map_err(|invalid| damaged(directory, &invalid))?;
+        storage(partial.write_all_at(&bytes, 0).and_then(|()| partial.sync_all()), &partial_path)?;
+        let flushed = flusher.map(std::thread::ScopedJoinHandle::join);
+        storage(if let Ok(Ok(flushed)) = flushed { flushed } else { pages_file.sync_all() }, &pages_path)
+    })?;
     storage(std::fs::rename(&partial_path, &image_path), &image_path)?;
     storage(File::open(directory).and_then(|directory| directory.sync_all()), directory)?;
     Ok(checkpoint)

@@ -10,7 +10,9 @@ use crate::restore::{Bind, Make};
 use godwit_image::{Envelope, KindId, ObjectId, Pid, Subject, Verdict, codec};
 use godwit_linux::features::Feature;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
 
 pub mod affiliation;
 pub mod character_device;
@@ -290,8 +292,10 @@ pub(crate) fn unknown(look: &Look) -> godwit_image::Refusal {
 /// # Errors
 /// GW1101 for a kind that this build does not know, or a newer version of a known one.
 pub fn kind_of(envelope: &Envelope) -> Result<&'static dyn Kind> {
-    let kind = KINDS.iter().find(|kind| kind.id() == envelope.kind);
-    match kind {
+    // Asked several times for each of thousands of objects.
+    static INDEX: OnceLock<BTreeMap<KindId, usize>> = OnceLock::new();
+    let index = INDEX.get_or_init(|| KINDS.iter().enumerate().map(|(at, kind)| (kind.id(), at)).collect());
+    match index.get(&envelope.kind).and_then(|at| KINDS.get(*at)) {
         Some(kind) if envelope.version >= 1 && envelope.version <= kind.version() => Ok(*kind),
         Some(kind) => Err(godwit_image::Refusal::new(
             godwit_image::Code::UNKNOWN_KIND,

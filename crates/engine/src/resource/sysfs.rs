@@ -78,9 +78,10 @@ impl Kind for SysfsFile {
 
 impl Description for SysfsFile {
     fn recognise(&self, look: &Look) -> bool {
-        let kind = filesystem::kind(look.borrow());
-        let own = kind.is_ok_and(|kind| kind == filesystem::SYSFS || filesystem::CONTROL_GROUPS.contains(&kind));
-        own && (look.file_type() == S_IFREG || (look.file_type() == S_IFDIR && look.number().is_some()))
+        let of_type = look.file_type() == S_IFREG || (look.file_type() == S_IFDIR && look.number().is_some());
+        let own = |kind| kind == filesystem::SYSFS || filesystem::CONTROL_GROUPS.contains(&kind);
+        // The kernel is asked last: there are many pipes and sockets.
+        of_type && filesystem::kind(look.borrow()).is_ok_and(own)
     }
     fn examine(&self, look: &Look, _: &Survey) -> Verdict {
         match refuse(look) {
