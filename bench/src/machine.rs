@@ -16,11 +16,19 @@ pub struct Machine {
     pub when: String,
     /// How the measured program was built.
     pub build: &'static str,
+    /// Processes that wanted a processor in the minute before the run, on average: others slow it down.
+    pub load_before: String,
+}
+
+/// The kernel's load average of the last minute.
+pub fn load() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
 }
 
 impl Machine {
-    /// This one, now. What cannot be read stays empty.
-    pub fn here() -> Machine {
+    /// This one, now; `load_before` as [`load`] told when the run began. What cannot be read stays empty.
+    pub fn here(load_before: String) -> Machine {
         let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let field = |text: &str, name: &str| -> String {
             let line = text.lines().find(|line| line.starts_with(name));
@@ -40,6 +48,7 @@ impl Machine {
             } else {
                 "release"
             },
+            load_before,
         }
     }
 }

@@ -155,6 +155,7 @@ impl Report {
                 "kernel": self.machine.kernel,
                 "when_utc": self.machine.when,
                 "build": self.machine.build,
+                "load_before": self.machine.load_before,
             },
             "repetitions": self.repetitions,
             "limits": {

@@ -53,6 +53,7 @@ impl Drop for Scratch {
 /// This machine cannot have hosts or compile programs; a name that no case has. A case that fails is in the report.
 pub fn run(plan: &Plan, note: &mut dyn FnMut(&str)) -> Result<Report, Error> {
     let cases = plan.cases()?;
+    let load_before = crate::machine::load();
     let scratch = Scratch(PathBuf::from(format!("/var/tmp/godwit-bench-{}", std::process::id())));
     std::fs::create_dir_all(&scratch.0).doing(format!("make {}", scratch.0.display()))?;
     let programs = Programs::new(&scratch.0)?;
@@ -77,7 +78,7 @@ pub fn run(plan: &Plan, note: &mut dyn FnMut(&str)) -> Result<Report, Error> {
     }
     note("the limits once more");
     limits.measure(&pair, &programs, 19_000, plan.repetitions)?;
-    Ok(Report { machine: Machine::here(), repetitions: plan.repetitions, limits, measured })
+    Ok(Report { machine: Machine::here(load_before), repetitions: plan.repetitions, limits, measured })
 }
 
 /// Repeats a case: warm-up, the counted repetitions, and one in which the engine's memory is watched.

@@ -36,7 +36,8 @@ pub fn markdown(report: &Report) -> String {
     // Writing to a String does not fail.
     let _ = writeln!(
         page,
-        "\n{} UTC, {}, {} processors, {}, Linux {}; two hosts made of namespaces, a veth link; {} build; {} repetitions.\n",
+        "\n{} UTC, {}, {} processors, {}, Linux {}; two hosts made of namespaces, a veth link; {} build; {} repetitions; \
+         load average of the minute before: {}.\n",
         machine.when,
         machine.processor,
         machine.processors,
@@ -44,6 +45,7 @@ pub fn markdown(report: &Report) -> String {
         machine.kernel,
         machine.build,
         report.repetitions,
+        machine.load_before,
     );
     page.push_str(&limits(report));
     page.push('\n');
