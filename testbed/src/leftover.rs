@@ -111,6 +111,8 @@ fn end_hosts(wanted: impl Fn(&[Line]) -> bool) -> Result<usize, Error> {
         }
         let _ = fs::remove_file(&path);
     }
+    // Fails as long as there are others.
+    let _ = fs::remove_dir(&directory);
     Ok(ended)
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -33,7 +34,9 @@ fn machine() -> BTreeSet<String> {
         |path: &str| fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
     seen.extend(lines("/proc/self/mountinfo"));
     seen.extend(lines("/proc/net/dev").iter().filter_map(|line| Some(line.split_once(':')?.0.to_owned())));
-    for directory in ["/run/netns", "/run/godwit-testbed"] {
+    // Records lie in a directory for each PID namespace; those of others come and go.
+    let namespace = fs::metadata("/proc/self/ns/pid").unwrap().ino();
+    for directory in ["/run/netns", &format!("/run/godwit-testbed/pid-{namespace}")] {
         let entries = fs::read_dir(directory).into_iter().flatten().flatten();
         seen.extend(entries.map(|entry| entry.path().display().to_string()));
     }

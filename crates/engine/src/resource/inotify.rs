@@ -272,7 +272,7 @@ mod tests {
         places.nearby.as_mut().unwrap().insert(path.clone());
         assert_eq!(places.by_inode(&on_directory).unwrap(), path);
         std::fs::write(directory.join("new"), b"").unwrap();
-        assert_eq!(watches(&look(), &survey).unwrap_err().code, Code::NOT_MIGRATABLE);
+        assert_eq!(watches(&look(), &survey).unwrap_err().code, Code::PASSING_MOMENT);
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }
