@@ -124,7 +124,8 @@ fn fingerprint(journey: &Journey) -> u64 {
 fn hosts(settings: &Settings) -> Result<Pair, Error> {
     Pair::new(&Options {
         executable: Some(settings.executable.clone()),
-        shared: settings.godwit.parent().map(PathBuf::from).into_iter().collect(),
+        // Hosts have a /tmp of their own; the clone may lie in ours.
+        shared: settings.godwit.parent().map(PathBuf::from).into_iter().chain([program::directory()]).collect(),
         clocks: settings.clocks,
         first_ids: Some([1000, 20000]),
     })

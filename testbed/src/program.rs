@@ -49,12 +49,17 @@ pub struct Ended {
     pub steps: u64,
 }
 
+/// Where they are.
+pub(crate) fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("programs")
+}
+
 /// All programs, by name.
 ///
 /// # Errors
 /// Where the directory cannot be read, or a script's second line does not name it.
 pub fn all() -> Result<Vec<Program>, Error> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("programs");
+    let directory = directory();
     let entries = fs::read_dir(&directory).doing(format!("list {}", directory.display()))?;
     let mut programs = Vec::new();
     for directory in entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {

@@ -22,7 +22,7 @@ const SYS_RESOURCE: u8 = 24;
 /// linux/sched.h: on its way out.
 const PF_EXITING: u32 = 4;
 /// How long numbers of those who end are waited for: their parents wait for them soon, or never.
-const ENDING_PATIENCE: Duration = Duration::from_secs(2);
+const ENDING_PATIENCE: Duration = Duration::from_secs(4);
 const ENDING_PAUSE: Duration = Duration::from_millis(2);
 /// Descriptors of our own that the restorer needs besides the tree's.
 const OWN_DESCRIPTORS: u64 = 64;
@@ -441,9 +441,10 @@ fn taken_now(demand: &Demand) -> (Vec<Refusal>, bool) {
     (found, passing)
 }
 
-/// Whether a process or thread has ended, or does so just now, and keeps no more than its number.
+/// Whether a process or thread has ended, or does so just now, and keeps no more than its number; or is a newborn of a restore
+/// that was ended before it took hold of it: that one has the name of its maker still, and ends by itself within two seconds.
 fn is_ending(stat: &stat::Stat) -> bool {
-    matches!(stat.state, b'Z' | b'X') || stat.flags & PF_EXITING != 0
+    matches!(stat.state, b'Z' | b'X') || stat.flags & PF_EXITING != 0 || stat.comm.starts_with(b"godwit")
 }
 
 #[cfg(test)]
