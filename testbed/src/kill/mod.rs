@@ -350,16 +350,18 @@ fn engines(program: &Path, host: &Host, receives: bool) -> Vec<(Role, PidFd)> {
         if fs::read_link(path.join("exe"))? != program || namespace(path)? != own {
             return Ok(None);
         }
-        let words = fs::read_to_string(path.join("cmdline"))?;
+        let own_words = fs::read_to_string(path.join("cmdline"))?;
         let parent = fs::read_to_string(path.join("status"))?;
         let parent = parent.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap_or_default().trim().to_owned();
         let parent = fs::read_to_string(format!("/proc/{parent}/cmdline")).unwrap_or_default();
-        let mut words = words.split('\0');
+        let mut words = own_words.split('\0');
         let role = match words.next().unwrap_or_default() {
             "godwit-guardian" if receives => Role::DestinationGuardian,
             "godwit-guardian" => Role::SourceGuardian,
             "godwit-shepherd" if parent.starts_with("godwit-shepherd") => Role::Skeleton,
             "godwit-shepherd" => Role::Shepherd,
+            // What a restore has forked is the tree: a signal to it is the tree's.
+            _ if parent == own_words => Role::Skeleton,
             _ if receives => Role::Receive,
             _ => Role::Migrate,
         };
