@@ -125,7 +125,7 @@ fn hosts(settings: &Settings) -> Result<Pair, Error> {
     Pair::new(&Options {
         executable: Some(settings.executable.clone()),
         // Hosts have a /tmp of their own; the clone may lie in ours.
-        shared: settings.godwit.parent().map(PathBuf::from).into_iter().chain([program::directory()]).collect(),
+        shared: settings.godwit.parent().map(PathBuf::from).into_iter().chain([program::surroundings()]).collect(),
         clocks: settings.clocks,
         first_ids: Some([1000, 20000]),
     })

@@ -49,9 +49,9 @@ pub struct Ended {
     pub steps: u64,
 }
 
-/// Where they are.
-pub(crate) fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("programs")
+/// What lies beside the sources that they use: hosts must see it.
+pub(crate) fn surroundings() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// All programs, by name.
@@ -59,7 +59,7 @@ pub(crate) fn directory() -> PathBuf {
 /// # Errors
 /// Where the directory cannot be read, or a script's second line does not name it.
 pub fn all() -> Result<Vec<Program>, Error> {
-    let directory = directory();
+    let directory = surroundings().join("programs");
     let entries = fs::read_dir(&directory).doing(format!("list {}", directory.display()))?;
     let mut programs = Vec::new();
     for directory in entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()) {
