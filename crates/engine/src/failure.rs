@@ -69,8 +69,7 @@ pub(crate) fn unread(subject: Subject, error: &ProcError) -> Refusal {
         ProcError::Io(_) => Code::KERNEL_CALL,
         ProcError::Malformed(_) => Code::MALFORMED,
     };
-    let number = if let ProcError::Io(error) = error { error.raw_os_error() } else { None };
-    with_remedy(Refusal::new(code, subject, error.to_string()), number)
+    Refusal::new(code, subject, error.to_string())
 }
 
 /// Gives a refusal of an object the choices that there always are, where its kind knows of none of its own.

@@ -1,7 +1,7 @@
 //! System V shared memory: shmget(2), shmctl(2), shmat(2), and segments with a wanted identifier and creator.
 #![allow(unsafe_code)]
 
-use crate::clone::{ARGUMENTS_BYTES, Arguments};
+use crate::errand::{self, Caller};
 use crate::errno::{Errno, Result, check, check_int};
 use std::os::fd::OwnedFd;
 
@@ -39,11 +39,7 @@ fn wish(id: i32) -> Result<()> {
 pub fn create(id: i32, key: i32, bytes: u64, mode: u32, creator: Creator) -> Result<()> {
     let size = usize::try_from(bytes).map_err(|_| Errno { number: libc::EINVAL, call: "shmget" })?;
     wish(id)?;
-    let made = match create_in_child(&[creator.pid], key, size, mode, creator) {
-        Err(error) if error.call == "clone3" => create_in_child(&[], key, size, mode, creator),
-        other => other,
-    };
-    let made = match made {
+    let made = match create_in_child(key, size, mode, creator) {
         Ok(made) => made,
         Err(error) => {
             // Nobody else shall get the identifier that was meant for us.
@@ -59,55 +55,17 @@ pub fn create(id: i32, key: i32, bytes: u64, mode: u32, creator: Creator) -> Res
 }
 
 /// The creator's process number and user are those of whoever calls shmget(2): a child that has them for a moment.
-fn create_in_child(numbers: &[i32], key: i32, size: usize, mode: u32, creator: Creator) -> Result<i32> {
-    let arguments = Arguments {
-        exit_signal: libc::SIGCHLD as u64,
-        set_tid: if numbers.is_empty() { 0 } else { numbers.as_ptr() as u64 },
-        set_tid_size: numbers.len() as u64,
-        ..Arguments::default()
-    };
+fn create_in_child(key: i32, size: usize, mode: u32, creator: Creator) -> Result<i32> {
     let flags = libc::IPC_CREAT | libc::IPC_EXCL | (mode & 0o777) as i32;
-    // SAFETY: fork semantics; the child makes only raw system calls and never returns; the page is shared with it and
-    // unmapped by us after its end.
-    unsafe {
-        let page = libc::mmap(
-            std::ptr::null_mut(),
-            4096,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_SHARED | libc::MAP_ANONYMOUS,
-            -1,
-            0,
-        );
-        if page == libc::MAP_FAILED {
-            return Err(Errno::last("mmap"));
-        }
-        let answer = page.cast::<i64>();
-        answer.write_volatile(-i64::from(libc::EPERM));
-        let result = check("clone3", libc::syscall(libc::SYS_clone3, &raw const arguments, ARGUMENTS_BYTES));
-        if result == Ok(0) {
-            let (user, group) = (creator.user as i64, creator.group as i64);
-            let group = libc::syscall(libc::SYS_setresgid, group, group, -1_i64);
-            let user = libc::syscall(libc::SYS_setresuid, user, user, -1_i64);
-            if group == 0 && user == 0 {
-                let id = libc::syscall(libc::SYS_shmget, i64::from(key), size, i64::from(flags));
-                answer.write_volatile(if id == -1 { -i64::from(*libc::__errno_location()) } else { id });
-            }
-            libc::syscall(libc::SYS_exit_group, 0);
-            loop {
-                libc::syscall(libc::SYS_pause);
-            }
-        }
-        if let Ok(pid) = result {
-            let mut status = 0;
-            while libc::waitpid(pid as i32, &raw mut status, libc::__WALL) == -1
-                && *libc::__errno_location() == libc::EINTR
-            {}
-        }
-        let answered = answer.read_volatile();
-        libc::munmap(page, 4096);
-        result?;
-        crate::errno::foreign("shmget", answered).map(|id| id as i32)
-    }
+    let caller = Caller { pid: Some(creator.pid), identity: Some((creator.user, creator.group)) };
+    // SAFETY: one raw system call without pointers, in the child.
+    let made = unsafe {
+        errand::run("shmget", caller, false, || {
+            let id = libc::syscall(libc::SYS_shmget, i64::from(key), size, i64::from(flags));
+            if id == -1 { -i64::from(*libc::__errno_location()) } else { id }
+        })
+    };
+    made.map(|id| id as i32)
 }
 
 /// Sets owner and permission bits.
