@@ -328,6 +328,7 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
         threads.into_iter().map(|tid| (*pid, tid))
     }));
     let is_large = crate::capture::ahead::pays(&running);
+    crate::room::for_looks(running.iter().map(|(pid, _)| *pid));
     let begin = std::time::Instant::now();
     let mut known: BTreeMap<i32, BTreeMap<i32, Stopped>> = BTreeMap::new();
     let mut order = running;

@@ -25,6 +25,7 @@ mod question;
 pub mod resource;
 pub mod restore;
 mod resumption;
+pub mod room;
 mod sequence;
 mod sharing;
 mod sleep;

@@ -483,13 +483,18 @@ impl Driver<'_> {
         if let Some(Err(refusal)) = self.guardian.as_mut().map(Guardian::await_ready) {
             return self.feed(Event::Refused(vec![report::opaque(&refusal)]));
         }
+        let mut highest = 0;
         let judgement = Requirements::decode(requirements).map_or_else(
             |refusal| Judgement::Refused(vec![refusal]),
             |requirements| {
                 self.details.root = requirements.demand.root;
+                highest = requirements.demand.descriptor.0;
                 requirements.judge(self.options.setting == Setting::WhereItFits)
             },
         );
+        if let Judgement::Here = judgement {
+            godwit_engine::room::for_objects(highest);
+        }
         match judgement {
             Judgement::Elsewhere(numbers) if !dry_run => self.relocation = Some(numbers),
             Judgement::Here | Judgement::Elsewhere(_) => self.feed(Event::Accepted),

@@ -134,7 +134,8 @@ impl Restorer {
         // Every signal but the stub's own stays blocked: what is sent to us must not end a half-built tree halfway.
         let arena = Restorer::arena(&tree, threads.len())?;
         let highest = tree.tables.iter().flat_map(|table| &table.slots).map(|slot| slot.descriptor).max().unwrap_or(2);
-        raise_descriptor_limit(&tree, highest);
+        // Every object besides the numbers of the tree.
+        crate::room::raise_limit(tree.objects.len() as u64 * 2 + highest.max(0) as u64 + 256);
         let minimum = highest.max(2) + 1;
         let own = late::own_process(minimum)?;
         let mut make = Make::new(&tree, minimum);
@@ -328,18 +329,4 @@ impl Drop for Restorer {
 
 fn missing(id: ObjectId) -> Refusal {
     Refusal::new(Code::MALFORMED, Subject::Object(format!("object {id}")), "it is referred to and was not made")
-}
-
-/// Our own limit must hold every object besides the numbers of the tree.
-fn raise_descriptor_limit(tree: &Tree, highest: i32) {
-    const RLIMIT_NOFILE: u32 = 7;
-    let own = std::process::id() as i32;
-    let wanted = tree.objects.len() as u64 * 2 + highest.max(0) as u64 + 256;
-    if let Ok((soft, hard)) = godwit_linux::limits::get(own, RLIMIT_NOFILE)
-        && soft < wanted
-    {
-        // Where even the hard limit is too low, making the objects says so.
-        let _ = godwit_linux::limits::set(own, RLIMIT_NOFILE, wanted.min(hard), hard)
-            .or_else(|_| godwit_linux::limits::set(own, RLIMIT_NOFILE, wanted, wanted.max(hard)));
-    }
 }
