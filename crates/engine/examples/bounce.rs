@@ -13,8 +13,7 @@ fn main() {
     let t0 = Instant::now();
     let mut frozen = freeze::freeze(pid).unwrap_or_else(|e| panic!("{e}"));
     let t1 = Instant::now();
-    let captives = capture::capture(&mut frozen, &capture::Options::default(), Default::default())
-        .unwrap_or_else(|e| panic!("{e}"));
+    let captives = capture::capture(&mut frozen, &capture::Options::default()).unwrap_or_else(|e| panic!("{e}"));
     let t2 = Instant::now();
     let mut saved = Vec::new();
     pages::read(&captives, |owner, ranges, bytes| {

@@ -323,7 +323,8 @@ impl Examiner<'_> {
         {
             Verdict::Blocks(refusal)
         } else {
-            crate::namespaces::judge(pid, self.root).map_or_else(Verdict::Blocks, |()| Verdict::Carried)
+            crate::namespaces::judge(pid, self.root, &crate::namespaces::Home::own())
+                .map_or_else(Verdict::Blocks, |()| Verdict::Carried)
         };
         let kind =
             if threads.len() > 1 { format!("process of {} threads", threads.len()) } else { "process".to_owned() };

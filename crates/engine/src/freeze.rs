@@ -6,6 +6,7 @@ use crate::failure::{About, Result, refusal};
 use crate::leftover::Leftover;
 use crate::procfs;
 use crate::vfork;
+use godwit_image::host::HostFacts;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::proc::{Error as ProcError, stat};
 use godwit_linux::ptrace::{self, Event};
@@ -198,6 +199,10 @@ pub struct FrozenTree {
     pub(crate) frozen_at: std::time::Instant,
     /// Reading it keeps a second thread busy.
     pub(crate) is_large: bool,
+    /// Facts about this host, read before the freeze.
+    pub(crate) host: HostFacts,
+    /// The namespaces of this process.
+    pub(crate) home: crate::namespaces::Home,
     /// Timed waits by thread, as they were shortly before.
     pub(crate) sleeps: std::collections::BTreeMap<i32, crate::sleep::Sleep>,
     /// What the tree leaves behind under names when it ends here; found by the capture.
@@ -329,6 +334,7 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
     }));
     let is_large = crate::capture::ahead::pays(&running);
     crate::room::for_looks(running.iter().map(|(pid, _)| *pid));
+    let (host, home) = (crate::host::facts(), crate::namespaces::Home::own());
     let begin = std::time::Instant::now();
     let mut known: BTreeMap<i32, BTreeMap<i32, Stopped>> = BTreeMap::new();
     let mut order = running;
@@ -417,7 +423,7 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
         return Err(Refusal::new(Code::NO_SUCH_PROCESS, Subject::Process(root), "it has ended"));
     }
     let freeze_ns = frozen_at.duration_since(begin).as_nanos() as u64;
-    Ok(FrozenTree { processes, freeze_ns, frozen_at, is_large, sleeps, leftovers: Vec::new() })
+    Ok(FrozenTree { processes, freeze_ns, frozen_at, is_large, host, home, sleeps, leftovers: Vec::new() })
 }
 
 impl FrozenTree {

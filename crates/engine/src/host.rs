@@ -30,8 +30,7 @@ pub(crate) fn is_this_boot(facts: &HostFacts) -> bool {
 
 /// Reads the facts; what cannot be read stays empty.
 pub fn facts() -> HostFacts {
-    let clocks = godwit_linux::clock::now();
-    HostFacts {
+    at_this_moment(&HostFacts {
         name: text("/proc/sys/kernel/hostname"),
         kernel: text("/proc/sys/kernel/osrelease"),
         boot_id: text("/proc/sys/kernel/random/boot_id"),
@@ -39,11 +38,18 @@ pub fn facts() -> HostFacts {
         processor_flags: processor_flags().to_owned(),
         extended_state_mask: godwit_linux::clock::extended_state_mask(),
         extended_state_bytes: godwit_linux::clock::extended_state_bytes(),
+        ..HostFacts::default()
+    })
+}
+
+/// The same facts with what the clocks show now.
+pub(crate) fn at_this_moment(facts: &HostFacts) -> HostFacts {
+    let clocks = godwit_linux::clock::now();
+    HostFacts {
         monotonic_ns: clocks.monotonic,
         monotonic_raw_ns: clocks.monotonic_raw,
         boottime_ns: clocks.boottime,
         realtime_ns: clocks.realtime,
-        vdso: (0, 0),
-        vdso_checksum: 0,
+        ..facts.clone()
     }
 }

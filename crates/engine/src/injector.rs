@@ -32,6 +32,11 @@ const SLOTS_MAX: usize = 128;
 /// How long a program may take before it counts as lost. Programs take microseconds.
 const PROGRAM_TIME_MAX: Duration = Duration::from_secs(2);
 
+/// Looks at a program that runs, each some 0.5 µs, before the processor is left to others.
+const YIELDS_MAX: u32 = 400;
+/// How long it is left to them each time.
+const PROGRAM_PAUSE: Duration = Duration::from_micros(20);
+
 /// A thread's state while its program runs.
 #[derive(Debug)]
 struct Saved {
@@ -427,8 +432,13 @@ fn wait_done(arena: &Arena, slot: Slot, thread: &mut Stopped, deadline: Instant)
             std::hint::spin_loop();
             continue;
         }
-        std::thread::yield_now();
-        if spins.is_multiple_of(16) {
+        if spins < YIELDS_MAX {
+            std::thread::yield_now();
+        } else {
+            // It may wait behind others for another processor than ours, and nobody fetches it to one that is never idle.
+            std::thread::sleep(PROGRAM_PAUSE);
+        }
+        if spins.is_multiple_of(16) || spins >= YIELDS_MAX {
             match ptrace::poll(thread.tid()).about(|| thread.subject())? {
                 None => {}
                 // A thread in a group stop reports it once more at its first resume, before it runs.

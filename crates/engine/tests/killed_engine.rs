@@ -149,7 +149,7 @@ fn engine(pid: i32) {
     output.write_all(b".").and_then(|()| output.flush()).expect("pipe");
     loop {
         let Ok(mut frozen) = godwit_engine::freeze::freeze(pid) else { continue };
-        let captured = godwit_engine::capture::capture(&mut frozen, &Default::default(), Default::default());
+        let captured = godwit_engine::capture::capture(&mut frozen, &Default::default());
         // A refusal is none of the victim's business: what an engine before this one has left is refused for a while.
         let word = captured.map_or_else(|refusal| format!("\n{refusal}\n"), |_| String::from("+"));
         frozen.release();

@@ -96,8 +96,7 @@ fn write_frozen(
     let existed = directory.exists();
     let pid = frozen.processes.first().map_or(0, |process| process.pid);
     let mut frozen = Some(frozen);
-    let host = godwit_engine::host::facts();
-    let captives = capture::capture_at_a_good_moment(&mut frozen, &options.capture, &host)?;
+    let captives = capture::capture_at_a_good_moment(&mut frozen, &options.capture)?;
     let checkpoint = checkpoint::write(captives, directory, &mut |done, total| {
         progress(done, total);
         go_on(pid, options)

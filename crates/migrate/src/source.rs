@@ -409,8 +409,7 @@ impl<'a> Driver<'a> {
     }
 
     fn capture(&mut self) -> Result<(), Refusal> {
-        let host = godwit_engine::host::facts();
-        let captives = capture::capture_at_a_good_moment(&mut self.frozen, &self.options.capture, &host)?;
+        let captives = capture::capture_at_a_good_moment(&mut self.frozen, &self.options.capture)?;
         self.report.destination_pid = captives.tree.root().map_or(self.pid, |task| task.pid.0);
         let total = pages::bytes(&captives);
         self.pump.total = total;

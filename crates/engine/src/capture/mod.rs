@@ -7,7 +7,6 @@ use crate::look::{Look, Survey};
 use crate::resource::edge::Choice;
 use crate::resource::epoll_ready::Question;
 use crate::resource::{Captured, KINDS, record_locks};
-use godwit_image::host::HostFacts;
 use godwit_image::page_set::PageSet;
 use godwit_image::tree::Tree;
 use godwit_image::{Code, Envelope, KindId, ObjectId, Pid, Refusal, Subject};
@@ -355,21 +354,21 @@ impl Capture {
 ///
 /// # Errors
 /// The first object that cannot be carried exactly.
-pub fn capture(frozen: &mut FrozenTree, options: &Options, host: HostFacts) -> Result<Captives> {
-    capture_all(frozen, options, host).map_err(with_choices)
+pub fn capture(frozen: &mut FrozenTree, options: &Options) -> Result<Captives> {
+    capture_all(frozen, options).map_err(with_choices)
 }
 
-fn capture_all(frozen: &mut FrozenTree, options: &Options, host: HostFacts) -> Result<Captives> {
+fn capture_all(frozen: &mut FrozenTree, options: &Options) -> Result<Captives> {
     let pids: Vec<i32> = frozen.processes.iter().map(|process| process.pid).collect();
     let root = pids.first().copied().unwrap_or(0);
     let mut capture = Capture::new(&pids, Edges::find(&pids, &options.edges)?);
-    let mut tree = Tree { host, ..Tree::default() };
+    let mut tree = Tree { host: crate::host::at_this_moment(&frozen.host), ..Tree::default() };
     let mut spaces = Vec::new();
     let mut ahead = if frozen.is_large { ahead::Ahead::start(frozen) } else { ahead::Ahead::none() };
     let mut shape = task::Shape::new(frozen)?;
     let tables = files::tables(frozen, &mut capture, &mut tree)?;
     for process in &mut frozen.processes {
-        crate::namespaces::judge(process.pid, root)?;
+        crate::namespaces::judge(process.pid, root, &frozen.home)?;
         let captured = task::capture(process, &tables, &mut capture, &mut tree, &mut spaces, &mut shape, &mut ahead)?;
         job_control::no_continuation(&captured)?;
         tree.tasks.push(captured);

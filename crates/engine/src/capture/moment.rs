@@ -2,7 +2,6 @@
 use super::{Captives, Options, capture};
 use crate::failure::Result;
 use crate::freeze::{self, FrozenTree};
-use godwit_image::host::HostFacts;
 use godwit_image::{Code, Refusal, Subject};
 use std::time::Duration;
 
@@ -19,18 +18,14 @@ pub(crate) fn passes(refusal: &Refusal) -> bool {
 ///
 /// # Errors
 /// As [`capture`] and [`freeze::freeze`]. GW1105: the moment did not pass.
-pub fn capture_at_a_good_moment(
-    frozen: &mut Option<FrozenTree>,
-    options: &Options,
-    host: &HostFacts,
-) -> Result<Captives> {
+pub fn capture_at_a_good_moment(frozen: &mut Option<FrozenTree>, options: &Options) -> Result<Captives> {
     let mut pauses = PAUSES_MS.into_iter();
     loop {
         let tree = frozen
             .as_mut()
             .ok_or_else(|| Refusal::new(Code::PROCESS_VANISHED, Subject::Host, "there is no frozen tree"))?;
         let root = tree.processes.first().map_or(0, |process| process.pid);
-        match (capture(tree, options, host.clone()), pauses.next()) {
+        match (capture(tree, options), pauses.next()) {
             (Err(refusal), Some(pause)) if passes(&refusal) => {
                 if let Some(tree) = frozen.take() {
                     tree.release();
