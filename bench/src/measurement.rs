@@ -28,6 +28,16 @@ pub struct Place<'a> {
     pub programs: &'a Programs,
     /// A directory that both hosts see.
     pub directory: &'a Path,
+    /// A directory for time lines, which both hosts see.
+    pub timelines: Option<&'a Path>,
+}
+
+impl Place<'_> {
+    /// What makes one side of a repetition write its time line.
+    fn observe(&self, case: &Case, number: u16, side: &str) -> Vec<String> {
+        let file = |directory: &Path| format!("time:{}/{}-{number}.{side}", directory.display(), case.name);
+        self.timelines.map(|directory| vec!["--observe".to_owned(), file(directory)]).unwrap_or_default()
+    }
 }
 
 /// The figures of one repetition, ms and bytes.
@@ -102,7 +112,7 @@ pub fn measure(place: &Place<'_>, case: &Case, number: u16, watch: bool) -> Resu
     let watching = watch.then(|| Watch::new([source.init_pid(), destination.init_pid()], place.godwit));
     let mut sample = Sample::default();
     let refused = match case.way {
-        Way::Migrate => migrate(place, &board, subject.pid, number, &mut sample)?,
+        Way::Migrate => migrate(place, case, &board, (subject.pid, number), &mut sample)?,
         Way::Storage => storage(place, &board, &subject, &mut sample)?,
     };
     if let Some(watching) = watching {
@@ -152,17 +162,21 @@ fn open(mut child: Child) -> Result<(Value, Option<String>, Duration), Error> {
 
 fn migrate(
     place: &Place<'_>,
+    case: &Case,
     board: &Board,
-    pid: u32,
-    number: u16,
+    (pid, number): (u32, u16),
     sample: &mut Sample,
 ) -> Result<Option<String>, Error> {
     let address = format!("{}:{}", place.pair.destination.address(), 20_000 + number);
     let receiver = place.pair.destination.command(place.godwit).args(["receive", "--listen", &address, "--once"]);
+    let receiver = receiver.args(place.observe(case, number, "destination"));
     let mut receiver = receiver.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let result = await_listening(&mut receiver).and_then(|()| {
         let to = format!("tcp://{address}");
-        let child = gated(&place.pair.source, place.godwit, &["migrate", "--json", &pid.to_string(), &to])?;
+        let (pid_text, observe) = (pid.to_string(), place.observe(case, number, "source"));
+        let mut arguments = vec!["migrate", "--json", &pid_text, &to];
+        arguments.extend(observe.iter().map(String::as_str));
+        let child = gated(&place.pair.source, place.godwit, &arguments)?;
         board.forget(PATIENCE)?;
         let rounds = board.rounds()?;
         let (reported, refused, took) = open(child)?;

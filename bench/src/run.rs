@@ -23,6 +23,8 @@ pub struct Plan {
     pub repetitions: usize,
     /// The `godwit` binary, whose `main` calls the testbed's entry.
     pub godwit: PathBuf,
+    /// Where each side of a migration writes when it took each step, if it is to. A directory that both hosts see.
+    pub timelines: Option<PathBuf>,
 }
 
 impl Plan {
@@ -68,7 +70,13 @@ pub fn run(plan: &Plan, note: &mut dyn FnMut(&str)) -> Result<Report, Error> {
     let mut limits = Limits::default();
     note("limits: raw TCP stream, request and answer, copy in memory, injected call");
     limits.measure(&pair, &programs, 19_000, plan.repetitions)?;
-    let place = Place { pair: &pair, godwit: &plan.godwit, programs: &programs, directory: &scratch.0 };
+    let place = Place {
+        pair: &pair,
+        godwit: &plan.godwit,
+        programs: &programs,
+        directory: &scratch.0,
+        timelines: plan.timelines.as_deref(),
+    };
     let mut measured = Vec::with_capacity(cases.len());
     let mut number = 0;
     for case in cases {

@@ -207,6 +207,10 @@ pub(crate) struct Bench {
     /// Write the tables to this file.
     #[arg(long, value_name = "FILE")]
     pub(crate) markdown: Option<PathBuf>,
+    /// Write when each side took each step, in ns of the clock, to files of this directory: CASE-N.source
+    /// and CASE-N.destination. Both hosts must see it: not below /tmp
+    #[arg(long, value_name = "DIR")]
+    pub(crate) timelines: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,6 +9,7 @@ fn a_gibibyte_passes_through_a_small_engine() {
         only: vec!["1-gib".to_owned(), "1000-threads".to_owned()],
         repetitions: 1,
         godwit: PathBuf::from(env!("CARGO_BIN_EXE_godwit")),
+        timelines: None,
     };
     let report = match godwit_bench::run(&plan, &mut |text| println!("{text}")) {
         Ok(report) => report,

@@ -14,6 +14,8 @@ static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 pub(crate) struct Build {
     state: Vec<u8>,
     restorer: Option<Restorer>,
+    /// Much memory is expected.
+    pub(crate) is_large: bool,
     /// Bytes of pages that are in place.
     pub(crate) bytes_done: u64,
     /// Bytes of pages that will come.
@@ -30,7 +32,7 @@ fn number(bytes: &[u8], offset: usize) -> Option<u64> {
 
 impl Build {
     pub(crate) fn new() -> Build {
-        Build { state: Vec::new(), restorer: None, bytes_done: 0, bytes_total: 0 }
+        Build { state: Vec::new(), restorer: None, is_large: false, bytes_done: 0, bytes_total: 0 }
     }
 
     /// Takes in a piece of the state; the last one begins the tree.

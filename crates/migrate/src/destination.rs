@@ -31,6 +31,8 @@ pub use crate::shepherd::{receive, receive_over_standard_streams};
 
 /// How long another process may act on the same migration before we give up: it was asked to hurry.
 const LOCK_PATIENCE: Duration = Duration::from_secs(15);
+/// Memory of a tree from which on the link is read by a thread of its own.
+const READ_AHEAD_BYTES: u64 = 16 << 20;
 const SIGHUP: i32 = 1;
 const SIGINT: i32 = 2;
 const SIGTERM: i32 = 15;
@@ -471,9 +473,9 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// The loop takes in whatever comes; from now on that is much.
+    /// The loop takes in whatever comes; a thread reads ahead where that is much. It costs two wake-ups of a processor at rest.
     fn receive(&mut self) -> Result<(), Refusal> {
-        let Some(stream) = &mut self.stream else { return Ok(()) };
+        let Some(stream) = self.stream.as_mut().filter(|_| self.build.is_large) else { return Ok(()) };
         let subject = || Subject::Object("intake".to_owned());
         stream.read_ahead().map_err(|error| Refusal::new(Code::KERNEL_CALL, subject(), error.to_string()))
     }
@@ -488,6 +490,7 @@ impl Driver<'_> {
             |refusal| Judgement::Refused(vec![refusal]),
             |requirements| {
                 self.details.root = requirements.demand.root;
+                self.build.is_large = requirements.demand.memory_bytes >= READ_AHEAD_BYTES;
                 highest = requirements.demand.descriptor.0;
                 requirements.judge(self.options.setting == Setting::WhereItFits)
             },

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 pub(crate) fn run(arguments: &Bench, output: &Output) -> CommandResult {
     let godwit = std::env::current_exe().map_err(|error| failed("this program's file", &error))?;
-    let plan = Plan { only: arguments.only.clone(), repetitions: arguments.repetitions.max(1), godwit };
+    let (only, timelines) = (arguments.only.clone(), arguments.timelines.clone());
+    let plan = Plan { only, repetitions: arguments.repetitions.max(1), godwit, timelines };
     let report = godwit_bench::run(&plan, &mut |text| output.note(text)).map_err(|error| match error {
         Error::UnknownCase { .. } => usage("--only", error.to_string()),
         error => failed("the benches", &error),
