@@ -9,7 +9,7 @@ use crate::vfork;
 use godwit_image::host::HostFacts;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::proc::{Error as ProcError, stat};
-use godwit_linux::ptrace::{self, Event};
+use godwit_linux::ptrace::{self, Event, Registers};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -22,12 +22,24 @@ pub struct Stopped {
     group_stop: i32,
     /// A stop signal that arrived while we worked, to be delivered at the end.
     deferred_stop: i32,
+    /// Its registers, as long as it has not run since they were read.
+    registers: Option<Registers>,
     held: bool,
 }
 
 impl Stopped {
     pub(crate) fn new(pid: i32, tid: i32, group_stop: i32) -> Stopped {
-        Stopped { pid, tid, group_stop, deferred_stop: 0, held: true }
+        Stopped { pid, tid, group_stop, deferred_stop: 0, registers: None, held: true }
+    }
+
+    /// Keeps registers that have just been read or set for whoever asks next.
+    pub(crate) fn keep_registers(&mut self, registers: Registers) {
+        self.registers = Some(registers);
+    }
+
+    /// The registers that were kept, once: whoever takes them may let it run.
+    pub(crate) fn take_registers(&mut self) -> Option<Registers> {
+        self.registers.take()
     }
 
     /// Thread-group number.
@@ -214,27 +226,38 @@ pub struct FrozenTree {
 /// # Errors
 /// GW1001 when the root does not exist.
 pub fn tree(root: i32) -> Result<Vec<i32>> {
-    Ok(walk(root)?.into_iter().map(|(pid, _)| pid).collect())
+    Ok(walk(root)?.into_iter().map(|found| found.pid).collect())
 }
 
-/// The numbers of a running tree, each with the thread of its parent whose child it is.
-fn walk(root: i32) -> Result<Vec<(i32, i32)>> {
-    let mut found = vec![(root, 0)];
+/// A process of a running tree.
+struct Found {
+    pid: i32,
+    /// The thread of its parent whose child it is; 0 for the root.
+    parent_thread: i32,
+    /// Its threads; none when it is gone.
+    threads: Vec<i32>,
+}
+
+/// The processes of a running tree.
+fn walk(root: i32) -> Result<Vec<Found>> {
+    let mut found = vec![Found { pid: root, parent_thread: 0, threads: Vec::new() }];
     let mut next = 0;
-    while let Some(&(pid, _)) = found.get(next) {
+    while let Some(process) = found.get_mut(next) {
         next += 1;
+        let pid = process.pid;
         let threads = match procfs::threads(pid) {
             Ok(threads) => threads,
             Err(ProcError::Gone) if pid != root => continue,
             Err(error) => return Err(Refusal::new(Code::NO_SUCH_PROCESS, Subject::Process(pid), error.to_string())),
         };
+        process.threads.clone_from(&threads);
         for tid in threads {
             match procfs::children(pid, tid) {
                 Ok(children) => {
                     for child in children.into_iter().filter(|child| *child > 1) {
                         // Adopted while we look, it may be seen twice.
-                        if !found.iter().any(|(known, _)| *known == child) {
-                            found.push((child, tid));
+                        if !found.iter().any(|known| known.pid == child) {
+                            found.push(Found { pid: child, parent_thread: tid, threads: Vec::new() });
                         }
                     }
                 }
@@ -246,13 +269,15 @@ fn walk(root: i32) -> Result<Vec<(i32, i32)>> {
     Ok(found)
 }
 
-fn seize(pid: i32, tid: i32) -> Result<bool> {
+/// Seccomp filters do not apply to what a stopped thread will be asked to do. Not before it has stopped: its own calls are
+/// not to escape them. Without CAP_SYS_ADMIN filters stay in force; that matters only to tasks that have some.
+pub(crate) fn suspend_filters(tid: i32) {
     use ptrace::options::{SUSPEND_SECCOMP, SYSGOOD};
-    let mut result = ptrace::seize(tid, SYSGOOD | SUSPEND_SECCOMP);
-    if result.is_err_and(|error| !error.is_gone()) {
-        // Without CAP_SYS_ADMIN filters stay in force; that matters only to tasks that have some.
-        result = ptrace::seize(tid, SYSGOOD);
-    }
+    let _ = ptrace::set_options(tid, SYSGOOD | SUSPEND_SECCOMP);
+}
+
+fn seize(pid: i32, tid: i32) -> Result<bool> {
+    let result = ptrace::seize(tid, ptrace::options::SYSGOOD);
     match result {
         Ok(()) => {}
         Err(error) if error.is_gone() => return Ok(false),
@@ -292,7 +317,8 @@ fn keep_stopped(
             if signal != libc_signal::TRAP {
                 thread.group_stop = signal;
             }
-            crate::interrupted::mend(&thread);
+            suspend_filters(thread.tid);
+            crate::interrupted::mend(&mut thread);
             known.entry(thread.pid).or_default().insert(thread.tid, thread);
         }
         Ok(Some(event)) => {
@@ -328,12 +354,11 @@ pub fn freeze(root: i32) -> Result<FrozenTree> {
 fn freeze_once(root: i32) -> Result<FrozenTree> {
     let forks = procfs::forks();
     let running = walk(root)?;
-    let mut sleeps = crate::sleep::look(running.iter().flat_map(|(pid, _)| {
-        let threads = procfs::threads(*pid).unwrap_or_default();
-        threads.into_iter().map(|tid| (*pid, tid))
-    }));
-    let is_large = crate::capture::ahead::pays(&running);
-    crate::room::for_looks(running.iter().map(|(pid, _)| *pid));
+    let threads = running.iter().flat_map(|found| found.threads.iter().map(|tid| (found.pid, *tid)));
+    let mut sleeps = crate::sleep::look(threads);
+    let threads: Vec<(i32, usize)> = running.iter().map(|found| (found.pid, found.threads.len())).collect();
+    let is_large = crate::capture::ahead::pays(&threads);
+    crate::room::for_looks(running.iter().map(|found| found.pid));
     let (host, home) = (crate::host::facts(), crate::namespaces::Home::own());
     let begin = std::time::Instant::now();
     let mut known: BTreeMap<i32, BTreeMap<i32, Stopped>> = BTreeMap::new();
@@ -342,22 +367,14 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
     let mut complete = forks.is_some();
     loop {
         let mut fresh: Vec<Stopped> = Vec::new();
-        for &(pid, _) in &order {
-            let threads = match procfs::threads(pid) {
-                Ok(threads) => threads,
-                Err(ProcError::Gone) => {
-                    complete = false;
-                    continue;
-                }
-                Err(error) => return Err(Refusal::new(Code::KERNEL_CALL, Subject::Process(pid), error.to_string())),
-            };
-            let held = known.entry(pid).or_default();
-            for tid in threads {
-                if held.contains_key(&tid) {
-                    continue;
-                }
-                if seize(pid, tid)? {
-                    fresh.push(Stopped::new(pid, tid, 0));
+        // Children first, a process's first thread last: in the order in which they go on again. The time in which they do not
+        // run is the same for all then, and it is the first ones that work most.
+        for process in order.iter().rev() {
+            complete &= !process.threads.is_empty();
+            let held = known.entry(process.pid).or_default();
+            for tid in process.threads.iter().rev().filter(|tid| !held.contains_key(tid)) {
+                if seize(process.pid, *tid)? {
+                    fresh.push(Stopped::new(process.pid, *tid, 0));
                 } else {
                     complete = false;
                 }
@@ -372,8 +389,8 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
                 late.push(thread);
             }
         }
-        // Children first: one that has not had a processor yet may be the vfork child that another one waits for.
-        for thread in late.into_iter().rev() {
+        // One that has not had a processor yet may be the vfork child that another one waits for.
+        for thread in late {
             vfork::finish(&thread, &mut known)?;
             if let Some(thread) = keep_stopped(thread, Some(vfork::PATIENCE), &mut known)? {
                 let cause = "it sleeps in the kernel and cannot be stopped";
@@ -395,7 +412,7 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
     let stopped = known.values().flat_map(BTreeMap::values).map(|thread| (thread.pid, thread.tid));
     crate::sleep::settle(stopped, 1, &mut sleeps);
     let mut processes = Vec::new();
-    for (pid, parent_thread) in order {
+    for Found { pid, parent_thread, .. } in order {
         let Some(held) = known.remove(&pid) else { continue };
         let mut stat = match stat::read_process_wide(pid) {
             Ok(stat) => stat,
@@ -494,7 +511,8 @@ pub(crate) fn await_end(tid: i32) {
 }
 
 /// Takes the pending SIGSTOP of every one of these stopped threads without letting it act. Each comes to rest where the
-/// signal would be delivered, before it runs one instruction; let go from there, it never sees it.
+/// signal would be delivered, before it runs one instruction; let go from there, it never sees it. A SIGSTOP of a whole
+/// process is taken by any one of its threads.
 ///
 /// # Errors
 /// A thread is dead.
@@ -506,9 +524,23 @@ pub fn swallow_stops(threads: Vec<&mut Stopped>) -> Result<()> {
     threads.into_iter().try_for_each(await_stop_signal)
 }
 
+/// How long a pending SIGSTOP may take to come, on a busy machine, before we look whether it is still there.
+const SWALLOW_PATIENCE: Duration = Duration::from_millis(100);
+
 fn await_stop_signal(thread: &mut Stopped) -> Result<()> {
     loop {
-        match ptrace::wait(thread.tid).about(|| thread.subject())? {
+        let event = match poll_for(thread, SWALLOW_PATIENCE)? {
+            Some(event) => event,
+            None => {
+                ptrace::interrupt(thread.tid).about(|| thread.subject())?;
+                match ptrace::wait(thread.tid).about(|| thread.subject())? {
+                    // Somebody's SIGCONT has taken it away, and the thread ran, as it was to.
+                    Event::Stop(_) if !is_to_stop(thread)? => return Ok(()),
+                    event => event,
+                }
+            }
+        };
+        match event {
             Event::Signal(libc_signal::STOP) => return Ok(()),
             Event::Signal(signal) => ptrace::resume(thread.tid, signal).about(|| thread.subject())?,
             Event::Ended(_) => {
@@ -519,4 +551,37 @@ fn await_stop_signal(thread: &mut Stopped) -> Result<()> {
             }
         }
     }
+}
+
+/// The next report of a thread, if there is one in time.
+fn poll_for(thread: &Stopped, patience: Duration) -> Result<Option<Event>> {
+    let begin = Instant::now();
+    let mut polls = 0_u32;
+    loop {
+        if let Some(event) = ptrace::poll(thread.tid).about(|| thread.subject())? {
+            return Ok(Some(event));
+        }
+        polls += 1;
+        if polls > POLLS_MAX {
+            if begin.elapsed() > patience {
+                return Ok(None);
+            }
+            std::thread::sleep(STOP_PAUSE);
+        }
+    }
+}
+
+/// Whether a SIGSTOP waits for a stopped thread, or for its process.
+fn is_to_stop(thread: &Stopped) -> Result<bool> {
+    for shared in [false, true] {
+        let pending = ptrace::pending_signals(thread.tid, shared).about(|| thread.subject())?;
+        // si_signo comes first.
+        if pending
+            .iter()
+            .any(|signal| signal.first_chunk().is_some_and(|raw| i32::from_le_bytes(*raw) == libc_signal::STOP))
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

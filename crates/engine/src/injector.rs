@@ -168,8 +168,11 @@ impl<'a> Injector<'a> {
         let pid = process.pid;
         let subject = || Subject::Process(pid);
         let mut saved = Vec::with_capacity(process.threads.len());
-        for thread in &process.threads {
-            let registers = ptrace::registers(thread.tid()).about(|| thread.subject())?;
+        for thread in &mut process.threads {
+            let registers = match thread.take_registers() {
+                Some(registers) => registers,
+                None => ptrace::registers(thread.tid()).about(|| thread.subject())?,
+            };
             let mask = ptrace::signal_mask(thread.tid()).about(|| thread.subject())?;
             processor_mode::judge_code(thread.subject(), registers.cs)?;
             saved.push(Saved {

@@ -64,11 +64,11 @@ fn mend_registers(registers: &mut Registers) -> bool {
 }
 
 /// Mends a thread that has just stopped.
-pub(crate) fn mend(thread: &Stopped) {
+pub(crate) fn mend(thread: &mut Stopped) {
     // A failure means that the thread is dead, which whoever needs it finds out.
     let Ok(mut registers) = ptrace::registers(thread.tid()) else { return };
-    if mend_registers(&mut registers) {
-        let _ = ptrace::set_registers(thread.tid(), &registers);
+    if !mend_registers(&mut registers) || ptrace::set_registers(thread.tid(), &registers).is_ok() {
+        thread.keep_registers(registers);
     }
 }
 

@@ -2,7 +2,7 @@
 //! parent's memory, executes a program or ends. Nearly always that is a matter of microseconds: the child alone is let go
 //! until then. A child that takes its time is not waited for, and the freeze is refused.
 use crate::failure::{About, Result};
-use crate::freeze::Stopped;
+use crate::freeze::{self, Stopped};
 use crate::procfs;
 use godwit_image::{Code, Refusal};
 use godwit_linux::kcmp::{self, Object};
@@ -48,10 +48,9 @@ pub(crate) fn finish(parent: &Stopped, known: &mut Known) -> Result<()> {
 /// Runs the child until it has executed a program, and stops it again; `None` when it has ended.
 fn run_on(mut child: Stopped, parent: &Stopped) -> Result<Option<Stopped>> {
     let tid = child.tid();
-    let set = |further: i32| {
-        ptrace::set_options(tid, options::SYSGOOD | options::SUSPEND_SECCOMP | further)
-            .or_else(|_| ptrace::set_options(tid, options::SYSGOOD | further))
-    };
+    // It runs.
+    child.take_registers();
+    let set = |further: i32| ptrace::set_options(tid, options::SYSGOOD | further);
     set(options::TRACE_EXEC | options::TRACE_EXIT).about(|| child.subject())?;
     ptrace::resume(tid, 0).about(|| child.subject())?;
     let begin = Instant::now();
@@ -69,6 +68,7 @@ fn run_on(mut child: Stopped, parent: &Stopped) -> Result<Option<Stopped>> {
                     .and_then(|()| ptrace::resume(tid, 0))
                     .about(|| child.subject())?;
                 child.wait_stop(true)?;
+                freeze::suspend_filters(tid);
                 return Ok(Some(child));
             }
             Some(Event::Ended(_)) => {

@@ -6,20 +6,19 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-/// Whether a second thread pays for a running tree of these processes: of a small one it takes the processor that the tree's own
+/// Whether a second thread pays for a running tree of these processes, each with how many threads it has: of a small one it takes the processor that the tree's own
 /// threads need to answer.
-pub(crate) fn pays(processes: &[(i32, i32)]) -> bool {
+pub(crate) fn pays(processes: &[(i32, usize)]) -> bool {
     const PROCESSES: usize = 4;
     const THREADS: usize = 16;
     /// Text of some 300 areas.
     const AREAS_BYTES: u64 = 24 << 10;
-    let is_large = |pid: i32| {
-        let threads = crate::procfs::threads(pid).map_or(0, |threads| threads.len());
+    let is_large = |(pid, threads): (i32, usize)| {
         let areas = || std::fs::File::open(format!("/proc/{pid}/maps"));
         let length = || areas().and_then(|file| std::io::copy(&mut file.take(AREAS_BYTES), &mut std::io::sink()));
         threads > THREADS || length().is_ok_and(|length| length >= AREAS_BYTES)
     };
-    processes.len() > PROCESSES || processes.iter().any(|(pid, _)| is_large(*pid))
+    processes.len() > PROCESSES || processes.iter().any(|process| is_large(*process))
 }
 
 /// One thing that was read.

@@ -3,7 +3,7 @@ use super::puppet::Puppet;
 use super::{Restorer, missing};
 use crate::claim::{self, Claim, Owner};
 use crate::failure::{About, Result};
-use crate::freeze::{FrozenProcess, Stopped, swallow_stops};
+use crate::freeze::{FrozenProcess, Stopped};
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::lock::Range;
 use godwit_linux::proc::stat;
@@ -125,7 +125,7 @@ impl Restorer {
             .map_err(|error| Refusal::new(Code::PROCESS_VANISHED, subject(), error.to_string()))?;
         let threads = || |puppet: &&mut Puppet| puppet.is_of(pid);
         if self.held {
-            swallow_stops(self.puppets.values_mut().filter(threads()).filter_map(Puppet::held_back).collect())?;
+            self.unhold_process(pid)?;
         }
         let lend = |puppet: &mut Puppet| Some((puppet.tid(), puppet.lend()?));
         let mut lent: Vec<(Pid, Stopped)> = self.puppets.values_mut().filter(threads()).filter_map(lend).collect();
@@ -138,10 +138,10 @@ impl Restorer {
         for (tid, stopped) in tids.into_iter().zip(process.threads) {
             if let Some(puppet) = self.puppets.get_mut(&tid) {
                 puppet.take_back(stopped);
-                if self.held {
-                    puppet.hold()?;
-                }
             }
+        }
+        if self.held {
+            self.hold_process(pid)?;
         }
         taken
     }

@@ -3,7 +3,6 @@
 //! [`Restorer::resume`]; until [`Restorer::hold`] all of it dies with this process.
 use crate::claim::Claim;
 use crate::failure::Result;
-use crate::freeze::swallow_stops;
 use crate::lineage::{self, Lineage};
 use crate::resource::{self, Made, Stage};
 use godwit_image::memory::{Backing, PAGE_BYTES};
@@ -23,6 +22,7 @@ mod credentials;
 mod descriptors;
 mod fill;
 mod finish;
+mod hold;
 mod joined;
 mod late;
 mod locks;
@@ -260,44 +260,6 @@ impl Restorer {
         }
         self.create_remaining()?;
         self.finish()
-    }
-
-    /// Makes the stop outlive this process: from now on its death leaves the tree stopped, not dead.
-    ///
-    /// # Errors
-    /// A thread is dead.
-    pub fn hold(&mut self) -> Result<()> {
-        for puppet in self.puppets.values_mut().filter(|puppet| !puppet.is_dead()) {
-            puppet.hold()?;
-        }
-        self.held = true;
-        self.created.keep();
-        Ok(())
-    }
-
-    /// Lets go of a held tree, which stays stopped: somebody else goes on with it.
-    pub fn leave(mut self) {
-        self.created.keep();
-        for puppet in std::mem::take(&mut self.puppets).into_values() {
-            // One that died meanwhile stays dead.
-            let _ = puppet.release();
-        }
-    }
-
-    /// Lets the tree run. Returns the root's number.
-    ///
-    /// # Errors
-    /// A thread is dead.
-    pub fn resume(mut self) -> Result<i32> {
-        let root = self.tree.root().map_or(0, |task| task.pid.0);
-        let mut puppets: Vec<Puppet> = std::mem::take(&mut self.puppets).into_values().collect();
-        self.created.keep();
-        if self.held {
-            swallow_stops(puppets.iter_mut().filter_map(Puppet::held_back).collect())?;
-        }
-        // The root last: when it runs, its whole tree does.
-        puppets.into_iter().rev().try_for_each(Puppet::release)?;
-        Ok(root)
     }
 
     /// The object's descriptors in the restorer's own table.

@@ -271,19 +271,19 @@ impl Puppet {
         Ok(())
     }
 
-    pub(super) fn hold(&mut self) -> Result<()> {
-        let stopped = if self.group_stopped {
-            Ok(())
-        } else {
-            godwit_linux::signal::send_to_thread(self.pid, self.tid, libc_signal::STOP)
-        };
-        stopped
-            .and_then(|()| ptrace::set_options(self.tid, options::SYSGOOD | options::SUSPEND_SECCOMP))
+    /// From now on it does not die with us. Its process has been sent a SIGSTOP, unless it is in a group stop for good.
+    pub(super) fn outlive(&mut self) -> Result<()> {
+        ptrace::set_options(self.tid, options::SYSGOOD | options::SUSPEND_SECCOMP)
             .or_else(|_| ptrace::set_options(self.tid, options::SYSGOOD))
             .about(|| self.subject())
     }
 
-    /// The thread, if a hold has left it a SIGSTOP that has to be taken back.
+    /// Whether the stop of its process has to be made to outlive us.
+    pub(super) fn is_to_be_held(&self) -> bool {
+        self.stopped.is_some() && !self.group_stopped
+    }
+
+    /// The thread, if its process may have a SIGSTOP of ours that has to be taken back.
     pub(super) fn held_back(&mut self) -> Option<&mut Stopped> {
         let stopped = self.stopped.as_mut().filter(|_| !self.group_stopped)?;
         stopped.forget_stop();
@@ -297,6 +297,10 @@ impl Puppet {
 
     pub(super) fn tid(&self) -> Pid {
         Pid(self.tid)
+    }
+
+    pub(super) fn pid(&self) -> Pid {
+        Pid(self.pid)
     }
 
     /// Gives the thread away for a while.

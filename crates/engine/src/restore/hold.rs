@@ -1,0 +1,77 @@
+//! The stop of a finished tree: made to outlive this process, and ended.
+//!
+//! Each process gets one SIGSTOP. When its threads are let go, by us or by our death, whichever of them the kernel lets look
+//! for signals first, under the lock that they share, takes it and stops all: before any has run an instruction. A SIGSTOP
+//! for each thread would do the same, but to send one the kernel walks all threads of the process.
+use super::Restorer;
+use super::puppet::Puppet;
+use crate::failure::{About, Result};
+use crate::freeze::{libc_signal, swallow_stops};
+use godwit_image::{Pid, Subject};
+use godwit_linux::signal;
+use std::collections::BTreeSet;
+
+impl Restorer {
+    /// Makes the stop outlive this process: from now on its death leaves the tree stopped, not dead.
+    ///
+    /// # Errors
+    /// A thread is dead.
+    pub fn hold(&mut self) -> Result<()> {
+        let to_hold = self.puppets.values().filter(|puppet| puppet.is_to_be_held());
+        let pids: BTreeSet<Pid> = to_hold.map(Puppet::pid).collect();
+        for pid in pids {
+            signal::send_to_process(pid.0, libc_signal::STOP).about(|| Subject::Process(pid.0))?;
+        }
+        // Whoever dies with us still takes its whole process along.
+        for puppet in self.puppets.values_mut().filter(|puppet| !puppet.is_dead()) {
+            puppet.outlive()?;
+        }
+        self.held = true;
+        self.created.keep();
+        Ok(())
+    }
+
+    /// The same again for one process whose stop [`Restorer::unhold_process`] has taken back.
+    pub(super) fn hold_process(&mut self, pid: Pid) -> Result<()> {
+        if self.puppets.values().any(|puppet| puppet.is_of(pid) && puppet.is_to_be_held()) {
+            signal::send_to_process(pid.0, libc_signal::STOP).about(|| Subject::Process(pid.0))?;
+        }
+        Ok(())
+    }
+
+    /// Takes back the SIGSTOP of one process.
+    pub(super) fn unhold_process(&mut self, pid: Pid) -> Result<()> {
+        let mut held = self.puppets.values_mut().filter(|puppet| puppet.is_of(pid)).filter_map(Puppet::held_back);
+        let first = held.next();
+        // What has stopped the others for the end came from nobody else either.
+        held.for_each(drop);
+        swallow_stops(first.into_iter().collect())
+    }
+
+    /// Lets go of a held tree, which stays stopped: somebody else goes on with it.
+    pub fn leave(mut self) {
+        self.created.keep();
+        for puppet in std::mem::take(&mut self.puppets).into_values() {
+            // One that died meanwhile stays dead.
+            let _ = puppet.release();
+        }
+    }
+
+    /// Lets the tree run. Returns the root's number.
+    ///
+    /// # Errors
+    /// A thread is dead.
+    pub fn resume(mut self) -> Result<i32> {
+        let root = self.tree.root().map_or(0, |task| task.pid.0);
+        self.created.keep();
+        if self.held {
+            let mut seen = BTreeSet::new();
+            let held = self.puppets.values_mut().filter_map(|puppet| Some((puppet.pid(), puppet.held_back()?)));
+            swallow_stops(held.filter(|(pid, _)| seen.insert(*pid)).map(|(_, stopped)| stopped).collect())?;
+        }
+        // The root last: when it runs, its whole tree does.
+        let puppets = std::mem::take(&mut self.puppets).into_values();
+        puppets.rev().try_for_each(Puppet::release)?;
+        Ok(root)
+    }
+}
