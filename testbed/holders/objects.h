@@ -68,6 +68,16 @@ static void child_is_the_tree(void)
 
 /* Objects that live in the kernel only. */
 
+/* Threads that are made later block it as well, so that it waits for the process. */
+static void hold_blocked_continuation(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGCONT);
+    MUST(sigprocmask(SIG_BLOCK, &set, NULL));
+    MUST(kill(getpid(), SIGCONT));
+}
+
 static void hold_io_uring(void)
 {
     struct io_uring_params parameters = {0};
@@ -658,6 +668,7 @@ static const struct {
     {"files", hold_files},
     {"unlinked", hold_unlinked},
     {"memory", hold_memory},
+    {"blocked_continuation", hold_blocked_continuation},
     {"io_uring", hold_io_uring},
     {"perf_event", hold_perf_event},
     {"bpf", hold_bpf},

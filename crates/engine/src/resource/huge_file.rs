@@ -4,6 +4,7 @@ use super::memory_file::memfd_name;
 use crate::failure::{About, Result};
 use crate::look::Look;
 use godwit_image::{Code, Refusal, Subject};
+use godwit_linux::features::HugePages;
 use godwit_linux::{filesystem, memory_file};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -52,8 +53,8 @@ impl Huge {
         if !self.page_bytes.is_power_of_two() || self.page_bytes < 1 << 16 {
             return Err(lacking("there is no such size".to_owned()));
         }
-        let path = format!("{POOLS}/hugepages-{}kB/free_hugepages", self.page_bytes >> 10);
-        let free: u64 = std::fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let pools = HugePages::pools();
+        let free = pools.iter().find(|pool| pool.bytes == self.page_bytes).map_or(0, |pool| pool.free);
         if free.saturating_mul(self.page_bytes) < bytes {
             return Err(lacking(format!("{bytes} bytes of them are needed, and {free} pages are free here")));
         }

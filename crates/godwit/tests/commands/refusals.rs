@@ -25,6 +25,7 @@ type Case = (&'static str, &'static str, &'static str, When);
 
 #[rustfmt::skip]
 const CASES: &[Case] = &[
+    ("blocked_continuation", "GW1104", "SIGCONT waits and is blocked", Seen),
     ("io_uring", "GW1103", "io_uring: requests in flight", Seen),
     ("perf_event", "GW1103", "performance event", Seen),
     ("bpf", "GW1103", "BPF object", Seen),

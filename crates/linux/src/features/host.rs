@@ -10,8 +10,32 @@ pub struct HugePages {
     pub bytes: u64,
     /// How many there are.
     pub total: u64,
-    /// How many are free.
+    /// How many a new mapping can have: free ones that are promised to nobody, and those that the kernel makes when they are
+    /// asked for (Documentation/admin-guide/mm/hugetlbpage.rst).
     pub free: u64,
+}
+
+impl HugePages {
+    /// The pools of this kernel, smallest pages first. What cannot be read counts as none.
+    pub fn pools() -> Vec<HugePages> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let size =
+                name.to_str().and_then(|name| name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok());
+            let Some(kibibytes) = size else { continue };
+            let number = |file: &str| -> u64 {
+                let text = std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+                text.trim().parse().unwrap_or(0)
+            };
+            let unpromised = number("free_hugepages").saturating_sub(number("resv_hugepages"));
+            let on_demand = number("nr_overcommit_hugepages").saturating_sub(number("surplus_hugepages"));
+            let free = unpromised.saturating_add(on_demand);
+            found.push(HugePages { bytes: kibibytes << 10, total: number("nr_hugepages"), free });
+        }
+        found.sort_by_key(|pages| pages.bytes);
+        found
+    }
 }
 
 /// What is there, and what this process may do with it.
@@ -49,7 +73,7 @@ impl Host {
             process_number_max: sys::read("kernel/pid_max").unwrap_or(0).max(0) as u64,
             memory_bytes: memory.total,
             memory_available_bytes: memory.available,
-            huge_pages: huge_pages(),
+            huge_pages: HugePages::pools(),
             extended_state_mask: clock::extended_state_mask(),
             extended_state_bytes: clock::extended_state_bytes(),
             capabilities: status.capabilities_effective,
@@ -63,23 +87,6 @@ impl Host {
     pub fn may(&self, capability: u8) -> bool {
         self.capabilities >> capability & 1 != 0
     }
-}
-
-fn huge_pages() -> Vec<HugePages> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let size =
-            name.to_str().and_then(|name| name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok());
-        let Some(kibibytes) = size else { continue };
-        let number = |file: &str| {
-            let text = std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
-            text.trim().parse().unwrap_or(0)
-        };
-        found.push(HugePages { bytes: kibibytes << 10, total: number("nr_hugepages"), free: number("free_hugepages") });
-    }
-    found.sort_by_key(|pages| pages.bytes);
-    found
 }
 
 pub mod capability {
