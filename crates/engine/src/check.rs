@@ -14,6 +14,7 @@ use godwit_linux::kcmp::{self, Object};
 use godwit_linux::pidfd::PidFd;
 use godwit_linux::proc::stat::Stat;
 use godwit_linux::proc::{Error as ProcError, smaps, stat, status};
+use godwit_linux::scheduling;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -128,6 +129,7 @@ fn examine_once(root: i32, options: &Options, features: &Features) -> Result<Exa
         survey,
         features,
         seen_files: BTreeSet::new(),
+        processors: scheduling::every_processor().about(|| Subject::Host)?,
         examination: Examination { began, pids: pids.clone(), ..Examination::default() },
     };
     match members {
@@ -210,6 +212,8 @@ struct Examiner<'a> {
     survey: Survey,
     features: &'a Features,
     seen_files: BTreeSet<(u64, u64, Vec<u8>, bool)>,
+    /// Every processor that threads may be bound to here.
+    processors: Vec<u8>,
     examination: Examination,
 }
 
@@ -287,6 +291,13 @@ impl Examiner<'_> {
         let pid = stat.pid;
         let subject = Subject::Process(pid);
         self.examination.demand.numbers.extend(threads.iter().copied());
+        for tid in threads {
+            // Gone meanwhile: then it is bound to nothing.
+            let mask = scheduling::affinity(*tid).unwrap_or_default();
+            if mask != self.processors {
+                self.examination.demand.bound_to(mask, *tid);
+            }
+        }
         let status = match status::read(pid, pid) {
             Ok(status) => status,
             Err(ProcError::Gone) => return Ok(()),

@@ -40,6 +40,8 @@ pub struct Demand {
     pub nice: (i32, i32),
     /// Real-time tasks: one of them.
     pub real_time: Option<i32>,
+    /// Masks of processors that threads are bound to, as sched_getaffinity(2) tells them, each with such a thread.
+    pub processors: BTreeMap<Vec<u8>, i32>,
     /// User ids, each with a process that has it.
     pub users: BTreeMap<u32, i32>,
     /// Group ids, likewise.
@@ -113,6 +115,13 @@ impl Demand {
         // SCHED_FIFO, SCHED_RR, SCHED_DEADLINE.
         if matches!(policy, 1 | 2 | 6) {
             self.real_time.get_or_insert(pid);
+        }
+    }
+
+    /// Adds a thread's mask of processors, empty when it may run on all.
+    pub(crate) fn bound_to(&mut self, mask: Vec<u8>, tid: i32) {
+        if !mask.is_empty() {
+            self.processors.entry(mask).or_insert(tid);
         }
     }
 
@@ -201,6 +210,7 @@ impl Demand {
             }
             at_least(&mut demand.out_of_memory, task.out_of_memory_adjustment, pid);
             for thread in task.threads.iter().filter(|thread| !thread.dead) {
+                demand.bound_to(thread.affinity.clone(), thread.tid.0);
                 demand.priority(thread.scheduling.policy, thread.scheduling.nice, pid);
                 let of = &thread.credentials;
                 demand.identity(of.user, of.group, &of.groups, pid);

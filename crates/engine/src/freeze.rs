@@ -10,6 +10,7 @@ use godwit_image::host::HostFacts;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::proc::{Error as ProcError, stat};
 use godwit_linux::ptrace::{self, Event, Registers};
+use godwit_linux::scheduling;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -213,6 +214,8 @@ pub struct FrozenTree {
     pub(crate) is_large: bool,
     /// Facts about this host, read before the freeze.
     pub(crate) host: HostFacts,
+    /// Every processor that threads may be bound to here, as sched_getaffinity(2) tells it.
+    pub(crate) processors: Vec<u8>,
     /// The namespaces of this process.
     pub(crate) home: crate::namespaces::Home,
     /// Timed waits by thread, as they were shortly before.
@@ -360,6 +363,7 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
     let is_large = crate::capture::ahead::pays(&threads);
     crate::room::for_looks(running.iter().map(|found| found.pid));
     let (host, home) = (crate::host::facts(), crate::namespaces::Home::own());
+    let processors = scheduling::every_processor().about(|| Subject::Host)?;
     let begin = std::time::Instant::now();
     let mut known: BTreeMap<i32, BTreeMap<i32, Stopped>> = BTreeMap::new();
     let mut order = running;
@@ -440,7 +444,7 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
         return Err(Refusal::new(Code::NO_SUCH_PROCESS, Subject::Process(root), "it has ended"));
     }
     let freeze_ns = frozen_at.duration_since(begin).as_nanos() as u64;
-    Ok(FrozenTree { processes, freeze_ns, frozen_at, is_large, host, home, sleeps, leftovers: Vec::new() })
+    Ok(FrozenTree { processes, freeze_ns, frozen_at, is_large, host, processors, home, sleeps, leftovers: Vec::new() })
 }
 
 impl FrozenTree {

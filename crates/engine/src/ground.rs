@@ -50,6 +50,8 @@ pub struct Ground {
     pub user: u32,
     /// Its groups.
     pub groups: Vec<u32>,
+    /// Every processor that threads may be bound to here, as sched_getaffinity(2) tells it.
+    pub processors: Vec<u8>,
     /// Its capability bounding set.
     pub bounding: u64,
     /// The highest capability that this kernel knows.
@@ -90,6 +92,7 @@ impl Ground {
             out_of_memory: crate::procfs::oom_score_adj(own).unwrap_or(0),
             user: status.uid[1],
             groups: status.groups.iter().chain(&status.gid).copied().collect(),
+            processors: godwit_linux::scheduling::every_processor().unwrap_or_default(),
             bounding: status.capabilities_bounding,
             capability_last: sys::read("kernel/cap_last_cap").unwrap_or(40).clamp(0, 63) as u8,
             features,
@@ -460,6 +463,7 @@ mod tests {
         ground.memory_bytes = 1 << 30;
         ground.features.host.capabilities = u64::MAX;
         ground.bounding = u64::MAX;
+        ground.processors = vec![0b11];
         ground
     }
 

@@ -3,6 +3,7 @@
 //! a peer, a strategy, a command line, or where pages go.
 
 pub mod capture;
+mod change;
 pub mod check;
 pub mod claim;
 pub mod clock;

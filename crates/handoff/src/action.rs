@@ -156,7 +156,10 @@ pub enum Event {
         refusal: Opaque,
     },
     /// Answer to [`Action::Examine`]: every need can be met.
-    Accepted,
+    Accepted {
+        /// What will not be quite as it was.
+        changes: Vec<Opaque>,
+    },
     /// Answer to [`Action::Examine`]: these cannot.
     Refused(Vec<Opaque>),
     /// The number that the tree's root has for those who look from the destination's host: told with Ready. Before the end of

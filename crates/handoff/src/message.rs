@@ -53,7 +53,10 @@ pub enum Message {
         requirements: Vec<u8>,
     },
     /// ← All needs can be met.
-    Accept,
+    Accept {
+        /// What will not be quite as it was, in the drivers' own words.
+        changes: Vec<Opaque>,
+    },
     /// ← They cannot, each with its reason.
     Refuse {
         /// The drivers' own refusals.
@@ -105,7 +108,7 @@ impl Message {
             Message::Hello { .. } => 1,
             Message::HelloAnswer { .. } => 2,
             Message::Offer { .. } => 3,
-            Message::Accept => 4,
+            Message::Accept { .. } => 4,
             Message::Refuse { .. } => 5,
             Message::AllSent(_) => 6,
             Message::Ready { .. } => 7,
@@ -142,7 +145,7 @@ impl Packet {
                 put_text(out, strategy);
                 put_bytes(out, requirements);
             }
-            Message::Refuse { refusals } => encode_list(refusals, out),
+            Message::Accept { changes: said } | Message::Refuse { refusals: said } => encode_list(said, out),
             Message::AllSent(totals) => {
                 for number in [totals.pages, totals.bytes, totals.checksum] {
                     out.extend(number.to_le_bytes());
@@ -157,7 +160,7 @@ impl Packet {
             }),
             Message::Lane { number } => out.extend(number.to_le_bytes()),
             Message::Ready { root } => out.extend(root.to_le_bytes()),
-            Message::Accept | Message::Commit | Message::Resumed => {}
+            Message::Commit | Message::Resumed => {}
             Message::Query | Message::Goodbye | Message::Heartbeat => {}
         }
     }
@@ -182,7 +185,7 @@ impl Packet {
                 strategy: reader.text("strategy")?,
                 requirements: reader.bytes(REQUIREMENTS_LIMIT)?,
             },
-            4 => Message::Accept,
+            4 => Message::Accept { changes: decode_list(&mut reader)? },
             5 => Message::Refuse { refusals: decode_list(&mut reader)? },
             6 => Message::AllSent(Totals { pages: reader.u64()?, bytes: reader.u64()?, checksum: reader.u64()? }),
             7 => Message::Ready { root: reader.u32()? },

@@ -79,7 +79,7 @@ fn message(random: &mut Random, code: u8) -> Message {
             capabilities: capabilities(random),
         },
         3 => Message::Offer { dry_run: random.chance(1, 2), strategy: text(random), requirements: bytes(random, 100) },
-        4 => Message::Accept,
+        4 => Message::Accept { changes: (0..random.below(4)).map(|_| opaque(random)).collect() },
         5 => Message::Refuse { refusals: (0..random.below(4)).map(|_| opaque(random)).collect() },
         6 => Message::AllSent(Totals { pages: random.bits(), bytes: random.bits(), checksum: random.bits() }),
         7 => Message::Ready { root: random.bits() as u32 },

@@ -176,7 +176,7 @@ fn a_row_with_rounds_is_walked_before_the_freeze() {
     let mut source = offering(|config| {
         config.row = Row { name: "rounds".into(), steps: steps.into(), seen_in: "".into() };
     });
-    source.handle(NOW, packet(Message::Accept));
+    source.handle(NOW, packet(Message::Accept { changes: Vec::new() }));
     assert_eq!(deeds(|| source.poll_action()), [Deed::Journal(Stage::Started)]);
     source.handle(NOW, Event::noted(Stage::Started));
     for (step, round, left) in [(0, 1, 100), (1, 2, 50), (1, 3, 3)] {
@@ -210,7 +210,7 @@ fn a_row_that_goes_on_after_the_resumption_is_refused() {
 #[test]
 fn what_moves_keeps_the_time_outs_away() {
     let mut source = offering(|_| {});
-    source.handle(NOW, packet(Message::Accept));
+    source.handle(NOW, packet(Message::Accept { changes: Vec::new() }));
     source.handle(NOW, Event::noted(Stage::Started));
     source.handle(NOW, Event::Done(Deed::Freeze));
     let patience = Patience::default().transfer;
@@ -232,7 +232,7 @@ fn what_moves_keeps_the_time_outs_away() {
 #[test]
 fn a_roll_back_walks_the_table_upwards() {
     let mut source = offering(|_| {});
-    source.handle(NOW, packet(Message::Accept));
+    source.handle(NOW, packet(Message::Accept { changes: Vec::new() }));
     source.handle(NOW, Event::noted(Stage::Started));
     source.handle(NOW, Event::Done(Deed::Freeze));
     source.handle(NOW, Event::Done(Deed::Capture));

@@ -100,7 +100,7 @@ pub struct Thread {
     pub personality: u32,
     /// Scheduling.
     pub scheduling: Scheduling,
-    /// sched_getaffinity mask, little-endian bytes.
+    /// sched_getaffinity mask, little-endian bytes; empty when it may run on every processor.
     #[serde(with = "serde_bytes")]
     pub affinity: Vec<u8>,
     /// ioprio_get(2).

@@ -92,6 +92,18 @@ pub fn set_affinity(tid: i32, mask: &[u8]) -> Result<()> {
         .map(drop)
 }
 
+/// Every processor that this thread may be bound to: those that exist, within its cpuset. A mask like [`affinity`]'s.
+///
+/// # Errors
+/// None of sched_setaffinity(2) applies to a thread's own mask and all processors.
+pub fn every_processor() -> Result<Vec<u8>> {
+    let own = affinity(0)?;
+    set_affinity(0, &[0xff; 1024])?;
+    let all = affinity(0);
+    set_affinity(0, &own)?;
+    all
+}
+
 /// I/O priority (class << 13 | level).
 ///
 /// # Errors
@@ -141,4 +153,21 @@ pub fn robust_list(tid: i32) -> Result<(u64, u64)> {
 pub fn processors() -> usize {
     // SAFETY: no pointers.
     check_int("sysconf", unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) } as i32).unwrap_or(1).max(1) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_thread_finds_every_processor_and_stays_bound() {
+        let own = affinity(0).unwrap();
+        let all = every_processor().unwrap();
+        let first = all.iter().position(|byte| *byte != 0).unwrap();
+        let mut one = vec![0; all.len()];
+        one[first] = 1 << all[first].trailing_zeros();
+        set_affinity(0, &one).unwrap();
+        assert_eq!((every_processor().unwrap(), affinity(0).unwrap()), (all, one));
+        set_affinity(0, &own).unwrap();
+    }
 }

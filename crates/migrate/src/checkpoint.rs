@@ -175,7 +175,8 @@ pub fn verify(directory: &Path, progress: Progress<'_>) -> Result<Checkpoint> {
     Ok(checkpoint)
 }
 
-/// Builds the tree of a checkpoint; the caller resumes it. Before anything is made, all that this host lacks for it is found.
+/// Builds the tree of a checkpoint; the caller resumes it. Before anything is made, all that this host lacks for it is found;
+/// what will only differ comes with the tree.
 ///
 /// # Errors
 /// As [`open`], GW1202, GW1203, and everything that a restore can refuse; nothing is left behind then.
@@ -183,18 +184,21 @@ pub fn restore(
     directory: &Path,
     unused_processor_flags: &BTreeSet<String>,
     progress: Progress<'_>,
-) -> std::result::Result<Restorer, Vec<Refusal>> {
+) -> std::result::Result<(Restorer, Vec<Refusal>), Vec<Refusal>> {
     let one = |refusal: Refusal| vec![refusal];
     let checkpoint = open(directory).map_err(one)?;
     let mut demand = Demand::of_image(&checkpoint.tree).map_err(one)?;
     demand.memory_bytes = checkpoint.pages.iter().map(PageIndex::bytes).sum();
     demand.unused_processor_flags.clone_from(unused_processor_flags);
-    let mut refusals = Ground::read_for(&demand, &checkpoint.tree.host).lacks(&demand, &checkpoint.tree.host);
+    let host = &checkpoint.tree.host;
+    let ground = Ground::read_for(&demand, host);
+    let changes = ground.changes(&demand, host);
+    let mut refusals = ground.lacks(&demand, host);
     refusals.extend(ground::taken(&demand));
     if !refusals.is_empty() {
         return Err(refusals);
     }
-    build(directory, checkpoint, progress).map_err(one)
+    build(directory, checkpoint, progress).map_err(one).map(|restorer| (restorer, changes))
 }
 
 fn build(directory: &Path, checkpoint: Checkpoint, progress: Progress<'_>) -> Result<Restorer> {

@@ -5,6 +5,7 @@ use crate::guardian::Guardian;
 use crate::hold;
 use crate::host::{self, Clock};
 use crate::journal::{Details, Journal, Member};
+use crate::reception;
 use crate::relocation;
 use crate::report::{self, Observer, OnProgress, Progress, name_of};
 use crate::requirement::{Judgement, Requirements};
@@ -495,12 +496,14 @@ impl Driver<'_> {
                 requirements.judge(self.options.setting == Setting::WhereItFits)
             },
         );
-        if let Judgement::Here = judgement {
+        if let Judgement::Here(_) = judgement {
             godwit_engine::room::for_objects(highest);
         }
         match judgement {
-            Judgement::Elsewhere(numbers) if !dry_run => self.relocation = Some(numbers),
-            Judgement::Here | Judgement::Elsewhere(_) => self.feed(Event::Accepted),
+            Judgement::Elsewhere(numbers, _) if !dry_run => self.relocation = Some(numbers),
+            Judgement::Here(changes) | Judgement::Elsewhere(_, changes) => {
+                self.feed(Event::Accepted { changes: changes.iter().map(report::opaque).collect() });
+            }
             Judgement::Refused(refusals) => self.feed(Event::Refused(refusals.iter().map(report::opaque).collect())),
         }
     }
@@ -582,19 +585,8 @@ impl Driver<'_> {
         .to_owned();
         drop(self.stream.take());
         if self.options.wait && self.root != 0 {
-            received.status = wait_for_end(self.root);
+            received.status = reception::wait_for_end(self.root);
         }
         Ok(received)
-    }
-}
-
-/// Waits for the end of the root, our child.
-fn wait_for_end(root: i32) -> Option<i32> {
-    loop {
-        match godwit_linux::ptrace::wait(root) {
-            Ok(godwit_linux::ptrace::Event::Ended(status)) => return Some(status),
-            Ok(_) => {}
-            Err(_) => return None,
-        }
     }
 }

@@ -72,3 +72,14 @@ pub struct Received {
     /// Exit status of the root if it was waited for: as wait(2) gives it.
     pub status: Option<i32>,
 }
+
+/// Waits for the end of the root, our child; its wait status.
+pub(crate) fn wait_for_end(root: i32) -> Option<i32> {
+    loop {
+        match godwit_linux::ptrace::wait(root) {
+            Ok(godwit_linux::ptrace::Event::Ended(status)) => return Some(status),
+            Ok(_) => {}
+            Err(_) => return None,
+        }
+    }
+}

@@ -50,6 +50,8 @@ pub struct Report {
     pub threads: u64,
     /// Name of the destination host.
     pub destination: String,
+    /// What is not quite as it was at the destination: accepted, and told.
+    pub changes: Vec<Refusal>,
     /// What could not be cleared away after the move; `godwit recover` tries again.
     pub troubles: Vec<Refusal>,
 }
@@ -144,7 +146,7 @@ pub(crate) fn name_of(message: &Message) -> &'static str {
         Message::Hello { .. } => "Hello",
         Message::HelloAnswer { .. } => "HelloAnswer",
         Message::Offer { .. } => "Offer",
-        Message::Accept => "Accept",
+        Message::Accept { .. } => "Accept",
         Message::Refuse { .. } => "Refuse",
         Message::AllSent(_) => "AllSent",
         Message::Ready { .. } => "Ready",

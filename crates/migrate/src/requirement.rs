@@ -55,27 +55,29 @@ impl Requirements {
     pub(crate) fn judge(self, may_be_elsewhere: bool) -> Judgement {
         let ground = Ground::read();
         let mut refusals = self.examine(&ground);
+        let changes = ground.changes(&self.demand, &self.host);
         let taken = self.taken();
         // In a namespace of its own the first process is not the tree's.
         let elsewhere = may_be_elsewhere && !self.demand.numbers.contains(&1) && ground.can_make_number_namespaces();
         if refusals.is_empty() && !taken.is_empty() && elsewhere {
             let Demand { numbers, leaders, .. } = self.demand;
-            return Judgement::Elsewhere(numbers.into_iter().chain(leaders.into_keys()).collect());
+            let numbers = numbers.into_iter().chain(leaders.into_keys()).collect();
+            return Judgement::Elsewhere(numbers, changes);
         }
         if !elsewhere {
             refusals.extend(taken);
         }
-        if refusals.is_empty() { Judgement::Here } else { Judgement::Refused(refusals) }
+        if refusals.is_empty() { Judgement::Here(changes) } else { Judgement::Refused(refusals) }
     }
 }
 
 /// What a destination says to requirements.
 #[derive(Debug)]
 pub(crate) enum Judgement {
-    /// They are met.
-    Here,
-    /// They are met in a PID namespace of the tree's own; the numbers that are to be free there.
-    Elsewhere(BTreeSet<i32>),
+    /// They are met; what will differ all the same.
+    Here(Vec<Refusal>),
+    /// They are met in a PID namespace of the tree's own; the numbers that are to be free there, and what will differ all the same.
+    Elsewhere(BTreeSet<i32>, Vec<Refusal>),
     /// They are not.
     Refused(Vec<Refusal>),
 }

@@ -584,6 +584,7 @@ impl<'a> Driver<'a> {
         self.report.take_times(self.machine.timeline());
         self.report.bytes_sent = self.sent_before + self.stream.as_ref().map_or(0, |stream| stream.sent);
         self.report.troubles = troubles;
+        self.report.changes = self.machine.changes().iter().map(report::refusal).collect();
         if let Some(facts) = self.machine.peer().and_then(|peer| host::facts(&peer.capabilities)) {
             self.report.destination = facts.name;
         }

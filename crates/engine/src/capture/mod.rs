@@ -369,8 +369,13 @@ fn capture_all(frozen: &mut FrozenTree, options: &Options) -> Result<Captives> {
     let tables = files::tables(frozen, &mut capture, &mut tree)?;
     for process in &mut frozen.processes {
         crate::namespaces::judge(process.pid, root, &frozen.home)?;
-        let captured = task::capture(process, &tables, &mut capture, &mut tree, &mut spaces, &mut shape, &mut ahead)?;
+        let mut captured =
+            task::capture(process, &tables, &mut capture, &mut tree, &mut spaces, &mut shape, &mut ahead)?;
         job_control::no_continuation(&captured)?;
+        // Bound to nothing: so it is to be wherever it goes.
+        captured.threads.iter_mut().filter(|thread| thread.affinity == frozen.processors).for_each(|thread| {
+            thread.affinity = Vec::new();
+        });
         tree.tasks.push(captured);
     }
     frozen.leftovers = capture.leftovers;

@@ -194,7 +194,7 @@ impl Restorer {
             std::fs::write(&path, format!("{filter:#x}")).about(|| Subject::Path(path))?;
         }
         for thread in task.threads.iter().filter(|thread| !thread.dead) {
-            set_scheduling(pid, thread)?;
+            set_scheduling(pid, thread, &self.processors)?;
         }
         Ok(())
     }
@@ -271,7 +271,8 @@ impl Restorer {
     }
 }
 
-fn set_scheduling(pid: i32, thread: &Thread) -> Result<()> {
+/// `processors`: every one that threads may be bound to here.
+fn set_scheduling(pid: i32, thread: &Thread, processors: &[u8]) -> Result<()> {
     let tid = thread.tid.0;
     let subject = || Subject::Thread(pid, tid);
     let wanted = thread.scheduling;
@@ -291,10 +292,11 @@ fn set_scheduling(pid: i32, thread: &Thread) -> Result<()> {
         scheduling::set_nice(tid, wanted.nice).about(subject)?;
     }
     let affinity = scheduling::affinity(tid).about(subject)?;
-    if affinity != thread.affinity && !thread.affinity.is_empty() {
-        match scheduling::set_affinity(tid, &thread.affinity) {
-            // None of its processors exists here: it may run on any, which is all that can be kept.
-            Err(error) if error.number == EINVAL => {}
+    let wanted = if thread.affinity.is_empty() { processors } else { &thread.affinity };
+    if affinity != wanted {
+        match scheduling::set_affinity(tid, wanted) {
+            // None of its processors exists here: it may run on any. Its owner was told beforehand (`Ground::changes`).
+            Err(error) if error.number == EINVAL => scheduling::set_affinity(tid, processors).about(subject)?,
             other => other.about(subject)?,
         }
     }

@@ -2,7 +2,7 @@
 //! each other with their own numbers, and programs make each of them what it was. Nothing of it runs before
 //! [`Restorer::resume`]; until [`Restorer::hold`] all of it dies with this process.
 use crate::claim::Claim;
-use crate::failure::Result;
+use crate::failure::{About, Result};
 use crate::lineage::{self, Lineage};
 use crate::resource::{self, Made, Stage};
 use godwit_image::memory::{Backing, PAGE_BYTES};
@@ -13,6 +13,7 @@ use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::arena::{self, Arena};
 use godwit_linux::pidfd::PidFd;
 use godwit_linux::ptrace::Registers;
+use godwit_linux::scheduling;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -81,6 +82,8 @@ pub struct Restorer {
     waits: BTreeSet<Pid>,
     /// Threads whose timed wait goes on by code of ours, and the registers for that.
     resumed: BTreeMap<Pid, Registers>,
+    /// Every processor that threads may be bound to here.
+    processors: Vec<u8>,
     /// Who this process is.
     identity: Option<Creator>,
     held: bool,
@@ -173,6 +176,7 @@ impl Restorer {
             incomplete,
             waits: BTreeSet::new(),
             resumed: BTreeMap::new(),
+            processors: scheduling::every_processor().about(|| Subject::Host)?,
             identity: None,
             held: false,
         })

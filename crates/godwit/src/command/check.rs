@@ -34,9 +34,17 @@ fn value(finding: &Finding) -> Value {
     value
 }
 
-/// Asks a destination whether it would take the tree: a hand-off that ends before the freeze. What it refuses; an error when it
-/// cannot be asked.
-fn ask(arguments: &Check, destination: &str, examination: &Examination) -> Result<Vec<Refusal>, Vec<Refusal>> {
+/// What a destination says beforehand.
+#[derive(Default)]
+struct Said {
+    /// Why it would not take the tree.
+    refusals: Vec<Refusal>,
+    /// What would not be quite as it was there.
+    changes: Vec<Refusal>,
+}
+
+/// Asks a destination whether it would take the tree: a hand-off that ends before the freeze. An error when it cannot be asked.
+fn ask(arguments: &Check, destination: &str, examination: &Examination) -> Result<Said, Vec<Refusal>> {
     let options = Options {
         capture: super::options(&arguments.edges)?,
         examination: Some(examination.clone()),
@@ -45,20 +53,21 @@ fn ask(arguments: &Check, destination: &str, examination: &Examination) -> Resul
         ..Options::default()
     };
     match source::migrate(arguments.pid, destination, options, &mut |_| {}) {
-        Ok(_) => Ok(Vec::new()),
+        Ok(report) => Ok(Said { changes: report.changes, ..Said::default() }),
         Err(refusals) if refusals.iter().any(|refusal| matches!(refusal.code, Code::LINK_LOST | Code::USAGE)) => {
             Err(refusals)
         }
-        Err(refusals) => Ok(refusals),
+        Err(refusals) => Ok(Said { refusals, ..Said::default() }),
     }
 }
 
 pub(crate) fn run(arguments: &Check, output: &Output) -> CommandResult {
     let options = super::options(&arguments.edges)?;
     let examination = check::examine(arguments.pid, &options, &features::probe()).map_err(|refusal| vec![refusal])?;
-    let elsewhere = match (&arguments.to, examination.findings.iter().any(Finding::blocks)) {
+    let Said { refusals: elsewhere, changes } = match (&arguments.to, examination.findings.iter().any(Finding::blocks))
+    {
         (Some(destination), false) => ask(arguments, destination, &examination)?,
-        _ => Vec::new(),
+        _ => Said::default(),
     };
     let blocked = examination.findings.iter().filter(|finding| finding.blocks()).count();
     output.object(&json!({
@@ -67,6 +76,7 @@ pub(crate) fn run(arguments: &Check, output: &Output) -> CommandResult {
         "memory_bytes": examination.demand.memory_bytes,
         "findings": examination.findings.iter().map(value).collect::<Vec<_>>(),
         "destination": elsewhere.iter().map(refusal_value).collect::<Vec<_>>(),
+        "destination_changes": changes.iter().map(refusal_value).collect::<Vec<_>>(),
         "blocked": blocked + elsewhere.len(),
         "outcome": if blocked + elsewhere.len() == 0 { "would go through" } else { "would be refused" },
     }));
@@ -93,6 +103,9 @@ pub(crate) fn run(arguments: &Check, output: &Output) -> CommandResult {
                 }
             }
         }
+    }
+    for change in &changes {
+        output.line(&format!("degraded    at the destination: {}: {}", change.subject, change.cause));
     }
     for refusal in &elsewhere {
         output.line(&format!("blocks      at the destination: {refusal}"));

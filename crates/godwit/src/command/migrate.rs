@@ -45,6 +45,9 @@ fn show(report: &Report, output: &Output) {
         report.pages_sent,
         bytes(report.bytes_sent)
     ));
+    for change in &report.changes {
+        output.note(&format!("  {change}"));
+    }
     for trouble in &report.troubles {
         output.note(&format!("  still to be cleared away (godwit recover): {trouble}"));
     }

@@ -17,8 +17,10 @@ pub(crate) fn run(arguments: &Restore, output: &Output) -> CommandResult {
     let unused = arguments.processor.unused();
     let restored = checkpoint::restore(&arguments.directory, &unused, &mut |done, total| progress.update(done, total));
     progress.finish();
-    let root =
-        restored.and_then(|restorer| reviving::resume(restorer, &arguments.directory).map_err(|refusal| vec![refusal]));
+    let root = restored.and_then(|(restorer, changes)| {
+        changes.iter().for_each(|change| output.note(&change.to_string()));
+        reviving::resume(restorer, &arguments.directory).map_err(|refusal| vec![refusal])
+    });
     signal::set_own_mask(before);
     let root = root.map_err(|mut refusals| {
         for refusal in &mut refusals {

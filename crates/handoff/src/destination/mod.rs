@@ -97,6 +97,8 @@ pub struct Destination {
     moved: (u64, u64),
     timeline: Timeline,
     troubles: Vec<Trouble>,
+    /// What will not be quite as it was.
+    changes: Vec<Opaque>,
     outcome: Option<Outcome>,
 }
 
@@ -131,6 +133,7 @@ impl Destination {
             moved: (0, 0),
             timeline: Timeline::default(),
             troubles: Vec::new(),
+            changes: Vec::new(),
             outcome: None,
         }
     }
@@ -187,7 +190,10 @@ impl Destination {
             Event::LinkLost => self.link_lost(now),
             Event::Done(deed) => self.done(now, deed),
             Event::Failed { deed, refusal } => self.failed(now, deed, refusal),
-            Event::Accepted => self.accepted(now),
+            Event::Accepted { changes } => {
+                self.changes = changes;
+                self.accepted(now);
+            }
             Event::Refused(refusals) => {
                 if self.is_examining() {
                     self.say(now, Message::Refuse { refusals: refusals.clone() });
@@ -396,7 +402,7 @@ impl Destination {
             return mark::REPORT_IGNORED.hit();
         }
         if self.offer.as_ref().is_some_and(|offer| offer.dry_run) {
-            self.say(now, Message::Accept);
+            self.say(now, Message::Accept { changes: self.changes.clone() });
             return self.end(Outcome::Checked);
         }
         self.perform(Deed::Journal(Stage::Accepted));
@@ -408,7 +414,7 @@ impl Destination {
             (State::Forward(Step::Transfer), Deed::Receive) if !self.receiving => {
                 self.receiving = true;
                 self.timeline.agreed = Some(now);
-                self.say(now, Message::Accept);
+                self.say(now, Message::Accept { changes: self.changes.clone() });
             }
             (State::Forward(Step::Build), Deed::Build) => self.enter(now, Step::Ready),
             (State::Forward(Step::Ready), Deed::HoldStopped) => {

@@ -103,6 +103,8 @@ pub struct Source {
     moved: (u64, u64),
     timeline: Timeline,
     troubles: Vec<Trouble>,
+    /// What will not be quite as it was, in the destination's drivers' own words.
+    changes: Vec<Opaque>,
     outcome: Option<Outcome>,
 }
 
@@ -138,6 +140,7 @@ impl Source {
             moved: (0, 0),
             timeline: Timeline::default(),
             troubles: Vec::new(),
+            changes: Vec::new(),
             outcome: None,
         }
     }
@@ -211,7 +214,7 @@ impl Source {
             },
             Event::Settle(settlement) => self.settle(now, settlement),
             Event::Timeout => self.timeout(now),
-            Event::Accepted
+            Event::Accepted { .. }
             | Event::Refused(_)
             | Event::ResumeFailed { .. }
             | Event::Located { .. }
@@ -291,6 +294,11 @@ impl Source {
     /// What happened when.
     pub fn timeline(&self) -> &Timeline {
         &self.timeline
+    }
+
+    /// What the destination accepts and will not keep quite as it was.
+    pub fn changes(&self) -> &[Opaque] {
+        &self.changes
     }
 
     /// What could not be undone or cleared away. The journal then keeps its entry.
@@ -408,7 +416,8 @@ impl Source {
                 self.peer = Some(Peer { version, boot, capabilities });
                 self.enter(now, Step::Agree);
             }
-            (State::Forward(Step::Agree), Message::Accept) => {
+            (State::Forward(Step::Agree), Message::Accept { changes }) => {
+                self.changes = changes;
                 self.timeline.agreed = Some(now);
                 if self.config.dry_run { self.end(now, Outcome::Checked) } else { self.enter(now, Step::Note) }
             }

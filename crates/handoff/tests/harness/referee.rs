@@ -134,7 +134,7 @@ impl Referee {
     /// When a machine takes a message in.
     pub(crate) fn heard(&mut self, side: Side, message: &Message) {
         match (side, message) {
-            (Side::Source, Message::Accept) => self.accept_heard = true,
+            (Side::Source, Message::Accept { .. }) => self.accept_heard = true,
             (
                 Side::Source,
                 Message::Resumed | Message::Abort(_) | Message::Answer(Verdict::Committed | Verdict::Aborted),

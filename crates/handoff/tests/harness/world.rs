@@ -68,7 +68,7 @@ impl World {
             Action::KillSource => self.source.alive = false,
             Action::ReleaseHold => self.source.held = false,
             Action::Thaw => self.source.traced = false,
-            Action::Examine { .. } => return Event::Accepted,
+            Action::Examine { .. } => return Event::Accepted { changes: Vec::new() },
             Action::Receive => {
                 if self.destination == None {
                     self.destination = Skeleton { complete: false, held: false };
