@@ -37,6 +37,9 @@ const YIELDS_MAX: u32 = 400;
 /// How long it is left to them each time.
 const PROGRAM_PAUSE: Duration = Duration::from_micros(20);
 
+/// Behind its program a thread waits longer than this before it goes on by itself.
+const WAIT_MIN: Duration = Duration::from_secs(1);
+
 /// A thread's state while its program runs.
 #[derive(Debug)]
 struct Saved {
@@ -333,6 +336,15 @@ impl<'a> Injector<'a> {
     /// # Errors
     /// A thread died, or did not come back in time (it then goes on by itself: the freeze is over).
     pub fn run(&mut self, programs: &[(usize, Program)]) -> Result<Vec<Ran>> {
+        let programs: Vec<(usize, &Program)> = programs.iter().map(|(index, program)| (*index, program)).collect();
+        self.run_those(&programs)
+    }
+
+    /// The same for programs that several threads have in common.
+    ///
+    /// # Errors
+    /// As [`Injector::run`].
+    pub fn run_those(&mut self, programs: &[(usize, &Program)]) -> Result<Vec<Ran>> {
         let mut ran = Vec::with_capacity(programs.len());
         for some in programs.chunks(SLOTS_MAX) {
             self.run_together(some, &mut ran)?;
@@ -341,7 +353,7 @@ impl<'a> Injector<'a> {
     }
 
     /// Runs at most [`SLOTS_MAX`] programs.
-    fn run_together(&mut self, programs: &[(usize, Program)], ran: &mut Vec<Ran>) -> Result<()> {
+    fn run_together(&mut self, programs: &[(usize, &Program)], ran: &mut Vec<Ran>) -> Result<()> {
         let Some((arena, foreign)) = &self.arena else {
             return Err(Refusal::new(Code::KERNEL_CALL, Subject::Process(self.process.pid), "no arena"));
         };
@@ -358,6 +370,7 @@ impl<'a> Injector<'a> {
                 .about(|| Subject::Process(self.process.pid))?;
             laid.push((*index, slot));
         }
+        let begin = Instant::now();
         for (index, slot) in &laid {
             let thread = &self.process.threads[*index];
             let mut registers = self.saved[*index].registers;
@@ -369,7 +382,7 @@ impl<'a> Injector<'a> {
                 .and_then(|()| ptrace::resume(thread.tid(), 0))
                 .about(|| thread.subject())?;
         }
-        let deadline = Instant::now() + PROGRAM_TIME_MAX;
+        let deadline = begin + PROGRAM_TIME_MAX;
         for (index, slot) in &laid {
             wait_done(arena, *slot, &mut self.process.threads[*index], deadline)?;
         }
@@ -381,10 +394,13 @@ impl<'a> Injector<'a> {
             let thread = &mut self.process.threads[*index];
             thread.wait_stop(false)?;
             let tid = thread.tid();
-            let at = ptrace::registers(tid).about(|| thread.subject())?;
-            if !(code..code + stub::code().len() as u64).contains(&at.rip) {
-                let cause = "it went on by itself because its tracer was too slow";
-                return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), cause));
+            // It waits for longer than that, unless a signal wakes it.
+            if begin.elapsed() > WAIT_MIN || thread.is_about_to_stop() {
+                let at = ptrace::registers(tid).about(|| thread.subject())?;
+                if !(code..code + stub::code().len() as u64).contains(&at.rip) {
+                    let cause = "it went on by itself because its tracer was too slow";
+                    return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), cause));
+                }
             }
             let saved = &self.saved[*index];
             ptrace::set_registers(tid, &saved.registers)

@@ -85,10 +85,11 @@ pub(crate) fn answered(ran: &Ran, step: Step) -> std::result::Result<u64, i32> {
 }
 
 impl ThreadQuestion {
-    /// Adds the questions to a program; `stranger` is a process that every thread of that user may look at.
-    pub(crate) fn ask(program: &mut Program, stranger: Option<i32>) -> ThreadQuestion {
+    /// Adds the questions to a program; `stranger` is a process that every thread of that user may look at. What keyrings hold
+    /// is asked of the first thread: the others nearly always have the same.
+    pub(crate) fn ask(program: &mut Program, stranger: Option<i32>, is_first: bool) -> ThreadQuestion {
         let zero = Argument::Value(0);
-        let keyrings = KeyringQuestion::ask(program);
+        let keyrings = KeyringQuestion::ask(program, is_first);
         let (mode, policy_mode) = program.space(8);
         let (nodes, policy_nodes) = program.space(NODES_MAX / 8);
         let policy = program.try_call("get_mempolicy", SYS_GET_MEMPOLICY, [mode, nodes, NODES_MAX.into(), zero, zero]);

@@ -13,6 +13,9 @@ pub const CODE_BYTES: usize = 4096;
 pub const SLOT_BYTES: usize = 8192;
 /// The same where there are many: room for what nearly all programs of one thread need, and half the pages to be made.
 pub const SMALL_SLOT_BYTES: usize = 4096;
+/// How long the stub waits for its tracer. A newborn is attached at once. One whose maker died just before must not keep its
+/// number, and what it inherited, for long: the other side of a link sees its end only when nobody has it open any more.
+pub const WAIT_SECONDS: u64 = 2;
 /// Bytes of the slot for large programs.
 pub const BULK_BYTES: usize = 1 << 20;
 
@@ -181,12 +184,9 @@ impl Arena {
         }
         let entries = slot.offset + CONTROL_BYTES;
         let data = entries + program.calls().len() * ENTRY_BYTES;
-        // A newborn is attached at once. One whose maker died just before must not keep its number, and what it inherited, for long: the
-        // other side of a link sees its end only when nobody has it open any more.
-        let wait_seconds = 2;
         self.write(data, &program.resolved(foreign_base + data as u64));
         self.write(entries, &program.encode(foreign_base + data as u64));
-        self.write(slot.offset, &stub::control_block(ending, program.calls().len() as u64, healing, wait_seconds));
+        self.write(slot.offset, &stub::control_block(ending, program.calls().len() as u64, healing, WAIT_SECONDS));
         Ok(())
     }
 

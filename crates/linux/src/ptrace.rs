@@ -230,7 +230,8 @@ pub fn set_user_dispatch(tid: i32, configuration: &[u64; 4]) -> Result<()> {
 /// ESRCH: dead or not stopped.
 pub fn may_use_ports(tid: i32) -> Result<bool> {
     const NT_386_IOPERM: usize = 0x201;
-    let mut buffer = vec![0_u8; 8192];
+    // A word of the map is enough to see that there is one.
+    let mut buffer = [0_u8; 8];
     let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let place = (&raw mut vector) as usize;
     match request("ptrace(GETREGSET)", libc::PTRACE_GETREGSET, tid, NT_386_IOPERM, place) {

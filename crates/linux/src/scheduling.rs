@@ -27,6 +27,27 @@ pub struct Attributes {
 }
 const _: () = assert!(size_of::<Attributes>() == 56);
 
+impl Attributes {
+    /// As sched_getattr(2) has written them; what is missing is zero.
+    pub fn from_bytes(bytes: &[u8]) -> Attributes {
+        let word = |at: usize| {
+            bytes.get(at..at + 4).and_then(|raw| raw.first_chunk()).map_or(0, |raw| u32::from_le_bytes(*raw))
+        };
+        let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+        Attributes {
+            size: word(0),
+            policy: word(4),
+            flags: long(8),
+            nice: word(16) as i32,
+            priority: word(20),
+            runtime: long(24),
+            deadline: long(32),
+            period: long(40),
+            utilisation: [word(48), word(52)],
+        }
+    }
+}
+
 /// Reads the attributes.
 ///
 /// # Errors

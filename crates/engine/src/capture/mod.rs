@@ -23,6 +23,7 @@ mod credentials;
 mod files;
 pub(crate) mod job_control;
 pub(crate) mod moment;
+mod schedule;
 pub(crate) mod space;
 mod task;
 

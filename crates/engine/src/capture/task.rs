@@ -1,7 +1,7 @@
 //! One process and its threads: what /proc and ptrace tell, and what only the threads themselves can ask for.
 use super::ahead::Ahead;
 use super::files::Tables;
-use super::{Capture, SpacePages, credentials, job_control, space};
+use super::{Capture, SpacePages, credentials, job_control, schedule, space};
 use crate::clock;
 use crate::failure::{About, Result, malformed};
 use crate::freeze::{FrozenProcess, FrozenTree};
@@ -23,7 +23,7 @@ use godwit_image::{Envelope, ObjectId, Pid, Subject};
 use godwit_linux::kcmp::{self, Object};
 use godwit_linux::proc::{maps, status};
 use godwit_linux::program::{Argument, Program, Step};
-use godwit_linux::{limits, ptrace, scheduling};
+use godwit_linux::{limits, ptrace};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -53,9 +53,6 @@ mod number {
     pub(super) const PR_GET_MEMORY_MERGE: u64 = 68;
 }
 
-/// sched_getattr(2) does not tell its nice value.
-const SCHED_IDLE: u32 = 5;
-
 /// What one thread is asked by a program.
 struct Questions {
     program: Program,
@@ -69,11 +66,13 @@ struct Questions {
     speculation: [Step; 3],
     name: usize,
     personality: Step,
+    scheduling: schedule::Question,
     rare: ThreadQuestion,
 }
 
 impl Questions {
-    fn new(stranger: Option<i32>) -> Questions {
+    /// The first thread is asked more about what the others have in common with it.
+    fn new(stranger: Option<i32>, is_first: bool) -> Questions {
         let mut program = Program::new();
         let mut prctl = |option: u64, argument: Argument| {
             program.try_call(
@@ -100,9 +99,11 @@ impl Questions {
         let timestamp = ask(number::PR_GET_TSC);
         let (space, stack) = program.space(24);
         program.call("sigaltstack", number::SIGALTSTACK, [0_u64.into(), space]);
-        let rare = ThreadQuestion::ask(&mut program, stranger);
+        let scheduling = schedule::Question::ask(&mut program);
+        let rare = ThreadQuestion::ask(&mut program, stranger, is_first);
         Questions {
             program,
+            scheduling,
             rare,
             tid_address,
             stack,
@@ -378,10 +379,12 @@ pub(super) fn capture(
     let parent_thread = Some(Pid(process.parent_thread)).filter(|thread| thread.0 != 0);
     let mut injector = Injector::install(process)?;
     let stranger = capture.strangers.for_thread(pid, first)?;
-    let questions: Vec<Questions> = (0..injector.threads()).map(|_| Questions::new(stranger)).collect();
-    let programs: Vec<(usize, Program)> =
-        questions.iter().enumerate().map(|(index, questions)| (index, questions.program.clone())).collect();
-    let answers = injector.run(&programs)?;
+    let (of_first, of_others) = (Questions::new(stranger, true), Questions::new(stranger, false));
+    let questions: Vec<&Questions> =
+        (0..injector.threads()).map(|index| if index == 0 { &of_first } else { &of_others }).collect();
+    let programs: Vec<(usize, &Program)> =
+        questions.iter().enumerate().map(|(index, questions)| (index, &questions.program)).collect();
+    let answers = injector.run_those(&programs)?;
     job_control::settled(injector.process())?;
     let whole = ProcessQuestions::new(injector.areas());
     let answer = injector.run(&[(0, whole.program.clone())])?;
@@ -534,7 +537,7 @@ fn thread(
     let status = ahead.status(pid, tid).about(subject)?;
     let securebits = ran.result("prctl", questions.securebits).about(subject)? as u32;
     let rseq = injector.sequence(index);
-    let attributes = scheduling::get(tid).about(subject)?;
+    let schedule = questions.scheduling.answer(ran, tid).about(subject)?;
     let mut registers = injector.registers(index).copied().ok_or_else(|| malformed(subject(), "no registers"))?;
     let sleep = shape.sleeps.get(&tid).map(|sleep| (sleep, shape.frozen_at));
     let (wait, note) = interrupted::resume_point(&mut registers, sleep);
@@ -555,7 +558,7 @@ fn thread(
             size: ran.word(questions.stack + 16),
         },
         clear_child_tid: ran.word(questions.tid_address),
-        robust_list: scheduling::robust_list(tid).about(subject)?,
+        robust_list: schedule.robust_list,
         restartable_sequence: (rseq.address, rseq.length, rseq.signature, rseq.flags),
         credentials: credentials::capture(tid, &status, securebits)?,
         files,
@@ -563,17 +566,9 @@ fn thread(
         parent_death_signal: ran.word(questions.death_signal) as i32,
         timer_slack_ns: ran.result("prctl", questions.slack).about(subject)?,
         personality: ran.result("personality", questions.personality).about(subject)? as u32,
-        scheduling: Scheduling {
-            policy: attributes.policy,
-            flags: attributes.flags,
-            nice: if attributes.policy == SCHED_IDLE { scheduling::nice(tid).about(subject)? } else { attributes.nice },
-            priority: attributes.priority,
-            runtime: attributes.runtime,
-            deadline: attributes.deadline,
-            period: attributes.period,
-        },
-        affinity: scheduling::affinity(tid).about(subject)?,
-        io_priority: scheduling::io_priority(tid).about(subject)?,
+        scheduling: schedule.scheduling,
+        affinity: schedule.affinity,
+        io_priority: schedule.io_priority,
         timestamp_counter_mode: ran.word(questions.timestamp) as i32,
         dead: false,
         machine_check: ran.result("prctl", questions.machine_check).ok().map(|value| value as i32),

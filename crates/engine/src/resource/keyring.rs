@@ -11,6 +11,7 @@ use crate::restore::{Bind, Make};
 use godwit_image::{Code, Envelope, KindId, Pid, Refusal, Subject, Verdict};
 use godwit_linux::proc::status;
 use godwit_linux::program::{Argument, Program, Step};
+use std::collections::BTreeSet;
 
 const SYS_KEYCTL: i64 = 250;
 const KEYCTL_GET_KEYRING_ID: u64 = 0;
@@ -40,40 +41,64 @@ pub(crate) struct Keyring {
     more: bool,
 }
 
-/// The keyrings of a thread: its own, its process's, its session's.
-pub(crate) type Keyrings = [Option<Keyring>; 3];
+/// A keyring that a thread has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ring {
+    /// Its serial number; none where the thread may not even name it.
+    serial: Option<i32>,
+    /// What is in it, where that was asked.
+    keyring: Option<Keyring>,
+}
 
-/// The questions about one keyring.
+/// The keyrings of a thread: its own, its process's, its session's.
+pub(crate) type Keyrings = [Option<Ring>; 3];
+
+/// The questions about what is in one keyring.
 #[derive(Debug)]
-struct RingQuestion {
-    serial: Step,
+struct ContentQuestion {
     describe: Step,
     description: usize,
     read: Step,
     links: usize,
 }
 
-/// The questions to one thread.
+/// The questions to one thread: which keyrings it has, and what is in them where that is asked.
 #[derive(Debug)]
 pub(crate) struct KeyringQuestion {
-    rings: [RingQuestion; 3],
+    rings: [(Step, Option<ContentQuestion>); 3],
 }
 
 fn keyctl(program: &mut Program, operation: u64, key: Argument, buffer: Argument, bytes: usize) -> Step {
     program.try_call("keyctl", SYS_KEYCTL, [operation.into(), key, buffer, bytes.into(), Argument::Value(0)])
 }
 
+impl ContentQuestion {
+    fn ask(program: &mut Program, key: Argument) -> ContentQuestion {
+        let (space, description) = program.space(DESCRIPTION_BYTES);
+        let describe = keyctl(program, KEYCTL_DESCRIBE, key, space, DESCRIPTION_BYTES);
+        let (space, links) = program.space(LINKS_MAX * 4);
+        let read = keyctl(program, KEYCTL_READ, key, space, LINKS_MAX * 4);
+        ContentQuestion { describe, description, read, links }
+    }
+
+    fn answer(&self, ran: &Ran) -> Keyring {
+        let described = answered(ran, self.describe).is_ok();
+        let name = if described { name(ran.data(self.description, DESCRIPTION_BYTES)) } else { String::new() };
+        let bytes = answered(ran, self.read).ok().map(|bytes| bytes as usize);
+        let links = bytes.map(|bytes| {
+            let raw = ran.data(self.links, bytes.min(LINKS_MAX * 4));
+            raw.chunks_exact(4).filter_map(|raw| raw.first_chunk()).map(|raw| i32::from_le_bytes(*raw)).collect()
+        });
+        Keyring { name, links, more: bytes.is_some_and(|bytes| bytes > LINKS_MAX * 4) }
+    }
+}
+
 impl KeyringQuestion {
     /// Adds the questions to a program.
-    pub(crate) fn ask(program: &mut Program) -> KeyringQuestion {
+    pub(crate) fn ask(program: &mut Program, with_contents: bool) -> KeyringQuestion {
         let rings = RINGS.map(|(ring, _)| {
-            let nothing = Argument::Value(0);
-            let serial = keyctl(program, KEYCTL_GET_KEYRING_ID, ring.into(), nothing, 0);
-            let (space, description) = program.space(DESCRIPTION_BYTES);
-            let describe = keyctl(program, KEYCTL_DESCRIBE, serial.into(), space, DESCRIPTION_BYTES);
-            let (space, links) = program.space(LINKS_MAX * 4);
-            let read = keyctl(program, KEYCTL_READ, serial.into(), space, LINKS_MAX * 4);
-            RingQuestion { serial, describe, description, read, links }
+            let serial = keyctl(program, KEYCTL_GET_KEYRING_ID, ring.into(), Argument::Value(0), 0);
+            (serial, with_contents.then(|| ContentQuestion::ask(program, serial.into())))
         });
         KeyringQuestion { rings }
     }
@@ -81,22 +106,17 @@ impl KeyringQuestion {
     /// Reads the answers.
     pub(crate) fn answer(&self, ran: &Ran) -> Keyrings {
         [0, 1, SESSION].map(|index| {
-            let ring = &self.rings[index];
-            match answered(ran, ring.serial) {
-                Ok(_) => {}
+            let (serial, content) = &self.rings[index];
+            match answered(ran, *serial) {
+                Ok(serial) => {
+                    let keyring = content.as_ref().map(|content| content.answer(ran));
+                    Some(Ring { serial: Some(serial as i32), keyring })
+                }
                 // No such keyring, or none in this kernel.
-                Err(NO_KEY | NO_SUCH_SYSTEM_CALL | UNSUPPORTED) => return None,
+                Err(NO_KEY | NO_SUCH_SYSTEM_CALL | UNSUPPORTED) => None,
                 // It has one, and may not even name it.
-                Err(_) => return Some(Keyring::default()),
+                Err(_) => Some(Ring { serial: None, keyring: Some(Keyring::default()) }),
             }
-            let described = answered(ran, ring.describe).is_ok();
-            let name = if described { name(ran.data(ring.description, DESCRIPTION_BYTES)) } else { String::new() };
-            let bytes = answered(ran, ring.read).ok().map(|bytes| bytes as usize);
-            let links = bytes.map(|bytes| {
-                let raw = ran.data(ring.links, bytes.min(LINKS_MAX * 4));
-                raw.chunks_exact(4).filter_map(|raw| raw.first_chunk()).map(|raw| i32::from_le_bytes(*raw)).collect()
-            });
-            Some(Keyring { name, links, more: bytes.is_some_and(|bytes| bytes > LINKS_MAX * 4) })
         })
     }
 }
@@ -148,16 +168,25 @@ fn sort(index: usize, ring: &Keyring) -> Sort {
 /// GW1104: it has.
 pub(crate) fn judge(injector: &mut Injector<'_>, threads: &[ThreadAnswers]) -> Result<()> {
     let mut known_links: Vec<Vec<i32>> = Vec::new();
+    // Keyrings that are known to hold nothing that would be lost, by number and place.
+    let mut harmless: BTreeSet<(usize, i32)> = BTreeSet::new();
     for (thread, answers) in threads.iter().enumerate() {
         for (index, ring) in answers.keyrings.iter().enumerate() {
             let Some(ring) = ring else { continue };
+            if ring.serial.is_some_and(|serial| harmless.contains(&(index, serial))) {
+                continue;
+            }
+            let keyring = match &ring.keyring {
+                Some(keyring) => keyring.clone(),
+                None => look_into(injector, thread, ring.serial)?,
+            };
             let refuse = |injector: &Injector<'_>, cause: String| {
                 let subject = injector.process().threads[thread].subject();
                 let refusal = Refusal::new(Code::UNSUPPORTED, subject, cause);
                 Err(refusal
                     .choice("let the program take its keys out (keyctl unlink, keyctl clear), or end its session"))
             };
-            match sort(index, ring) {
+            match sort(index, &keyring) {
                 Sort::Default => {}
                 Sort::Keys(cause) => return refuse(injector, cause),
                 Sort::Links(links) if known_links.contains(&links) => {}
@@ -168,9 +197,20 @@ pub(crate) fn judge(injector: &mut Injector<'_>, threads: &[ThreadAnswers]) -> R
                     known_links.push(links);
                 }
             }
+            harmless.extend(ring.serial.map(|serial| (index, serial)));
         }
     }
     Ok(())
+}
+
+/// What is in a keyring of a thread that has another one than the first.
+fn look_into(injector: &mut Injector<'_>, thread: usize, serial: Option<i32>) -> Result<Keyring> {
+    // One that cannot be looked into counts as one with keys.
+    let Some(serial) = serial else { return Ok(Keyring::default()) };
+    let mut program = Program::new();
+    let question = ContentQuestion::ask(&mut program, serial.into());
+    let ran = injector.run(&[(thread, program)])?;
+    Ok(ran.first().map(|ran| question.answer(ran)).unwrap_or_default())
 }
 
 /// Whether links of a session keyring lead to nothing but the user's own keyrings, as a login makes it.

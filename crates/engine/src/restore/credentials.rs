@@ -34,16 +34,7 @@ pub(super) fn program(program: &mut Program, wanted: &Credentials, now: &Credent
         prctl(program, PR_SET_NO_NEW_PRIVS, 1, 0);
     }
     seccomp(program, wanted);
-    let same = wanted.user == now.user
-        && wanted.group == now.group
-        && wanted.groups == now.groups
-        && wanted.permitted == now.permitted
-        && wanted.effective == now.effective
-        && wanted.inheritable == now.inheritable
-        && wanted.bounding == now.bounding
-        && wanted.ambient == now.ambient
-        && wanted.securebits == now.securebits;
-    if same {
+    if same(wanted, now) {
         return false;
     }
     let groups: Vec<u8> = wanted.groups.iter().flat_map(|group| group.to_le_bytes()).collect();
@@ -75,6 +66,23 @@ pub(super) fn program(program: &mut Program, wanted: &Credentials, now: &Credent
     prctl(program, PR_SET_SECUREBITS, u64::from(wanted.securebits), 0);
     capset(program, wanted.permitted, wanted.effective, wanted.inheritable);
     true
+}
+
+fn same(wanted: &Credentials, now: &Credentials) -> bool {
+    wanted.user == now.user
+        && wanted.group == now.group
+        && wanted.groups == now.groups
+        && wanted.permitted == now.permitted
+        && wanted.effective == now.effective
+        && wanted.inheritable == now.inheritable
+        && wanted.bounding == now.bounding
+        && wanted.ambient == now.ambient
+        && wanted.securebits == now.securebits
+}
+
+/// Whether a thread that is born with these has nothing to do for them.
+pub(super) fn are_those_of_birth(wanted: &Credentials, now: &Credentials) -> bool {
+    same(wanted, now) && !wanted.no_new_privileges && wanted.seccomp_mode == 0 && wanted.seccomp_filters.is_empty()
 }
 
 fn capset(program: &mut Program, permitted: u64, effective: u64, inheritable: u64) {

@@ -24,7 +24,9 @@ impl Restorer {
     pub(super) fn finish(&mut self) -> Result<()> {
         let tasks = self.living();
         for task in &tasks {
-            self.create_threads(task)?;
+            if !self.threads_can_wait(task) {
+                self.create_threads(task)?;
+            }
         }
         self.enter_groups()?;
         self.make_late()?;
@@ -63,7 +65,8 @@ impl Restorer {
         for task in tasks {
             let program = self.process_program(task);
             self.run(first_thread(task)?.tid, &program)?;
-            for thread in task.threads.iter().filter(|thread| !thread.dead) {
+            let done = self.bear_threads(task, own)?;
+            for thread in task.threads.iter().filter(|thread| !thread.dead && !done.contains_key(&thread.tid)) {
                 programs.push((thread.tid, self.thread_program(task, thread, own)));
             }
         }

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 mod attach;
+mod births;
 mod creator;
 mod credentials;
 mod descriptors;

@@ -15,7 +15,8 @@ pub(super) struct Puppet {
     stopped: Option<Stopped>,
     pid: i32,
     tid: i32,
-    template: Registers,
+    /// The registers of a newborn; those that it has when they are asked for where there are none.
+    template: Option<Registers>,
     /// In a group stop for good: it needs no other means to stay stopped.
     group_stopped: bool,
 }
@@ -31,13 +32,8 @@ impl Puppet {
         Puppet::begin(pid, tid)?.arrive()
     }
 
-    /// Attaches to many newborns at the same time.
-    pub(super) fn attach_all(pid: Pid, tids: &[Pid]) -> Result<Vec<Puppet>> {
-        let begun = tids.iter().map(|tid| Puppet::begin(pid, *tid)).collect::<Result<Vec<_>>>()?;
-        begun.into_iter().map(Puppet::arrive).collect()
-    }
-
-    fn begin(pid: Pid, tid: Pid) -> Result<Puppet> {
+    /// Begins to attach to a newborn: [`Puppet::arrive_from_stub`] is next.
+    pub(super) fn begin(pid: Pid, tid: Pid) -> Result<Puppet> {
         let subject = || Subject::Thread(pid.0, tid.0);
         let wanted = options::SYSGOOD | options::EXIT_KILL | options::SUSPEND_SECCOMP;
         ptrace::seize(tid.0, wanted)
@@ -45,14 +41,26 @@ impl Puppet {
             .about(subject)?;
         let stopped = Stopped::new(pid.0, tid.0, 0);
         ptrace::interrupt(tid.0).about(subject)?;
-        let template = ptrace::from_words(&[0; ptrace::REGISTER_WORDS]);
-        Ok(Puppet { stopped: Some(stopped), pid: pid.0, tid: tid.0, template, group_stopped: false })
+        Ok(Puppet { stopped: Some(stopped), pid: pid.0, tid: tid.0, template: None, group_stopped: false })
+    }
+
+    /// Waits until a newborn that a program has made has stopped. It has its maker's mask.
+    pub(super) fn arrive_from_stub(&mut self) -> Result<()> {
+        self.await_stop()
+    }
+
+    /// The registers that programs begin with.
+    fn template(&self) -> Result<Registers> {
+        match self.template {
+            Some(template) => Ok(template),
+            None => ptrace::registers(self.tid).about(|| self.subject()),
+        }
     }
 
     fn arrive(mut self) -> Result<Puppet> {
         self.await_stop()?;
         ptrace::set_signal_mask(self.tid, MASK).about(|| self.subject())?;
-        self.template = ptrace::registers(self.tid).about(|| self.subject())?;
+        self.template = Some(ptrace::registers(self.tid).about(|| self.subject())?);
         Ok(self)
     }
 
@@ -83,7 +91,7 @@ impl Puppet {
 
     fn lay(&self, arena: &Arena, slot: Slot, program: &Program, ending: Ending) -> Result<()> {
         arena.lay(slot, program, arena.base(), ending, &Healing::default()).about(|| self.subject())?;
-        let mut registers = self.template;
+        let mut registers = self.template()?;
         registers.rip = arena.base();
         registers.rbx = arena.base() + slot.offset as u64;
         registers.orig_rax = u64::MAX;
@@ -116,7 +124,8 @@ impl Puppet {
         self.answers(arena, slot, program)
     }
 
-    fn answers(&self, arena: &Arena, slot: Slot, program: &Program) -> Result<Ran> {
+    /// The results of a program that has ended, if all is well with it.
+    pub(super) fn answers(&self, arena: &Arena, slot: Slot, program: &Program) -> Result<Ran> {
         let ran = Ran::new(arena.outcome(slot, program), arena.data(slot, program, 0, program.bytes().len()));
         ran.check(program).about(|| self.subject())?;
         Ok(ran)
@@ -162,7 +171,7 @@ impl Puppet {
     /// The same, with whatever the call answers.
     pub(super) fn call(&mut self, at: u64, number: u64, arguments: [u64; 6]) -> Result<i64> {
         let subject = self.subject();
-        let mut registers = self.template;
+        let mut registers = self.template()?;
         registers.rip = at;
         registers.rax = number;
         registers.orig_rax = u64::MAX;
@@ -197,7 +206,7 @@ impl Puppet {
         /// The kernel continues the call through restart_syscall(2).
         const ERESTART_RESTARTBLOCK: i64 = -516;
         let subject = self.subject();
-        let mut registers = self.template;
+        let mut registers = self.template()?;
         registers.rip = code;
         registers.rbx = block;
         registers.rax = number;

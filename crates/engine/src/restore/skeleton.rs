@@ -63,10 +63,15 @@ impl Restorer {
         self.puppets.get_mut(&thread).ok_or_else(|| malformed(Subject::Process(thread.0), "it does not exist yet"))
     }
 
+    /// Where a program of a thread lies.
+    pub(super) fn place(&self, thread: Pid, program: &Program) -> Result<Slot> {
+        let small = self.slot(thread)?;
+        Ok(if small.holds(program) { small } else { self.arena.bulk() })
+    }
+
     /// Runs one program in one thread, in its own slot or, when it is large, in the common one.
     pub(super) fn run(&mut self, thread: Pid, program: &Program) -> Result<Ran> {
-        let small = self.slot(thread)?;
-        let slot = if small.holds(program) { small } else { self.arena.bulk() };
+        let slot = self.place(thread, program)?;
         let puppet = self.puppets.get_mut(&thread).ok_or_else(|| missing(ObjectId(0)))?;
         puppet.start(&self.arena, slot, program, Ending::Trap)?;
         puppet.finish(&self.arena, slot, program)

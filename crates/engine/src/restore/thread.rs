@@ -1,27 +1,22 @@
-//! Threads: created by their leader, each made what it was by a program of its own, all of them at the same time.
-use super::puppet::Puppet;
-use super::skeleton::{clone_arguments, patiently};
+//! What makes threads what they were: a program of its own for each, all of them at the same time.
 use super::{Restorer, credentials, missing, queued_signals};
 use crate::failure::{About, Result, malformed};
 use godwit_image::credentials::Credentials;
 use godwit_image::signal::{Action, AlternateStack};
 use godwit_image::task::{State, Task, Thread};
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
-use godwit_linux::clone::{self, Arguments};
 use godwit_linux::proc::stat;
 use godwit_linux::program::Program;
-use godwit_linux::stub::{Ending, Healing};
+use godwit_linux::stub::Ending;
 use std::time::{Duration, Instant};
 
 const SYS_RT_SIGACTION: i64 = 13;
 const SYS_RT_SIGPROCMASK: i64 = 14;
-const SYS_GETPID: i64 = 39;
 const SYS_EXIT: i64 = 60;
 const SYS_KILL: i64 = 62;
 const SYS_SETRESUID: i64 = 117;
 const SYS_SETRESGID: i64 = 119;
 const SYS_EXIT_GROUP: i64 = 231;
-const SYS_UNSHARE: i64 = 272;
 const SYS_PRLIMIT64: i64 = 302;
 const SYS_SETITIMER: i64 = 38;
 const SYS_SIGALTSTACK: i64 = 131;
@@ -45,12 +40,6 @@ const PR_SET_CHILD_SUBREAPER: u64 = 36;
 const PR_SET_THP_DISABLE: u64 = 41;
 const PR_SET_MDWE: u64 = 65;
 const PR_SET_MEMORY_MERGE: u64 = 67;
-/// CLONE_VM | FS | FILES | SIGHAND | THREAD | SYSVSEM.
-const THREAD_FLAGS: u64 = 0x100 | 0x200 | 0x400 | 0x800 | 0x1_0000 | 0x4_0000;
-const CLONE_FS: u64 = 0x200;
-const CLONE_FILES: u64 = 0x400;
-/// Their entries and data fit the large slot.
-const THREADS_PER_PROGRAM: usize = 2000;
 const RLIMIT_CORE: u64 = 4;
 /// Highest number of queued signals: set by the task itself, behind queueing.
 pub(super) const RLIMIT_SIGPENDING: usize = 11;
@@ -65,11 +54,6 @@ const SS_DISABLE: i32 = 2;
 const SS_AUTODISARM: i32 = i32::MIN;
 /// PR_GET_TSC's default.
 const PR_TSC_ENABLE: i32 = 1;
-
-fn mixed(task: &Task, thread: &Thread, what: &str) -> Refusal {
-    let cause = format!("it shares its {what} with some tasks and not with all of those that share something with it");
-    Refusal::new(Code::UNSUPPORTED, Subject::Thread(task.pid.0, thread.tid.0), cause)
-}
 
 fn set_action(program: &mut Program, signal: usize, action: &Action) {
     let mut raw = Vec::with_capacity(32);
@@ -100,114 +84,6 @@ pub(super) fn default_actions(program: &mut Program) {
 }
 
 impl Restorer {
-    /// Creates the threads of a task beside its leader, once; each waits in the stub and is attached. A thread is made by
-    /// one that has its file table and working directory: the leader, or the first one whose own they are.
-    pub(super) fn create_threads(&mut self, task: &Task) -> Result<()> {
-        let Some(leader) = task.threads.first() else { return Ok(()) };
-        if task.threads.len() < 2 || task.threads.get(1).is_some_and(|second| self.puppets.contains_key(&second.tid)) {
-            return Ok(());
-        }
-        // A dead leader has no tables any more: what it makes is made as its first living thread.
-        let model = task.threads.iter().find(|thread| !thread.dead).unwrap_or(leader);
-        let mut makers: Vec<(&Thread, Pid)> = vec![(model, leader.tid)];
-        let mut made: Vec<(Pid, Vec<Pid>)> = vec![(leader.tid, Vec::new())];
-        let mut separate: Vec<(Pid, u64)> = Vec::new();
-        for thread in &task.threads[1..] {
-            let alike = |other: &Thread| other.files == thread.files && other.filesystem == thread.filesystem;
-            if let Some((_, maker)) = makers.iter().find(|(other, _)| alike(other)) {
-                if let Some((_, list)) = made.iter_mut().find(|(other, _)| other == maker) {
-                    list.push(thread.tid);
-                }
-                continue;
-            }
-            let flags = self.own_tables(task, thread, model)?;
-            if let Some((_, list)) = made.first_mut() {
-                list.push(thread.tid);
-            }
-            separate.push((thread.tid, flags));
-            makers.push((thread, thread.tid));
-            made.push((thread.tid, Vec::new()));
-        }
-        for (maker, threads) in made {
-            if let Some((_, flags)) = separate.iter().find(|(tid, _)| *tid == maker) {
-                let mut program = Program::new();
-                program.call("unshare", SYS_UNSHARE, [(*flags).into()]);
-                self.run(maker, &program)?;
-            }
-            for chunk in threads.chunks(THREADS_PER_PROGRAM) {
-                self.make_threads(task.pid, maker, chunk)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// What a thread has to itself beside the model, as CLONE_* flags. What it shares with anybody but its own kind cannot
-    /// be made.
-    fn own_tables(&self, task: &Task, thread: &Thread, model: &Thread) -> Result<u64> {
-        let others = |shares: &dyn Fn(&Thread) -> bool| {
-            let all = self.tree.tasks.iter().flat_map(|task| &task.threads);
-            let same = |t: &Thread| t.files == thread.files && t.filesystem == thread.filesystem;
-            all.filter(|other| !same(other)).any(shares)
-        };
-        let mut flags = 0;
-        if thread.files != model.files {
-            flags |= CLONE_FILES;
-            if others(&|other| other.files == thread.files) {
-                return Err(mixed(task, thread, "file table"));
-            }
-        }
-        if thread.filesystem != model.filesystem {
-            flags |= CLONE_FS;
-            if others(&|other| other.filesystem == thread.filesystem) {
-                return Err(mixed(task, thread, "working directory"));
-            }
-        }
-        Ok(flags)
-    }
-
-    fn make_threads(&mut self, pid: Pid, maker: Pid, threads: &[Pid]) -> Result<()> {
-        if threads.is_empty() {
-            return Ok(());
-        }
-        let mut missing = threads.to_vec();
-        patiently(|| {
-            let made = self.try_make_threads(pid, maker, &missing);
-            if made.is_err() {
-                // The program ended at the first whose number was in use.
-                let there = crate::procfs::threads(pid.0).unwrap_or_default();
-                missing.retain(|tid| !there.contains(&tid.0));
-            }
-            made
-        })?;
-        for (tid, puppet) in threads.iter().zip(Puppet::attach_all(pid, threads)?) {
-            self.puppets.insert(*tid, puppet);
-        }
-        Ok(())
-    }
-
-    /// Makes threads until all are there, or one cannot be made.
-    fn try_make_threads(&mut self, pid: Pid, maker: Pid, threads: &[Pid]) -> Result<()> {
-        let mut program = Program::new();
-        for tid in threads {
-            let slot = self.slot(*tid)?;
-            let mut first = Program::new();
-            first.call("getpid", SYS_GETPID, []);
-            self.arena
-                .lay(slot, &first, self.arena.base(), Ending::Exit, &Healing::default())
-                .about(|| Subject::Thread(pid.0, tid.0))?;
-            let numbers = program.data(&tid.0.to_le_bytes());
-            let arguments = Arguments { flags: THREAD_FLAGS, set_tid_size: 1, ..Arguments::default() };
-            let place = clone_arguments(&mut program, &arguments, Some(numbers));
-            program.clone_task(place, clone::ARGUMENTS_BYTES, self.arena.base() + slot.offset as u64);
-        }
-        self.run(maker, &program).map(drop).map_err(|refusal| {
-            if refusal.cause.contains("File exists") {
-                return Refusal::new(Code::PID_IN_USE, refusal.subject, "the number of one of its threads is in use");
-            }
-            refusal
-        })
-    }
-
     /// Runs one program in each of several threads at the same time; none of them ends by a trap, and no signal comes
     /// through to the end.
     pub(super) fn run_all(&mut self, programs: &[(Pid, Program)]) -> Result<()> {
