@@ -5,12 +5,11 @@
 use crate::failure::{About, Result, refusal};
 use crate::leftover::Leftover;
 use crate::procfs;
+use crate::surroundings::Surroundings;
 use crate::vfork;
-use godwit_image::host::HostFacts;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::proc::{Error as ProcError, stat};
 use godwit_linux::ptrace::{self, Event, Registers};
-use godwit_linux::scheduling;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -212,12 +211,8 @@ pub struct FrozenTree {
     pub(crate) frozen_at: std::time::Instant,
     /// Reading it keeps a second thread busy.
     pub(crate) is_large: bool,
-    /// Facts about this host, read before the freeze.
-    pub(crate) host: HostFacts,
-    /// Every processor that threads may be bound to here, as sched_getaffinity(2) tells it.
-    pub(crate) processors: Vec<u8>,
-    /// The namespaces of this process.
-    pub(crate) home: crate::namespaces::Home,
+    /// What was looked at around it before the freeze.
+    pub(crate) surroundings: Surroundings,
     /// Timed waits by thread, as they were shortly before.
     pub(crate) sleeps: std::collections::BTreeMap<i32, crate::sleep::Sleep>,
     /// What the tree leaves behind under names when it ends here; found by the capture.
@@ -362,8 +357,7 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
     let threads: Vec<(i32, usize)> = running.iter().map(|found| (found.pid, found.threads.len())).collect();
     let is_large = crate::capture::ahead::pays(&threads);
     crate::room::for_looks(running.iter().map(|found| found.pid));
-    let (host, home) = (crate::host::facts(), crate::namespaces::Home::own());
-    let processors = scheduling::every_processor().about(|| Subject::Host)?;
+    let surroundings = Surroundings::look()?;
     let begin = std::time::Instant::now();
     let mut known: BTreeMap<i32, BTreeMap<i32, Stopped>> = BTreeMap::new();
     let mut order = running;
@@ -444,7 +438,7 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
         return Err(Refusal::new(Code::NO_SUCH_PROCESS, Subject::Process(root), "it has ended"));
     }
     let freeze_ns = frozen_at.duration_since(begin).as_nanos() as u64;
-    Ok(FrozenTree { processes, freeze_ns, frozen_at, is_large, host, processors, home, sleeps, leftovers: Vec::new() })
+    Ok(FrozenTree { processes, freeze_ns, frozen_at, is_large, surroundings, sleeps, leftovers: Vec::new() })
 }
 
 impl FrozenTree {

@@ -30,6 +30,7 @@ pub mod room;
 mod sequence;
 mod sharing;
 mod sleep;
+mod surroundings;
 mod tmpfs_file;
 mod turn;
 mod vfork;

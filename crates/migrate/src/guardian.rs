@@ -16,6 +16,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// First argument that makes the binary a guardian.
@@ -28,30 +29,51 @@ const START_PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Guardian {
     lifeline: PipeWriter,
-    child: Child,
-    /// Tells once that it stands by.
-    announcement: Option<ChildStdout>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// A thread starts it.
+    Starting(JoinHandle<std::io::Result<Child>>),
+    /// It has started, and tells once that it stands by.
+    Started(Child, Option<ChildStdout>),
+    /// It could not be started.
+    Failed,
+}
+
+fn failed(error: std::io::Error) -> Refusal {
+    Refusal::new(Code::KERNEL_CALL, Subject::Object("guardian".to_owned()), error.to_string())
 }
 
 impl Guardian {
-    /// Starts a guardian of this process for its side of a migration.
+    /// Begins to start a guardian of this process for its side of a migration. Whoever needs it waits for it: [`Self::await_ready`].
     ///
     /// # Errors
     /// GW1003: it cannot be started.
     pub(crate) fn start(directory: &Path, migration: MigrationId, side: Side) -> Result<Guardian, Refusal> {
-        let failed = |error: std::io::Error| {
-            Refusal::new(Code::KERNEL_CALL, Subject::Object("guardian".to_owned()), error.to_string())
-        };
         let (ear, lifeline) = std::io::pipe().map_err(failed)?;
         let mut command = Command::new("/proc/self/exe");
         command.arg0("godwit-guardian").arg(GUARDIAN).arg(std::process::id().to_string());
         command.arg(directory).arg(migration.to_string()).arg(side.to_string());
         command.stdin(ear).stdout(Stdio::piped()).stderr(Stdio::inherit());
-        // A session of its own: what the terminal sends to us is not for it.
-        let placement = Placement { new_session: true, ..Placement::default() };
-        let mut child = namespace::spawn_placed(command, &placement).map_err(failed)?;
+        let start = move || {
+            // A session of its own: what the terminal sends to us is not for it.
+            let placement = Placement { new_session: true, ..Placement::default() };
+            namespace::spawn_placed(command, &placement)
+        };
+        let thread = std::thread::Builder::new().name("guardian".to_owned()).spawn(start).map_err(failed)?;
+        Ok(Guardian { lifeline, state: State::Starting(thread) })
+    }
+
+    /// Waits until it exists.
+    fn settle(&mut self) -> Result<(), Refusal> {
+        let State::Starting(thread) = std::mem::replace(&mut self.state, State::Failed) else { return Ok(()) };
+        let started = thread.join().unwrap_or_else(|_| Err(std::io::Error::other("its thread died")));
+        let mut child = started.map_err(failed)?;
         let announcement = child.stdout.take();
-        Ok(Guardian { lifeline, child, announcement })
+        self.state = State::Started(child, announcement);
+        Ok(())
     }
 
     /// Waits until it stands by: what starts while a tree is frozen takes the processor that its freeze needs.
@@ -59,7 +81,11 @@ impl Guardian {
     /// # Errors
     /// GW1003: it ended, or does not come to anything.
     pub(crate) fn await_ready(&mut self) -> Result<(), Refusal> {
-        let Some(mut announcement) = self.announcement.take() else { return Ok(()) };
+        self.settle()?;
+        let State::Started(_, announcement) = &mut self.state else {
+            return Err(failed(std::io::Error::other("it could not be started")));
+        };
+        let Some(mut announcement) = announcement.take() else { return Ok(()) };
         let ready = poll::wait(&[(announcement.as_fd(), Readiness::READABLE)], Some(START_PATIENCE));
         let is_there = ready.is_ok_and(|ready| ready.iter().any(|ready| ready.readable));
         if is_there && announcement.read_exact(&mut [0]).is_ok() {
@@ -71,10 +97,13 @@ impl Guardian {
 
     /// It is not needed any more.
     pub(crate) fn dismiss(mut self) {
-        // If it is gone, it needs no telling.
+        // One that could not be started needs no telling; nor does one that is gone.
+        let _ = self.settle();
         let _ = self.lifeline.write_all(b"d");
         drop(self.lifeline);
-        let _ = self.child.wait();
+        if let State::Started(child, _) = &mut self.state {
+            let _ = child.wait();
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use godwit_handoff::{BootId, Capabilities, MigrationId, Value};
 use godwit_image::host::HostFacts;
 use godwit_image::{Code, Refusal, Subject, codec};
 use std::io::Read;
+use std::sync::OnceLock;
 
 /// The key under which a host's facts travel.
 const FACTS: &str = "host";
@@ -39,10 +40,13 @@ pub(crate) fn migration_id() -> Result<MigrationId, Refusal> {
     Ok(MigrationId(id))
 }
 
-/// This boot; zeros where the kernel does not tell.
+/// This boot; zeros where the kernel does not tell. Every record of a journal has it, also while a tree is down: it is read once.
 pub(crate) fn boot_id() -> BootId {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    BootId(parse_boot_id(&text).unwrap_or([0; 16]))
+    static BOOT: OnceLock<[u8; 16]> = OnceLock::new();
+    BootId(*BOOT.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        parse_boot_id(&text).unwrap_or([0; 16])
+    }))
 }
 
 fn parse_boot_id(text: &str) -> Option<[u8; 16]> {

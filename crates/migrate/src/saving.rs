@@ -7,10 +7,12 @@ use crate::guardian::Guardian;
 use crate::host;
 use crate::journal::{self, Details, Journal, Member};
 use godwit_engine::capture;
+use godwit_engine::check;
 use godwit_engine::freeze::{self, FrozenTree};
 use godwit_handoff::{MigrationId, Record, Side, Stage};
 use godwit_image::layout::Checkpoint;
 use godwit_image::{Code, Refusal, Subject};
+use godwit_linux::features;
 use godwit_linux::poll::{self, Readiness};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -49,23 +51,51 @@ pub struct Saved {
     pub frozen: Duration,
 }
 
-/// Writes a running tree into a directory.
+/// Writes a running tree into a directory, after everything in it was looked at.
 ///
 /// # Errors
-/// Everything for which a tree cannot be frozen, captured or written, and GW1305: cancelled. The tree runs on then, and nothing of
-/// the checkpoint is left.
+/// Every object that cannot be carried; everything for which a tree cannot be frozen, captured or written, and GW1305: cancelled. The
+/// tree runs on then, and nothing of the checkpoint is left.
 pub fn save(
     pid: i32,
     directory: &Path,
     options: &Options,
     progress: checkpoint::Progress<'_>,
-) -> Result<Saved, Refusal> {
-    let migration = host::migration_id()?;
-    // Before the freeze: starting a program takes its time.
-    let ending = match options.leave_running {
-        true => None,
-        false => Some(Ending::prepare(pid, directory, migration, &options.run_directory)?),
+) -> Result<Saved, Vec<Refusal>> {
+    let one = |refusal: Refusal| vec![refusal];
+    let migration = host::migration_id().map_err(one)?;
+    // While the tree is looked at: starting a program takes its time.
+    let guardian = (!options.leave_running)
+        .then(|| Guardian::start(&options.run_directory, migration, Side::Source))
+        .transpose()
+        .map_err(one)?;
+    let refusals = match check::examine(pid, &options.capture, &features::probe_those(check::is_asked_for)) {
+        Ok(examination) => examination.refusals(),
+        Err(refusal) => one(refusal),
     };
+    let ending = match guardian {
+        Some(guardian) if !refusals.is_empty() => {
+            guardian.dismiss();
+            None
+        }
+        Some(guardian) => {
+            Some(Ending::prepare(pid, directory, migration, guardian, &options.run_directory).map_err(one)?)
+        }
+        None => None,
+    };
+    if !refusals.is_empty() {
+        return Err(refusals);
+    }
+    save_frozen(pid, directory, options, ending, progress).map_err(one)
+}
+
+fn save_frozen(
+    pid: i32,
+    directory: &Path,
+    options: &Options,
+    ending: Option<Ending>,
+    progress: checkpoint::Progress<'_>,
+) -> Result<Saved, Refusal> {
     let existed = directory.exists();
     let begin = Instant::now();
     let saved = freeze::freeze(pid).and_then(|frozen| write_frozen(frozen, directory, options, progress));
@@ -126,11 +156,23 @@ struct Ending {
 }
 
 impl Ending {
-    fn prepare(pid: i32, directory: &Path, migration: MigrationId, run: &Path) -> Result<Ending, Refusal> {
-        let journal = Journal::create(run, migration, Side::Source)?;
-        let guardian = Guardian::start(run, migration, Side::Source)?;
-        let details = Details::own(&directory.display().to_string(), pid, Vec::new());
-        Ok(Ending { journal, guardian, migration, details })
+    fn prepare(
+        pid: i32,
+        directory: &Path,
+        migration: MigrationId,
+        mut guardian: Guardian,
+        run: &Path,
+    ) -> Result<Ending, Refusal> {
+        match guardian.await_ready().and_then(|()| Journal::create(run, migration, Side::Source)) {
+            Ok(journal) => {
+                let details = Details::own(&directory.display().to_string(), pid, Vec::new());
+                Ok(Ending { journal, guardian, migration, details })
+            }
+            Err(refusal) => {
+                guardian.dismiss();
+                Err(refusal)
+            }
+        }
     }
 
     fn note(&mut self, stage: Stage) -> Result<(), Refusal> {

@@ -363,20 +363,22 @@ fn capture_all(frozen: &mut FrozenTree, options: &Options) -> Result<Captives> {
     let pids: Vec<i32> = frozen.processes.iter().map(|process| process.pid).collect();
     let root = pids.first().copied().unwrap_or(0);
     let mut capture = Capture::new(&pids, Edges::find(&pids, &options.edges)?);
-    let mut tree = Tree { host: crate::host::at_this_moment(&frozen.host), ..Tree::default() };
+    let mut tree = Tree { host: crate::host::at_this_moment(&frozen.surroundings.host), ..Tree::default() };
     let mut spaces = Vec::new();
     let mut ahead = if frozen.is_large { ahead::Ahead::start(frozen) } else { ahead::Ahead::none() };
     let mut shape = task::Shape::new(frozen)?;
     let tables = files::tables(frozen, &mut capture, &mut tree)?;
     for process in &mut frozen.processes {
-        crate::namespaces::judge(process.pid, root, &frozen.home)?;
+        crate::namespaces::judge(process.pid, root, &frozen.surroundings.home)?;
         let mut captured =
             task::capture(process, &tables, &mut capture, &mut tree, &mut spaces, &mut shape, &mut ahead)?;
         job_control::no_continuation(&captured)?;
         // Bound to nothing: so it is to be wherever it goes.
-        captured.threads.iter_mut().filter(|thread| thread.affinity == frozen.processors).for_each(|thread| {
-            thread.affinity = Vec::new();
-        });
+        captured.threads.iter_mut().filter(|thread| thread.affinity == frozen.surroundings.processors).for_each(
+            |thread| {
+                thread.affinity = Vec::new();
+            },
+        );
         tree.tasks.push(captured);
     }
     frozen.leftovers = capture.leftovers;

@@ -1,24 +1,15 @@
 //! `godwit checkpoint`: a running tree to a directory.
 use crate::arguments::Checkpoint;
 use crate::output::{CommandResult, Output, bytes, processes};
-use godwit_engine::check;
 use godwit_image::layout::PageIndex;
-use godwit_linux::features;
 use godwit_migrate::saving;
 use serde_json::json;
 use std::process::ExitCode;
 
 pub(crate) fn run(arguments: &Checkpoint, output: &Output) -> CommandResult {
-    let one = |refusal| vec![refusal];
-    let options = super::options(&arguments.edges)?;
-    let refusals =
-        check::examine(arguments.pid, &options, &features::probe_those(check::is_asked_for)).map_err(one)?.refusals();
-    if !refusals.is_empty() {
-        return Err(refusals);
-    }
     let failed = |error: std::io::Error| crate::output::failure("cancellation", &error);
     let saving = saving::Options {
-        capture: options,
+        capture: super::options(&arguments.edges)?,
         leave_running: arguments.leave_running,
         cancel: Some(godwit_migrate::cancellation().map_err(failed)?),
         ..saving::Options::default()
@@ -28,7 +19,7 @@ pub(crate) fn run(arguments: &Checkpoint, output: &Output) -> CommandResult {
         progress.update(done, total);
     });
     progress.finish();
-    let saving::Saved { checkpoint: written, frozen: down } = saved.map_err(one)?;
+    let saving::Saved { checkpoint: written, frozen: down } = saved?;
     let page_bytes: u64 = written.pages.iter().map(PageIndex::bytes).sum();
     output.object(&json!({
         "outcome": if arguments.leave_running { "checkpointed, running" } else { "checkpointed, ended" },
