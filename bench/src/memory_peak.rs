@@ -2,7 +2,8 @@
 //! what they share counts once), looked at again and again while they run.
 //!
 //! It costs time, so it has a repetition of its own whose times do not count. Processes are ours as long as they execute
-//! our program file: a restored process stops being one when it gets its own.
+//! our program file and have something of our memory: a restored process stops being one when all of that is unmapped (then
+//! /proc tells no name), and what it has from then on, also before its program file comes, is the moved process's own.
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -3,6 +3,7 @@ use crate::capture::{Options, job_control, moment};
 use crate::demand::Demand;
 use crate::edges::Edges;
 use crate::failure::{About, Result, unread, with_choices};
+use crate::foresight::Foresight;
 use crate::freeze;
 use crate::lineage::{Lineage, Member};
 use crate::look::{Look, Purpose, Survey};
@@ -412,6 +413,10 @@ impl Examiner<'_> {
             Err(ProcError::Gone) => return Ok(()),
             Err(error) => return Err(unread(Subject::Process(tid), &error)),
         };
+        if tid == self.root {
+            let small_pages = status::read(tid, tid).is_ok_and(|status| status.thp_enabled == Some(false));
+            self.examination.demand.foresee(Foresight::of(tid, &areas, small_pages));
+        }
         for details in areas {
             let area = &details.area;
             if let Some(refusal) = crate::capture::space::refusal(tid, &details) {

@@ -1,6 +1,7 @@
 //! What a tree demands of the host that it is to live on: of a running tree as far as it shows from outside, of an image
 //! all of it. Compared with what a host has in `ground`, before anything is frozen or built.
 use crate::failure::{Result, malformed};
+use crate::foresight::Foresight;
 use crate::procfs;
 use crate::resource::{self, Need};
 use godwit_image::host::HostFacts;
@@ -48,6 +49,8 @@ pub struct Demand {
     pub groups: BTreeMap<u32, i32>,
     /// Capabilities of the permitted and bounding sets of all, by bit, each with a process that has it.
     pub capabilities: BTreeMap<u8, i32>,
+    /// The root's large memory, which may be made before the tree is stopped.
+    pub foresight: Foresight,
     /// What objects need.
     pub needs: Vec<(Subject, Need)>,
     /// Processor features that the source has and the user says the tree does not use.
@@ -140,8 +143,17 @@ impl Demand {
         }
     }
 
+    /// Notes the large memory of the root.
+    pub(crate) fn foresee(&mut self, foresight: Foresight) {
+        self.foresight = foresight;
+    }
+
     /// Leaders that are in the tree need no second number; directories that come with a file need not be there.
     pub(crate) fn settle(&mut self) {
+        // Of a tree whose memory lies mostly elsewhere everything is made when it comes.
+        if self.foresight.present.bytes().saturating_mul(2) < self.memory_bytes {
+            self.foresight = Foresight::default();
+        }
         let Demand { numbers, leaders, needs, .. } = self;
         leaders.retain(|leader, _| !numbers.contains(leader));
         let brought: BTreeSet<String> = needs

@@ -354,35 +354,16 @@ impl<'a> Injector<'a> {
 
     /// Runs at most [`SLOTS_MAX`] programs.
     fn run_together(&mut self, programs: &[(usize, &Program)], ran: &mut Vec<Ran>) -> Result<()> {
-        let Some((arena, foreign)) = &self.arena else {
-            return Err(Refusal::new(Code::KERNEL_CALL, Subject::Process(self.process.pid), "no arena"));
-        };
-        let code = self.code();
         let mut laid: Vec<(usize, Slot)> = Vec::with_capacity(programs.len());
         for (place, (index, program)) in programs.iter().enumerate() {
-            let small = arena.slot(place).filter(|slot| slot.holds(program));
-            let slot = small.unwrap_or_else(|| arena.bulk());
-            if small.is_none() && programs.len() > 1 {
-                return Err(Refusal::new(Code::KERNEL_CALL, Subject::Process(self.process.pid), "program too large"));
-            }
-            arena
-                .lay(slot, program, *foreign, Ending::Heal, &self.saved[*index].healing)
-                .about(|| Subject::Process(self.process.pid))?;
-            laid.push((*index, slot));
+            laid.push((*index, self.lay(*index, place, program, programs.len() == 1)?));
         }
         let begin = Instant::now();
         for (index, slot) in &laid {
-            let thread = &self.process.threads[*index];
-            let mut registers = self.saved[*index].registers;
-            registers.rip = code;
-            registers.rbx = foreign + slot.offset as u64;
-            registers.orig_rax = u64::MAX;
-            ptrace::set_signal_mask(thread.tid(), u64::MAX)
-                .and_then(|()| ptrace::set_registers(thread.tid(), &registers))
-                .and_then(|()| ptrace::resume(thread.tid(), 0))
-                .about(|| thread.subject())?;
+            self.launch(*index, *slot)?;
         }
         let deadline = begin + PROGRAM_TIME_MAX;
+        let Some((arena, _)) = &self.arena else { return Ok(()) };
         for (index, slot) in &laid {
             wait_done(arena, *slot, &mut self.process.threads[*index], deadline)?;
         }
@@ -391,28 +372,99 @@ impl<'a> Injector<'a> {
             ptrace::interrupt(thread.tid()).about(|| thread.subject())?;
         }
         for ((index, slot), (_, program)) in laid.iter().zip(programs) {
-            let thread = &mut self.process.threads[*index];
-            thread.wait_stop(false)?;
-            let tid = thread.tid();
-            // It waits for longer than that, unless a signal wakes it.
-            if begin.elapsed() > WAIT_MIN || thread.is_about_to_stop() {
-                let at = ptrace::registers(tid).about(|| thread.subject())?;
-                if !(code..code + stub::code().len() as u64).contains(&at.rip) {
-                    let cause = "it went on by itself because its tracer was too slow";
-                    return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), cause));
-                }
-            }
-            let saved = &self.saved[*index];
-            ptrace::set_registers(tid, &saved.registers)
-                .and_then(|()| ptrace::set_signal_mask(tid, saved.mask))
-                .about(|| thread.subject())?;
-            let outcome = arena.outcome(*slot, program);
-            let data = arena.data(*slot, program, 0, program.bytes().len());
-            let done = Ran { outcome, data };
-            done.check(program).about(|| thread.subject())?;
-            ran.push(done);
+            ran.push(self.collect(*index, *slot, program, begin)?);
         }
         Ok(())
+    }
+
+    /// Lays a program for a thread into its slot or, when it is `alone`, the large one.
+    fn lay(&self, index: usize, place: usize, program: &Program, alone: bool) -> Result<Slot> {
+        let subject = || Subject::Process(self.process.pid);
+        let Some((arena, foreign)) = &self.arena else {
+            return Err(Refusal::new(Code::KERNEL_CALL, subject(), "no arena"));
+        };
+        let small = arena.slot(place).filter(|slot| slot.holds(program));
+        if small.is_none() && !alone {
+            return Err(Refusal::new(Code::KERNEL_CALL, subject(), "program too large"));
+        }
+        let slot = small.unwrap_or_else(|| arena.bulk());
+        arena.lay(slot, program, *foreign, Ending::Heal, &self.saved[index].healing).about(subject)?;
+        Ok(slot)
+    }
+
+    fn launch(&self, index: usize, slot: Slot) -> Result<()> {
+        let thread = &self.process.threads[index];
+        let mut registers = self.saved[index].registers;
+        registers.rip = self.code();
+        registers.rbx = self.arena.as_ref().map_or(0, |(_, foreign)| foreign + slot.offset as u64);
+        registers.orig_rax = u64::MAX;
+        ptrace::set_signal_mask(thread.tid(), u64::MAX)
+            .and_then(|()| ptrace::set_registers(thread.tid(), &registers))
+            .and_then(|()| ptrace::resume(thread.tid(), 0))
+            .about(|| thread.subject())
+    }
+
+    /// Takes a thread back that was interrupted when its program, which began then, had ended.
+    fn collect(&mut self, index: usize, slot: Slot, program: &Program, begin: Instant) -> Result<Ran> {
+        let code = self.code();
+        let thread = &mut self.process.threads[index];
+        thread.wait_stop(false)?;
+        let tid = thread.tid();
+        // It waits for longer than that, unless a signal wakes it.
+        if begin.elapsed() > WAIT_MIN || thread.is_about_to_stop() {
+            let at = ptrace::registers(tid).about(|| thread.subject())?;
+            if !(code..code + stub::code().len() as u64).contains(&at.rip) {
+                let cause = "it went on by itself because its tracer was too slow";
+                return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), cause));
+            }
+        }
+        let saved = &self.saved[index];
+        ptrace::set_registers(tid, &saved.registers)
+            .and_then(|()| ptrace::set_signal_mask(tid, saved.mask))
+            .about(|| thread.subject())?;
+        let Some((arena, _)) = &self.arena else {
+            return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), "no arena"));
+        };
+        let done =
+            Ran { outcome: arena.outcome(slot, program), data: arena.data(slot, program, 0, program.bytes().len()) };
+        done.check(program).about(|| thread.subject())?;
+        Ok(done)
+    }
+
+    /// Starts a program that takes a while in the first thread. It has to be looked after until it has ended: see
+    /// [`Injector::has_ended`].
+    ///
+    /// # Errors
+    /// As [`Injector::run`].
+    pub(crate) fn start(&mut self, program: Program) -> Result<UnderWay> {
+        let slot = self.lay(0, 0, &program, true)?;
+        let begin = Instant::now();
+        self.launch(0, slot)?;
+        Ok(UnderWay { slot, program, begin })
+    }
+
+    /// Whether a started program has ended; does not wait.
+    ///
+    /// # Errors
+    /// The process died.
+    pub(crate) fn has_ended(&mut self, under_way: &UnderWay) -> Result<bool> {
+        match &self.arena {
+            Some((arena, _)) if !arena.done(under_way.slot) => {
+                attend(&mut self.process.threads[0])?;
+                Ok(false)
+            }
+            _ => Ok(true),
+        }
+    }
+
+    /// The results of a started program that has ended.
+    ///
+    /// # Errors
+    /// As [`Injector::run`].
+    pub(crate) fn finish(&mut self, under_way: UnderWay) -> Result<Ran> {
+        let thread = &self.process.threads[0];
+        ptrace::interrupt(thread.tid()).about(|| thread.subject())?;
+        self.collect(0, under_way.slot, &under_way.program, under_way.begin)
     }
 
     fn clean(&mut self) -> Result<()> {
@@ -458,29 +510,38 @@ fn wait_done(arena: &Arena, slot: Slot, thread: &mut Stopped, deadline: Instant)
             std::thread::sleep(PROGRAM_PAUSE);
         }
         if spins.is_multiple_of(16) || spins >= YIELDS_MAX {
-            match ptrace::poll(thread.tid()).about(|| thread.subject())? {
-                None => {}
-                // A thread in a group stop reports it once more at its first resume, before it runs.
-                Some(event @ (Event::Stop(_) | Event::Signal(_) | Event::Syscall | Event::Other(_))) => {
-                    if let Event::Signal(signal) = event {
-                        thread.defer(signal);
-                    }
-                    ptrace::resume(thread.tid(), 0).about(|| thread.subject())?;
-                }
-                Some(Event::Ended(_)) => {
-                    return Err(Refusal::new(
-                        Code::PROCESS_VANISHED,
-                        thread.subject(),
-                        "it ended while it was stopped",
-                    ));
-                }
-            }
+            attend(thread)?;
         }
         if Instant::now() > deadline {
             return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), "a program did not end in time"));
         }
     }
     Ok(())
+}
+
+/// Lets a thread go on that has stopped on its way through a program.
+fn attend(thread: &mut Stopped) -> Result<()> {
+    match ptrace::poll(thread.tid()).about(|| thread.subject())? {
+        None => Ok(()),
+        // A thread in a group stop reports it once more at its first resume, before it runs.
+        Some(event @ (Event::Stop(_) | Event::Signal(_) | Event::Syscall | Event::Other(_))) => {
+            if let Event::Signal(signal) = event {
+                thread.defer(signal);
+            }
+            ptrace::resume(thread.tid(), 0).about(|| thread.subject())
+        }
+        Some(Event::Ended(_)) => {
+            Err(Refusal::new(Code::PROCESS_VANISHED, thread.subject(), "it ended while it was stopped"))
+        }
+    }
+}
+
+/// A program that was started and not waited for yet.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    slot: Slot,
+    program: Program,
+    begin: Instant,
 }
 
 /// A program that has run.

@@ -2,7 +2,7 @@
 use crate::capture::{Captives, Content, SpacePages};
 use crate::failure::{About, Result};
 use godwit_image::memory::PAGE_BYTES;
-use godwit_image::page_set::Run;
+use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{ObjectId, Subject};
 use godwit_linux::memory::{self, ForeignAddress, ForeignMemory};
 use godwit_linux::pagemap::Pagemap;
@@ -44,16 +44,56 @@ pub fn pieces(runs: &[Run], mut piece: impl FnMut(&[(u64, usize)], usize) -> Res
 /// # Errors
 /// A process died; those of `sink`.
 pub fn read(captives: &Captives, mut sink: impl FnMut(ObjectId, &[(u64, usize)], &[u8]) -> Result<()>) -> Result<()> {
-    let mut buffer = vec![0_u8; PIECE_BYTES];
-    memory::prefer_huge_pages(&mut buffer);
+    let mut reader = Reader::default();
     // Contents first: one of them may be the program file, which nobody may have open for writing once it is executed.
     for content in &captives.contents {
-        read_content(content, &mut buffer, &mut sink)?;
+        reader.content(content, &mut sink)?;
     }
     for space in &captives.spaces {
-        read_space(space, &mut buffer, &mut sink)?;
+        reader.space(space, &space.pages, &mut sink)?;
     }
     Ok(())
+}
+
+/// Reads piece by piece into a buffer of its own.
+#[derive(Debug)]
+pub struct Reader {
+    buffer: Vec<u8>,
+}
+
+impl Default for Reader {
+    fn default() -> Reader {
+        let mut buffer = vec![0_u8; PIECE_BYTES];
+        memory::prefer_huge_pages(&mut buffer);
+        Reader { buffer }
+    }
+}
+
+impl Reader {
+    /// Reads a content.
+    ///
+    /// # Errors
+    /// It cannot be read; those of `sink`.
+    pub fn content(
+        &mut self,
+        content: &Content,
+        mut sink: impl FnMut(ObjectId, &[(u64, usize)], &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        read_content(content, &mut self.buffer, &mut sink)
+    }
+
+    /// Reads some pages of a space.
+    ///
+    /// # Errors
+    /// The process died; those of `sink`.
+    pub fn space(
+        &mut self,
+        space: &SpacePages,
+        pages: &PageSet,
+        mut sink: impl FnMut(ObjectId, &[(u64, usize)], &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        read_space(space, pages, &mut self.buffer, &mut sink)
+    }
 }
 
 /// Bytes that [`read`] will deliver.
@@ -87,6 +127,7 @@ fn are_shared(pagemap: &Pagemap, ranges: &[(u64, usize)], entries: &mut Vec<u64>
 
 fn read_space(
     space: &SpacePages,
+    pages: &PageSet,
     buffer: &mut [u8],
     sink: &mut impl FnMut(ObjectId, &[(u64, usize)], &[u8]) -> Result<()>,
 ) -> Result<()> {
@@ -94,7 +135,7 @@ fn read_space(
     let memory = ForeignMemory::open(space.pid).about(subject)?;
     let pagemap = Pagemap::open(space.pid).about(subject)?;
     let mut entries = Vec::new();
-    pieces(space.pages.runs(), |ranges, total| {
+    pieces(pages.runs(), |ranges, total| {
         let part = &mut buffer[..total];
         let shared = are_shared(&pagemap, ranges, &mut entries).about(subject)?;
         let read = match (!shared).then(|| memory::gather(space.pid, ranges, part)) {

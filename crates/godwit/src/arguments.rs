@@ -119,6 +119,10 @@ pub(crate) struct Migrate {
     /// For ssh: the godwit program at the destination.
     #[arg(long, value_name = "PATH")]
     pub(crate) remote_program: Option<PathBuf>,
+    /// Send memory without checksums of its own, over tcp:// straight from the process and into it: large memory moves faster, and
+    /// what the link changes on the way is found by TCP's own checksum or not at all.
+    #[arg(long)]
+    pub(crate) no_page_checksums: bool,
     #[command(flatten)]
     pub(crate) edges: Edges,
     #[command(flatten)]

@@ -71,6 +71,14 @@ pub fn do_not_wait(file: BorrowedFd<'_>) -> Result<()> {
     set_status_flags(file, status_flags(file)? | libc::O_NONBLOCK as u32)
 }
 
+/// Makes reads and writes of an open description wait again (takes O_NONBLOCK away), for whoever has it.
+///
+/// # Errors
+/// As fcntl(2).
+pub fn do_wait(file: BorrowedFd<'_>) -> Result<()> {
+    set_status_flags(file, status_flags(file)? & !(libc::O_NONBLOCK as u32))
+}
+
 /// Sets the position.
 ///
 /// # Errors

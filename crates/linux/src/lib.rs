@@ -22,6 +22,7 @@ pub mod limits;
 pub mod lock;
 pub mod memory;
 pub mod memory_file;
+pub mod message;
 pub mod message_queue;
 pub mod mount;
 pub mod namespace;

@@ -125,8 +125,21 @@ impl Pagemap {
     ///
     /// # Errors
     /// ESRCH: dead.
-    pub fn private_pages(&self, start: u64, end: u64, mut found: impl FnMut(u64, u64, bool)) -> Result<()> {
-        use category::{FILE, HUGE, PRESENT, SWAPPED, ZERO};
+    pub fn private_pages(&self, start: u64, end: u64, found: impl FnMut(u64, u64, bool)) -> Result<()> {
+        self.scan_private(start, end, category::FILE, found)
+    }
+
+    /// The same of a range that is all anonymous memory: whether a page belongs to a file, which costs several times the rest, is
+    /// not asked.
+    ///
+    /// # Errors
+    /// As [`Pagemap::private_pages`].
+    pub fn anonymous_pages(&self, start: u64, end: u64, found: impl FnMut(u64, u64, bool)) -> Result<()> {
+        self.scan_private(start, end, 0, found)
+    }
+
+    fn scan_private(&self, start: u64, end: u64, file: u64, mut found: impl FnMut(u64, u64, bool)) -> Result<()> {
+        use category::{HUGE, PRESENT, SWAPPED, ZERO};
         if !self.scan {
             return self.read_private(start, end, found);
         }
@@ -134,7 +147,7 @@ impl Pagemap {
         let mut next = start;
         while next < end {
             let (count, walk_end) =
-                self.scan_once(next, end, &mut regions, FILE | ZERO, FILE | ZERO, PRESENT | SWAPPED, HUGE)?;
+                self.scan_once(next, end, &mut regions, file | ZERO, file | ZERO, PRESENT | SWAPPED, HUGE)?;
             for region in &regions[..count] {
                 found(region.start, region.end, region.categories & HUGE != 0);
             }

@@ -132,6 +132,15 @@ pub fn time(socket: BorrowedFd<'_>, option: i32) -> Result<Option<Duration>> {
     Ok((!time.is_zero()).then_some(time))
 }
 
+/// Sets one of the two times.
+///
+/// # Errors
+/// ENOTSOCK.
+pub fn set_time(socket: BorrowedFd<'_>, option: i32, time: Duration) -> Result<()> {
+    let words = [time.as_secs().to_ne_bytes(), u64::from(time.subsec_micros()).to_ne_bytes()];
+    set(socket, libc::SOL_SOCKET, option, words.as_flattened())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +154,8 @@ mod tests {
         socket.set_read_timeout(Some(Duration::from_millis(2500))).unwrap();
         assert_eq!(time(socket.as_fd(), RECEIVE_TIME).unwrap(), Some(Duration::from_millis(2500)));
         assert_eq!(time(socket.as_fd(), SEND_TIME).unwrap(), None);
+        set_time(socket.as_fd(), SEND_TIME, Duration::from_millis(1500)).unwrap();
+        assert_eq!(time(socket.as_fd(), SEND_TIME).unwrap(), Some(Duration::from_millis(1500)));
         let (reader, _writer) = std::io::pipe().unwrap();
         assert!(time(reader.as_fd(), SEND_TIME).is_err());
     }

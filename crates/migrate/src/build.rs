@@ -1,10 +1,16 @@
 //! A tree that comes in: state first, then pages, then all is completed and compared with what the source says it has sent.
 use crate::pump::STATE_HEADER;
-use godwit_engine::restore::Restorer;
+use godwit_engine::foresight::Foresight;
+use godwit_engine::restore::{Reserve, Restorer};
 use godwit_handoff::Totals;
 use godwit_image::memory::PAGE_BYTES;
+use godwit_image::page_set::PageSet;
 use godwit_image::tree::Tree;
 use godwit_image::{Code, ObjectId, Refusal, Subject, codec};
+use std::time::Duration;
+
+/// How long the source may wait for memory that is made for it, before it stops its tree.
+const PREPARATION: Duration = Duration::from_secs(4);
 
 /// Zeros to write where pages are named as zero.
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
@@ -13,6 +19,8 @@ static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 #[derive(Debug)]
 pub(crate) struct Build {
     state: Vec<u8>,
+    /// The root's memory, made before anything came.
+    reserve: Option<Reserve>,
     restorer: Option<Restorer>,
     /// Much memory is expected.
     pub(crate) is_large: bool,
@@ -20,6 +28,8 @@ pub(crate) struct Build {
     pub(crate) bytes_done: u64,
     /// Bytes of pages that will come.
     pub(crate) bytes_total: u64,
+    /// Pages may come that only their task sees.
+    unseen: bool,
 }
 
 fn malformed(cause: &str) -> Refusal {
@@ -32,7 +42,45 @@ fn number(bytes: &[u8], offset: usize) -> Option<u64> {
 
 impl Build {
     pub(crate) fn new() -> Build {
-        Build { state: Vec::new(), restorer: None, is_large: false, bytes_done: 0, bytes_total: 0 }
+        let (bytes_done, bytes_total) = (0, 0);
+        let (reserve, restorer) = (None, None);
+        Build { state: Vec::new(), reserve, restorer, is_large: false, bytes_done, bytes_total, unseen: false }
+    }
+
+    /// Makes memory that is foreseen. What does not come out well is made when it comes. `unseen`: nobody needs to see what goes
+    /// into it on its way.
+    pub(crate) fn prepare(&mut self, foresight: &Foresight, unseen: bool) {
+        if foresight.root != 0 {
+            self.reserve = Reserve::make(foresight, PREPARATION).unwrap_or_default();
+            self.unseen = unseen && self.reserve.is_some();
+        }
+    }
+
+    /// Whether a task of the tree may be asked to read pages itself.
+    pub(crate) fn takes_unseen(&self) -> bool {
+        self.unseen
+    }
+
+    /// Which pages it may be asked for, as soon as the state is complete: once.
+    pub(crate) fn unseen(&mut self) -> Option<Option<(ObjectId, PageSet)>> {
+        let restorer = self.restorer.as_ref().filter(|_| self.unseen)?;
+        self.unseen = false;
+        Some(restorer.prepared().cloned())
+    }
+
+    /// Has the tree's own task read pages from a socket whose calls wait; returns how many bytes came, or what the socket says.
+    ///
+    /// # Errors
+    /// The task died.
+    pub(crate) fn receive(
+        &mut self,
+        owner: ObjectId,
+        ranges: &[(u64, usize)],
+        socket: i32,
+    ) -> Result<Result<usize, godwit_linux::Errno>, Refusal> {
+        let received = self.restorer()?.receive(owner, ranges, socket)?;
+        self.bytes_done += received.map_or(0, |count| count as u64);
+        Ok(received)
     }
 
     /// Takes in a piece of the state; the last one begins the tree.
@@ -54,7 +102,7 @@ impl Build {
             // It may be large, and is not needed again.
             drop(state);
             self.bytes_total = total;
-            self.restorer = Some(Restorer::begin(tree)?);
+            self.restorer = Some(Restorer::begin_with(tree, self.reserve.take())?);
         }
         Ok(())
     }
@@ -115,6 +163,7 @@ impl Build {
     /// Removes everything; false if nothing was begun here.
     pub(crate) fn discard(&mut self) -> bool {
         self.state = Vec::new();
+        self.reserve = None;
         self.restorer.take().is_some()
     }
 }

@@ -12,9 +12,9 @@ use crate::requirement::{Judgement, Requirements};
 use crate::shepherd::{NOTICE_EVERY, Notice, tell};
 use crate::stream::{Arrival, Broken, Stream};
 use crate::transport::Lane;
+use godwit_engine::foresight::Foresight;
 use godwit_handoff::{
-    Action, Deed, Destination, DestinationConfig, Event, Message, Outcome, Packet, Patience, Record, Side, Stage,
-    Versions,
+    Action, Destination, DestinationConfig, Event, Message, Outcome, Packet, Patience, Record, Side, Stage, Versions,
 };
 use godwit_image::task::State;
 use godwit_image::{Code, Refusal, Subject};
@@ -26,6 +26,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 mod claims;
+mod taking_in;
 
 pub use crate::reception::{Options, Received, Setting};
 pub use crate::shepherd::{receive, receive_over_standard_streams};
@@ -396,45 +397,6 @@ impl Driver<'_> {
         }
     }
 
-    /// Takes in what is there, until the machine wants something.
-    fn listen(&mut self) {
-        while let Some(stream) = &mut self.stream {
-            let result = match stream.next() {
-                Ok(Some(Arrival::Packet(packet))) => {
-                    self.observe("received", name_of(&packet.message));
-                    self.feed_received(packet);
-                    if !self.queue.is_empty() {
-                        return;
-                    }
-                    continue;
-                }
-                Ok(Some(_)) if self.receive_failed => continue,
-                Ok(Some(Arrival::State(bytes))) => self.build.state(bytes).map(|()| (0, bytes.len() as u64)),
-                Ok(Some(Arrival::Pages(owner, ranges, bytes))) => {
-                    let moved = (bytes.len() as u64 / godwit_image::memory::PAGE_BYTES, bytes.len() as u64);
-                    self.build.pages(owner, ranges, bytes).map(|()| moved)
-                }
-                Ok(Some(Arrival::Zeros(owner, ranges))) => self.build.zeros(owner, ranges).map(|pages| (pages, 0)),
-                Ok(None) => return,
-                Err(error) => return self.lose_link(&error),
-            };
-            match result {
-                Ok((pages, bytes)) => self.feed(Event::Moved { pages, bytes }),
-                Err(refusal) => {
-                    self.receive_failed = true;
-                    self.build.discard();
-                    self.feed(Event::Failed { deed: Deed::Receive, refusal: report::opaque(&refusal) });
-                }
-            }
-            self.tell();
-            let is_due = self.machine.poll_timeout().is_some_and(|due| self.clock.now() >= due);
-            // However fast it comes, the other side must hear that we live.
-            if is_due || !self.queue.is_empty() {
-                return;
-            }
-        }
-    }
-
     fn perform(&mut self, action: Action) {
         let deed = action.deed();
         let result = match action {
@@ -474,25 +436,20 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// The loop takes in whatever comes; a thread reads ahead where that is much. It costs two wake-ups of a processor at rest.
-    fn receive(&mut self) -> Result<(), Refusal> {
-        let Some(stream) = self.stream.as_mut().filter(|_| self.build.is_large) else { return Ok(()) };
-        let subject = || Subject::Object("intake".to_owned());
-        stream.read_ahead().map_err(|error| Refusal::new(Code::KERNEL_CALL, subject(), error.to_string()))
-    }
-
     fn examine(&mut self, requirements: &[u8], dry_run: bool) {
         // The tree is frozen as soon as we accept: whatever takes a processor has started by then.
         if let Some(Err(refusal)) = self.guardian.as_mut().map(Guardian::await_ready) {
             return self.feed(Event::Refused(vec![report::opaque(&refusal)]));
         }
         let mut highest = 0;
+        let (mut foresight, mut unseen) = (Foresight::default(), false);
         let judgement = Requirements::decode(requirements).map_or_else(
             |refusal| Judgement::Refused(vec![refusal]),
             |requirements| {
                 self.details.root = requirements.demand.root;
                 self.build.is_large = requirements.demand.memory_bytes >= READ_AHEAD_BYTES;
                 highest = requirements.demand.descriptor.0;
+                (foresight, unseen) = (requirements.demand.foresight.clone(), requirements.unseen);
                 requirements.judge(self.options.setting == Setting::WhereItFits)
             },
         );
@@ -502,6 +459,9 @@ impl Driver<'_> {
         match judgement {
             Judgement::Elsewhere(numbers, _) if !dry_run => self.relocation = Some(numbers),
             Judgement::Here(changes) | Judgement::Elsewhere(_, changes) => {
+                if !dry_run {
+                    self.build.prepare(&foresight, unseen);
+                }
                 self.feed(Event::Accepted { changes: changes.iter().map(report::opaque).collect() });
             }
             Judgement::Refused(refusals) => self.feed(Event::Refused(refusals.iter().map(report::opaque).collect())),

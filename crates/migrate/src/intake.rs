@@ -1,6 +1,7 @@
 //! The intake: a thread that reads frames from the lane while the main thread fills the pages of the ones before, so that the link
 //! and the page faults of the new memory keep two processors busy. It only ever reads; everything else stays on the main thread.
-use crate::stream::{Arrival, Broken, Incoming, PIECE_BYTES};
+use crate::incoming::{Incoming, PIECE_BYTES};
+use crate::stream::{Arrival, Broken};
 use godwit_handoff::{Malformed, Packet};
 use godwit_image::ObjectId;
 use godwit_linux::memory::prefer_huge_pages;
@@ -158,6 +159,8 @@ impl Worker {
                 Ok(Some(Arrival::Packet(packet))) => Item::Packet(packet),
                 Ok(Some(Arrival::State(bytes))) => Item::State(bytes.to_vec()),
                 Ok(Some(Arrival::Zeros(owner, ranges))) => Item::Zeros(owner, ranges.to_vec()),
+                // Nothing is left in a lane that a thread reads.
+                Ok(Some(Arrival::Waiting(..))) => Item::Broken(Broken::Malformed(Malformed::BadValue("direction"))),
                 Ok(Some(Arrival::Pages(owner, ranges, bytes))) => {
                     let (ranges, length) = (ranges.to_vec(), bytes.len());
                     let fresh = match self.returned.try_recv() {

@@ -7,6 +7,7 @@ pub mod destination;
 mod guardian;
 mod hold;
 mod host;
+mod incoming;
 mod intake;
 mod journal;
 mod pump;

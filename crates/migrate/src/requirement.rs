@@ -15,11 +15,14 @@ pub(crate) struct Requirements {
     pub(crate) host: HostFacts,
     /// What the tree demands.
     pub(crate) demand: Demand,
+    /// Large memory comes without checksums of its own, so that nobody has to see it on its way.
+    #[serde(default)]
+    pub(crate) unseen: bool,
 }
 
 impl Requirements {
-    pub(crate) fn of(examination: &Examination, host: HostFacts) -> Requirements {
-        Requirements { host, demand: examination.demand.clone() }
+    pub(crate) fn of(examination: &Examination, host: HostFacts, unseen: bool) -> Requirements {
+        Requirements { host, demand: examination.demand.clone(), unseen }
     }
 
     /// The bytes. What does not fit into a message, of very many files, is left out and found when they are opened.
@@ -91,7 +94,7 @@ mod tests {
     use godwit_engine::resource::Need;
 
     fn own(demand: Demand) -> Requirements {
-        Requirements { host: godwit_engine::host::facts(), demand }
+        Requirements { host: godwit_engine::host::facts(), demand, unseen: false }
     }
 
     #[test]

@@ -26,6 +26,8 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+mod sending;
+
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
 /// From so many threads on they are held while the other side builds.
@@ -88,7 +90,12 @@ fn attempt(
         boot: host::boot_id(),
         versions: Versions::SUPPORTED,
         capabilities: host::capabilities(),
-        requirements: Requirements::of(examination, demand::host_as_seen_by(pid).map_err(one)?).encode(),
+        requirements: Requirements::of(
+            examination,
+            demand::host_as_seen_by(pid).map_err(one)?,
+            !options.page_checksums,
+        )
+        .encode(),
         row: row.clone(),
         dry_run: options.dry_run,
         patience: options.patience,
@@ -421,74 +428,6 @@ impl<'a> Driver<'a> {
         }
         self.captives = Some(captives);
         Ok(())
-    }
-
-    fn send(&mut self) -> Result<(), Refusal> {
-        let captives = self.captives.take().ok_or_else(nothing_frozen)?;
-        let result = pages::read(&captives, |owner, ranges, bytes| {
-            for frame in self.pump.frames(owner, ranges, bytes)? {
-                let length = frame.body.len() as u64;
-                self.transmit(&frame.head, &bytes[frame.body])?;
-                self.feed(Event::Moved { pages: frame.pages, bytes: length });
-            }
-            self.pump.done += bytes.len() as u64;
-            self.tell();
-            self.turn(Some(Duration::ZERO), false);
-            self.go_on()
-        });
-        self.captives = Some(captives);
-        self.report.pages_sent = self.pump.pages_sent;
-        result
-    }
-
-    /// An error when the machine wants no more to be sent.
-    fn go_on(&self) -> Result<(), Refusal> {
-        let stop = self.queue.iter().any(Action::interrupts) || self.stream.is_none();
-        if stop { Err(Refusal::new(Code::CANCELLED, Subject::Process(self.pid), "sending was ended")) } else { Ok(()) }
-    }
-
-    /// Sends a frame behind everything that was said before. When the machine wants no more to be sent, the rest of this frame
-    /// still leaves, behind the undo: the other side must be able to read what is said then.
-    fn transmit(&mut self, head: &[u8], body: &[u8]) -> Result<(), Refusal> {
-        self.drain()?;
-        let mut gone = 0;
-        loop {
-            let Some(stream) = &mut self.stream else { return self.go_on() };
-            let (first, second) =
-                if gone < head.len() { (&head[gone..], body) } else { (&body[gone - head.len()..], &[][..]) };
-            match stream.send(first, second) {
-                Ok(0) => {
-                    stream.hold_back();
-                    self.turn(None, true);
-                    if let Err(stop) = self.go_on() {
-                        if let Some(stream) = &mut self.stream {
-                            stream.finish_later(first, second);
-                        }
-                        return Err(stop);
-                    }
-                }
-                Ok(count) => gone += count,
-                Err(error) => {
-                    self.lose_link(&error);
-                    return self.go_on();
-                }
-            }
-            if gone == head.len() + body.len() {
-                if let Some(stream) = &mut self.stream {
-                    stream.finish_later(&[], &[]);
-                }
-                return Ok(());
-            }
-        }
-    }
-
-    /// Waits until everything has left.
-    fn drain(&mut self) -> Result<(), Refusal> {
-        while self.stream.as_ref().is_some_and(|stream| !stream.is_flushed()) {
-            self.turn(None, true);
-            self.go_on()?;
-        }
-        self.go_on()
     }
 
     /// The other side builds now, and we have nothing else to do: of many threads a hold takes long. Whoever undoes the freeze

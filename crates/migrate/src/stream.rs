@@ -1,17 +1,16 @@
 //! Frames over a lane, in both directions, without waiting: what a driver's loop reads and writes between two looks at the clock.
+use crate::incoming::Incoming;
 use crate::intake::Intake;
 use crate::transport::Lane;
-use godwit_handoff::frame::{Frame, HEADER_LENGTH, Header, Run, Runs};
+use godwit_handoff::frame::Frame;
 use godwit_handoff::{Malformed, Packet, Totals};
 use godwit_image::ObjectId;
+use godwit_image::page_set::PageSet;
 use godwit_linux::poll::Readiness;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-
-/// Bytes of pages that are handed on at once: the most that is kept of a frame's body.
-pub(crate) const PIECE_BYTES: usize = godwit_engine::pages::PIECE_BYTES;
 
 /// Why a lane cannot be used any more.
 #[derive(Debug)]
@@ -51,221 +50,8 @@ pub(crate) enum Arrival<'a> {
     Pages(ObjectId, &'a [(u64, usize)], &'a [u8]),
     /// Pages of one owner that hold only zeros.
     Zeros(ObjectId, &'a [(u64, usize)]),
-}
-
-#[derive(Debug)]
-enum Stage {
-    Header,
-    Payload(Header),
-    Body,
-    Zeros,
-}
-
-/// Which part of [`Incoming`] an [`Arrival`] shows.
-enum Part {
-    Packet(Packet),
-    State,
-    Pages(ObjectId),
-    Zeros(ObjectId),
-}
-
-/// The runs of a frame, cut into pieces of one owner each.
-#[derive(Debug, Default)]
-struct Cutter {
-    runs: Vec<Run>,
-    shift: u8,
-    next: usize,
-    /// Bytes of `runs[next]` that were cut off already.
-    offset: u64,
-}
-
-impl Cutter {
-    fn new(runs: Runs) -> Cutter {
-        Cutter { runs: runs.runs, shift: runs.page_shift, next: 0, offset: 0 }
-    }
-
-    /// The next piece of at most `limit` bytes; its length is zero at the end.
-    fn cut(&mut self, limit: u64, ranges: &mut Vec<(u64, usize)>) -> (ObjectId, usize) {
-        ranges.clear();
-        let owner = self.runs.get(self.next).map_or(0, |run| run.owner);
-        let mut total = 0_u64;
-        while let Some(run) = self.runs.get(self.next).filter(|run| run.owner == owner && total < limit) {
-            let left = (u64::from(run.count) << self.shift) - self.offset;
-            let length = left.min(limit - total);
-            ranges.push(((run.start << self.shift) + self.offset, length as usize));
-            total += length;
-            self.offset += length;
-            if length == left {
-                self.next += 1;
-                self.offset = 0;
-            }
-        }
-        (ObjectId(owner), total as usize)
-    }
-}
-
-/// The reading half.
-#[derive(Debug)]
-pub(crate) struct Incoming {
-    stage: Stage,
-    /// Bytes of the current header, payload or piece that are there.
-    filled: usize,
-    header: [u8; HEADER_LENGTH],
-    payload: Vec<u8>,
-    cutter: Cutter,
-    ranges: Vec<(u64, usize)>,
-    owner: ObjectId,
-    piece: usize,
-    body: Vec<u8>,
-    body_header: Option<Header>,
-    body_pages: u64,
-    body_bytes: u64,
-    body_checksum: Option<u32>,
-    hasher: crc32fast::Hasher,
-    totals: Totals,
-}
-
-/// Reads until `buffer` is full; false when there is nothing more yet.
-fn fill(reader: &mut File, buffer: &mut [u8], filled: &mut usize) -> Result<bool, Broken> {
-    while *filled < buffer.len() {
-        match reader.read(&mut buffer[*filled..]) {
-            Ok(0) => return Err(Broken::Closed),
-            Ok(count) => *filled += count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(Broken::Failed(error)),
-        }
-    }
-    *filled = 0;
-    Ok(true)
-}
-
-impl Incoming {
-    pub(crate) fn new() -> Incoming {
-        Incoming {
-            stage: Stage::Header,
-            filled: 0,
-            header: [0; HEADER_LENGTH],
-            payload: Vec::new(),
-            cutter: Cutter::default(),
-            ranges: Vec::new(),
-            owner: ObjectId(0),
-            piece: 0,
-            body: Vec::new(),
-            body_header: None,
-            body_pages: 0,
-            body_bytes: 0,
-            body_checksum: None,
-            hasher: crc32fast::Hasher::new(),
-            totals: Totals::default(),
-        }
-    }
-
-    /// State and pages that have come in completely.
-    pub(crate) fn totals(&self) -> Totals {
-        self.totals
-    }
-
-    /// The next thing that has come in, if it is there.
-    pub(crate) fn next(&mut self, reader: &mut File) -> Result<Option<Arrival<'_>>, Broken> {
-        let Some(part) = self.advance(reader)? else { return Ok(None) };
-        Ok(Some(match part {
-            Part::Packet(packet) => Arrival::Packet(packet),
-            Part::State => Arrival::State(&self.payload),
-            Part::Zeros(owner) => Arrival::Zeros(owner, &self.ranges),
-            Part::Pages(owner) => {
-                let piece = std::mem::take(&mut self.piece);
-                Arrival::Pages(owner, &self.ranges, &self.body[..piece])
-            }
-        }))
-    }
-
-    /// The buffer of the pages that came last, for another one of the same length.
-    pub(crate) fn exchange(&mut self, buffer: Vec<u8>) -> Vec<u8> {
-        std::mem::replace(&mut self.body, buffer)
-    }
-
-    fn advance(&mut self, reader: &mut File) -> Result<Option<Part>, Broken> {
-        loop {
-            match self.stage {
-                Stage::Header => {
-                    if !fill(reader, &mut self.header, &mut self.filled)? {
-                        return Ok(None);
-                    }
-                    let header = Header::decode(&self.header)?;
-                    self.payload.resize(header.length as usize, 0);
-                    self.stage = Stage::Payload(header);
-                }
-                Stage::Payload(header) => {
-                    if !fill(reader, &mut self.payload, &mut self.filled)? {
-                        return Ok(None);
-                    }
-                    self.stage = Stage::Header;
-                    match Frame::decode(&header, &self.payload)? {
-                        Frame::Packet(packet) => return Ok(Some(Part::Packet(packet))),
-                        Frame::State(_) => {
-                            self.totals.count(&header, 0, 0, 0);
-                            return Ok(Some(Part::State));
-                        }
-                        Frame::Pages(runs) => self.begin_body(header, runs),
-                        Frame::ZeroPages(runs) => {
-                            self.totals.count(&header, runs.pages(), 0, 0);
-                            self.cutter = Cutter::new(runs);
-                            self.stage = Stage::Zeros;
-                        }
-                    }
-                }
-                Stage::Zeros => {
-                    let (owner, length) = self.cutter.cut(u64::MAX >> 1, &mut self.ranges);
-                    if length > 0 {
-                        return Ok(Some(Part::Zeros(owner)));
-                    }
-                    self.stage = Stage::Header;
-                }
-                Stage::Body if self.piece == 0 => {
-                    (self.owner, self.piece) = self.cutter.cut(PIECE_BYTES as u64, &mut self.ranges);
-                    if self.piece == 0 {
-                        self.end_body()?;
-                    }
-                }
-                Stage::Body => {
-                    if !fill(reader, &mut self.body[..self.piece], &mut self.filled)? {
-                        return Ok(None);
-                    }
-                    if self.body_checksum.is_some() {
-                        self.hasher.update(&self.body[..self.piece]);
-                    }
-                    return Ok(Some(Part::Pages(self.owner)));
-                }
-            }
-        }
-    }
-
-    fn begin_body(&mut self, header: Header, runs: Runs) {
-        if self.body.is_empty() {
-            // Zeros from the kernel, page by page as they are needed: the process is down while this is made.
-            self.body = vec![0; PIECE_BYTES];
-        }
-        (self.body_pages, self.body_bytes) = (runs.pages(), runs.body_length());
-        self.body_checksum = runs.body_checksum;
-        self.body_header = Some(header);
-        self.hasher = crc32fast::Hasher::new();
-        self.cutter = Cutter::new(runs);
-        self.piece = 0;
-        self.stage = Stage::Body;
-    }
-
-    fn end_body(&mut self) -> Result<(), Broken> {
-        let checksum = std::mem::replace(&mut self.hasher, crc32fast::Hasher::new()).finalize();
-        if self.body_checksum.is_some_and(|expected| expected != checksum) {
-            return Err(Broken::Malformed(Malformed::BadChecksum));
-        }
-        if let Some(header) = self.body_header.take() {
-            self.totals.count(&header, self.body_pages, self.body_bytes, self.body_checksum.unwrap_or(0));
-        }
-        self.stage = Stage::Header;
-        Ok(())
-    }
+    /// Ranges of one owner whose bytes come next and are left in the lane, as asked for with [`Stream::leave`].
+    Waiting(ObjectId, &'a [(u64, usize)]),
 }
 
 /// Who reads.
@@ -313,6 +99,11 @@ impl Stream {
         self.lane.peer()
     }
 
+    /// The one socket that the lane consists of, if it does.
+    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.lane.is_socket.then(|| self.lane.writer.as_fd())
+    }
+
     /// Has a thread read from now on; to be called between two frames.
     ///
     /// # Errors
@@ -324,6 +115,27 @@ impl Stream {
             self.reading = Reading::Thread(Intake::start(incoming, reader)?);
         }
         Ok(())
+    }
+
+    /// Leaves the bytes of these pages in the lane, where they are the next thing in it: see [`Arrival::Waiting`]. Nobody reads ahead.
+    pub(crate) fn leave(&mut self, owner: ObjectId, pages: PageSet) {
+        if let Reading::Here(incoming) = &mut self.reading {
+            incoming.leave(owner, pages);
+        }
+    }
+
+    /// So many of the bytes that waited have been read from [`Stream::socket`].
+    pub(crate) fn took(&mut self, count: usize) {
+        if let Reading::Here(incoming) = &mut self.reading {
+            incoming.took(count);
+        }
+    }
+
+    /// Nobody will read what waits, nor anything that is to come.
+    pub(crate) fn leave_nothing(&mut self) {
+        if let Reading::Here(incoming) = &mut self.reading {
+            incoming.leave_nothing();
+        }
     }
 
     /// Ends the thread of [`Stream::read_ahead`]: descriptors may change their numbers now. Returns the state and pages that have
@@ -429,7 +241,11 @@ fn write(writer: &mut File, parts: &[IoSlice<'_>]) -> Result<usize, Broken> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::incoming::{LEFT_BYTES_MIN, PIECE_BYTES};
+    use godwit_handoff::frame::{Run as FrameRun, Runs};
     use godwit_handoff::{Message, MigrationId};
+    use godwit_image::page_set::Run;
+    use std::io::Read;
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
 
@@ -442,7 +258,7 @@ mod tests {
         let runs = Runs {
             page_shift: 12,
             body_checksum: checked.then(|| crc32fast::hash(body)),
-            runs: vec![Run { owner, start, count }],
+            runs: vec![FrameRun { owner, start, count }],
         };
         let mut bytes = Vec::new();
         Frame::Pages(runs).encode(&mut bytes).unwrap();
@@ -458,7 +274,7 @@ mod tests {
         Frame::Packet(packet.clone()).encode(&mut bytes).unwrap();
         Frame::State(b"abc").encode(&mut bytes).unwrap();
         bytes.extend(pages(3, 16, 2, &body, true));
-        let zeros = Runs { page_shift: 12, body_checksum: None, runs: vec![Run { owner: 4, start: 1, count: 9 }] };
+        let zeros = Runs { page_shift: 12, body_checksum: None, runs: vec![FrameRun { owner: 4, start: 1, count: 9 }] };
         Frame::ZeroPages(zeros).encode(&mut bytes).unwrap();
         for step in [1, 7, 4096, bytes.len()] {
             let (mut stream, mut theirs) = pair();
@@ -484,6 +300,7 @@ mod tests {
                             assert_eq!((owner, ranges), (ObjectId(4), &[(4096, 9 * 4096)][..]));
                             "zeros"
                         }
+                        Arrival::Waiting(..) => "waiting",
                     });
                 }
             }
@@ -502,6 +319,55 @@ mod tests {
         theirs.write_all(&bytes).unwrap();
         assert!(matches!(stream.next(), Ok(Some(Arrival::Pages(..)))));
         assert!(matches!(stream.next(), Err(Broken::Malformed(Malformed::BadChecksum))));
+    }
+
+    #[test]
+    fn bytes_that_are_left_in_the_lane_are_the_next_thing_in_it() {
+        let (mut stream, mut theirs) = pair();
+        let count = (2 * LEFT_BYTES_MIN / 4096) as u32;
+        let body: Vec<u8> = (0..2 * LEFT_BYTES_MIN).map(|index| (index % 251) as u8).collect();
+        let left: PageSet = [Run { start: 16 << 12, end: (16 + u64::from(count)) << 12 }].into_iter().collect();
+        stream.leave(ObjectId(3), left);
+        let sent = body.clone();
+        let writer = std::thread::spawn(move || {
+            // Taken; not these pages; left by whom it was for.
+            for start in [16, 17, 16] {
+                theirs.write_all(&pages(3, start, count, &sent, false)).unwrap();
+            }
+        });
+        let mut socket = UnixStream::from(stream.socket().unwrap().try_clone_to_owned().unwrap());
+        let next = |stream: &mut Stream| loop {
+            match stream.next().unwrap() {
+                Some(Arrival::Waiting(_, ranges)) => return Some(ranges.to_vec()),
+                Some(Arrival::Pages(_, _, bytes)) if bytes.len() == body.len() => return None,
+                Some(_) => panic!("something else came"),
+                None => std::thread::yield_now(),
+            }
+        };
+        assert_eq!(next(&mut stream), Some(vec![(16 << 12, body.len())]));
+        let mut taken = vec![0; 5000];
+        godwit_linux::file::do_wait(socket.as_fd()).unwrap();
+        socket.read_exact(&mut taken).unwrap();
+        stream.took(taken.len());
+        assert_eq!(next(&mut stream), Some(vec![((16 << 12) + 5000, body.len() - 5000)]));
+        let mut rest = vec![0; body.len() - 5000];
+        socket.read_exact(&mut rest).unwrap();
+        godwit_linux::file::do_not_wait(socket.as_fd()).unwrap();
+        stream.took(rest.len());
+        assert_eq!([taken, rest].concat(), body);
+        assert_eq!(next(&mut stream), None);
+        assert!(next(&mut stream).is_some());
+        stream.leave_nothing();
+        loop {
+            match stream.next() {
+                Ok(None) => std::thread::yield_now(),
+                Ok(Some(other)) => panic!("{other:?}"),
+                Err(Broken::Closed) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        writer.join().unwrap();
+        assert_eq!(stream.read_here().pages, 3 * u64::from(count));
     }
 
     #[test]

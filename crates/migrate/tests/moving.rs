@@ -16,7 +16,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
-        ["count", file] => count(Path::new(file)),
+        ["count", file] => count(Path::new(file), 3),
+        ["count", file, mebibytes] => count(Path::new(file), mebibytes.parse().unwrap()),
         ["migrate", pid, destination, moment] => migrate(pid.parse().unwrap(), destination, moment),
         ["receive", address, moment] => receive(address, moment),
         _ => test(&words),
@@ -24,13 +25,16 @@ fn main() -> ExitCode {
 }
 
 /// The process that is moved: appends the next number every few milliseconds.
-fn count(file: &Path) -> ExitCode {
+fn count(file: &Path, mebibytes: usize) -> ExitCode {
+    const MIB: usize = 1 << 20;
     let mut file = std::fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
-    let filler = vec![7_u8; 3 << 20];
+    let filler = vec![7_u8; mebibytes * MIB];
     for number in 0_u64.. {
         file.write_all(format!("{number}\n").as_bytes()).unwrap();
         std::thread::sleep(Duration::from_millis(3));
-        assert!(filler.iter().all(|byte| *byte == 7));
+        // One part after another of what is large.
+        let part = (number as usize).wrapping_mul(3) % (mebibytes - 2) * MIB;
+        assert!(filler[part..part + 3 * MIB].iter().all(|byte| *byte == 7));
     }
     ExitCode::SUCCESS
 }
@@ -53,15 +57,27 @@ fn die_at(moment: &str) -> Option<Observer> {
                 std::thread::sleep(Duration::from_millis(2));
             }
         }
+        let die = || godwit_linux::signal::send_to_process(std::process::id() as i32, 9).unwrap();
         if now == moment {
-            let pid = std::process::id() as i32;
-            godwit_linux::signal::send_to_process(pid, 9).unwrap();
+            die();
+        }
+        // `300 ms after MOMENT`, whatever is being done then.
+        if let Some((milliseconds, begin)) = moment.split_once(" ms after ")
+            && begin == now
+        {
+            let pause = Duration::from_millis(milliseconds.parse().unwrap());
+            std::thread::spawn(move || {
+                std::thread::sleep(pause);
+                die();
+            });
         }
     }))
 }
 
 fn migrate(pid: i32, destination: &str, moment: &str) -> ExitCode {
-    let options = source::Options { observer: die_at(moment), ..source::Options::default() };
+    // `unseen MOMENT`: large memory leaves without our reading it.
+    let (unseen, moment) = moment.strip_prefix("unseen ").map_or((false, moment), |moment| (true, moment));
+    let options = source::Options { observer: die_at(moment), page_checksums: !unseen, ..source::Options::default() };
     match source::migrate(pid, destination, options, &mut |_| {}) {
         Ok(report) => {
             println!("{report:?}");
@@ -166,10 +182,14 @@ impl Rig {
     }
 
     fn start(&self, name: &str) -> (u32, std::path::PathBuf) {
+        self.start_large(name, 3)
+    }
+
+    fn start_large(&self, name: &str, mebibytes: usize) -> (u32, std::path::PathBuf) {
         let file = self.directory.join(name);
         // What this test's own starter left open is none of the program's business.
         let shell = self.pair.source.command("/bin/bash").args(["-c", CLOSE_ALL]).arg(executable());
-        let pid = shell.arg("count").arg(&file).detach().unwrap();
+        let pid = shell.arg("count").arg(&file).arg(mebibytes.to_string()).detach().unwrap();
         await_growth(&file).unwrap();
         (pid, file)
     }
@@ -178,6 +198,18 @@ impl Rig {
         let destination = format!("tcp://{}:{PORT}", self.pair.destination.address());
         let command = self.pair.source.command(executable()).args(["migrate", &pid.to_string(), &destination, moment]);
         command.stderr(Stdio::inherit()).output().unwrap()
+    }
+
+    /// What commands say in the directory in /proc of a process at the source.
+    fn look(&self, pid: u32, commands: &str) -> String {
+        let script = format!("cd /proc/{pid} && {commands}");
+        let output = self.pair.source.command("/bin/sh").args(["-c", &script]).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Descriptors with what they are, and areas without their sizes: it allocates as it goes on.
+    fn shape(&self, pid: u32) -> String {
+        self.look(pid, "ls -l fd | awk '{print $9, $11}'; awk '{print $6}' maps | sort | uniq -c")
     }
 
     /// Whether a counting program is there, whatever its number. (The dead have no command line.)
@@ -324,6 +356,10 @@ fn test(words: &[&str]) -> ExitCode {
             run(&format!("{where_to}destination dies {moment}"), &|_| killed("never", moment, crowded));
         }
     }
+    run("large memory moves unseen", &large_moves);
+    run("source dies while its process sends", &|_| sending("400 ms after before send", Trouble::Died));
+    run("link is cut while a process sends", &|_| sending("never", Trouble::Cut));
+    run("destination dies while a process sends", &|_| sending("never", Trouble::OtherDied));
     failed += cuts(filter);
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -341,6 +377,89 @@ fn moves(name: &str, crowded: bool) -> Result<(), String> {
         return Err("it runs in the wrong place".to_owned());
     }
     check_numbers(&file).map(drop)
+}
+
+/// Bytes of a process that sends for a while, in MiB, and how much of that leaves in a second.
+const SENDING_MIB: usize = 96;
+const SENDING_RATE: u64 = 40 << 20;
+
+fn large_moves(name: &str) -> Result<(), String> {
+    let rig = Rig::new("never", false).map_err(|error| error.to_string())?;
+    let (pid, file) = rig.start_large(name, SENDING_MIB);
+    let output = rig.migrate(pid, "unseen never");
+    println!("{}", String::from_utf8_lossy(&output.stdout).trim());
+    if !output.status.success() {
+        return Err(format!("{output:?}"));
+    }
+    await_growth(&file)?;
+    if rig.runs(&rig.pair.source) || !rig.runs(&rig.pair.destination) {
+        return Err("it runs in the wrong place".to_owned());
+    }
+    check_numbers(&file).map(drop)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trouble {
+    Died,
+    OtherDied,
+    Cut,
+}
+
+/// What happens while the process itself sends its pages ends the move, and leaves nothing of ours in the process.
+fn sending(moment: &str, trouble: Trouble) -> Result<(), String> {
+    let mut rig = Rig::new("never", false).map_err(|error| error.to_string())?;
+    let hosts = [&rig.pair.source, &rig.pair.destination];
+    if let Err(error) = rig.pair.link.shape(hosts, SENDING_RATE, Duration::from_millis(50)) {
+        println!("skipped: {error}");
+        return Ok(());
+    }
+    let (pid, file) = rig.start_large("numbers", SENDING_MIB);
+    let before = rig.shape(pid);
+    let destination = format!("tcp://{}:{PORT}", rig.pair.destination.address());
+    let moment = format!("unseen {moment}");
+    let command = rig.pair.source.command(executable()).args(["migrate", &pid.to_string(), &destination, &moment]);
+    let mover = command.stdout(Stdio::piped()).spawn().unwrap();
+    // It is in its program as long as its own descriptor of the link is there.
+    let begin = Instant::now();
+    let mut sends = false;
+    while !sends && begin.elapsed() < Duration::from_secs(20) {
+        sends = rig.look(pid, "ls -l fd").contains("socket:");
+    }
+    let caused = match trouble {
+        Trouble::Died => Ok(()),
+        Trouble::Cut => rig.pair.link.cut(),
+        Trouble::OtherDied => {
+            let script =
+                "for p in /proc/[0-9]*; do grep -q '__godwit-[s]hepherd' $p/cmdline && kill -KILL ${p#/proc/}; done";
+            rig.pair.destination.command("/bin/sh").args(["-c", script]).status().map(drop)
+        }
+    };
+    let output = mover.wait_with_output().unwrap();
+    caused.map_err(|error| error.to_string())?;
+    if !sends {
+        return Err("it never sent by itself".to_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Err(format!("it moved all the same: {said}"));
+    }
+    await_growth(&file)?;
+    check_numbers(&file)?;
+    if trouble == Trouble::Cut {
+        rig.pair.link.heal().map_err(|error| error.to_string())?;
+    }
+    if rig.settled()? != (true, false) {
+        return Err("it runs in the wrong place".to_owned());
+    }
+    let after = rig.shape(pid);
+    // An engine that died leaves an arena, which the next one takes away.
+    let without = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| !line.contains("memfd")).map(str::to_owned).collect()
+    };
+    if without(&before) != without(&after) {
+        return Err(format!("it was\n{before}and is\n{after}"));
+    }
+    Ok(())
 }
 
 /// A lock is never nobody's: at the source until its tasks have ended, then at the destination before they run.

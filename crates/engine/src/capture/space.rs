@@ -75,28 +75,56 @@ pub(crate) fn refusal(tid: i32, details: &smaps::AreaFlags) -> Option<Refusal> {
     keyed.then(|| Refusal::new(Code::UNSUPPORTED, subject(), "it has a protection key"))
 }
 
-fn area(tid: i32, details: &smaps::AreaFlags, capture: &mut Capture) -> Result<Area> {
-    let map = &details.area;
-    let name = String::from_utf8_lossy(&map.name).into_owned();
-    let mut flags = if map.shared { AreaFlags::SHARED } else { 0 };
+fn flags(details: &smaps::AreaFlags) -> u32 {
+    let mut flags = if details.area.shared { AreaFlags::SHARED } else { 0 };
     for (theirs, ours) in FLAGS {
         if details.flags.contains(*theirs) {
             flags |= ours;
         }
     }
+    flags
+}
+
+fn protection(map: &maps::Area) -> u32 {
+    u32::from(map.read) | u32::from(map.write) << 1 | u32::from(map.execute) << 2
+}
+
+fn is_anonymous(map: &maps::Area) -> bool {
+    map.inode == 0 && !map.name.starts_with(b"/") && !KERNEL_AREAS.contains(&map.name.as_slice())
+}
+
+/// An area as the image will have it, if it is anonymous memory that can be carried.
+pub(crate) fn anonymous(details: &smaps::AreaFlags) -> Option<Area> {
+    let map = &details.area;
+    let is_kept = is_anonymous(map) && map.name != b"[vsyscall]" && refusal(0, details).is_none();
+    is_kept.then(|| Area {
+        start: map.start,
+        end: map.end,
+        protection: protection(map),
+        flags: flags(details),
+        protection_key: details.protection_key.unwrap_or(0),
+        backing: Backing::Anonymous,
+        name: String::from_utf8_lossy(&map.name).into_owned(),
+    })
+}
+
+fn area(tid: i32, details: &smaps::AreaFlags, capture: &mut Capture) -> Result<Area> {
+    let map = &details.area;
+    let name = String::from_utf8_lossy(&map.name).into_owned();
+    let flags = flags(details);
     if let Some(refusal) = refusal(tid, details) {
         return Err(refusal);
     }
     let protection_key = details.protection_key.unwrap_or(0);
     let backing = if KERNEL_AREAS.contains(&map.name.as_slice()) {
         Backing::Kernel
-    } else if map.inode == 0 && !map.name.starts_with(b"/") {
+    } else if is_anonymous(map) {
         Backing::Anonymous
     } else {
         let writable = map.shared && (map.write || details.flags.contains(smaps::Flags::MAY_WRITE));
         Backing::File { object: file(tid, map, writable, capture)?, offset: map.offset }
     };
-    let protection = u32::from(map.read) | u32::from(map.write) << 1 | u32::from(map.execute) << 2;
+    let protection = protection(map);
     Ok(Area { start: map.start, end: map.end, protection, flags, protection_key, backing, name })
 }
 
@@ -125,21 +153,33 @@ fn device(device: u64) -> (u32, u32) {
     ((device >> 8 & 0xfff | device >> 32 & !0xfff) as u32, (device & 0xff | device >> 12 & !0xff) as u32)
 }
 
-/// Finds the pages of a space that only it has: they travel. One scan over everything: pages of shared mappings and
+/// Areas from this size on are looked through by themselves.
+const LARGE_BYTES: u64 = 4 << 20;
+
+/// Finds the pages of a space that only it has: they travel. Scans over everything: pages of shared mappings and
 /// unmodified file pages count as pages of files, the kernel's own areas as nothing. The second set are those of them that
 /// lie in transparent huge pages.
 pub(super) fn pages(tid: i32, space: ObjectId, areas: &[Area]) -> Result<(SpacePages, PageSet)> {
     let pagemap = Pagemap::open(tid).about(|| Subject::Process(tid))?;
     let (mut pages, mut huge) = (PageSet::new(), PageSet::new());
+    let mut found = |start: u64, end: u64, of_huge: bool| {
+        pages.insert(Run { start, end });
+        if of_huge {
+            huge.insert(Run { start, end });
+        }
+    };
+    // Large anonymous memory by itself, and in one go what lies between.
+    let is_large = |area: &&Area| {
+        area.bytes() >= LARGE_BYTES && area.backing == Backing::Anonymous && !area.has(AreaFlags::SHARED)
+    };
     if let (Some(first), Some(last)) = (areas.first(), areas.last()) {
-        pagemap
-            .private_pages(first.start, last.end, |start, end, of_huge| {
-                pages.insert(Run { start, end });
-                if of_huge {
-                    huge.insert(Run { start, end });
-                }
-            })
-            .about(|| Subject::Process(tid))?;
+        let mut next = first.start;
+        for area in areas.iter().filter(is_large) {
+            pagemap.private_pages(next, area.start, &mut found).about(|| Subject::Process(tid))?;
+            pagemap.anonymous_pages(area.start, area.end, &mut found).about(|| Subject::Process(tid))?;
+            next = area.end;
+        }
+        pagemap.private_pages(next, last.end, &mut found).about(|| Subject::Process(tid))?;
     }
     for area in areas.iter().filter(|area| area.backing == Backing::Kernel || area.has(AreaFlags::SHARED)) {
         let run = Run { start: area.start, end: area.end };

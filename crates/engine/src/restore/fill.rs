@@ -8,6 +8,7 @@ use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::memory::{self, ForeignAddress, ForeignMemory};
 use godwit_linux::memory_file;
+use godwit_linux::message::{self, Part};
 use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
 use godwit_linux::program::Program;
 use godwit_linux::userfault::{self, UserFault};
@@ -162,6 +163,35 @@ fn next(runs: &[Run], at: u64, end: u64) -> (u64, bool) {
 }
 
 impl Restorer {
+    /// Has the task of a space read bytes from a socket straight into ranges of its memory, which it may write itself. `socket` is
+    /// the number that it has in our table, and calls on it wait. Returns the bytes that came, which are fewer when the socket's
+    /// time is over, or what the socket says.
+    ///
+    /// # Errors
+    /// The space is unknown, or its task died.
+    pub fn receive(
+        &mut self,
+        owner: ObjectId,
+        ranges: &[(u64, usize)],
+        socket: i32,
+    ) -> Result<std::result::Result<usize, godwit_linux::Errno>> {
+        self.ready_to_write(owner)?;
+        let filled = self.filled.entry(owner).or_default();
+        for (start, length) in ranges {
+            // A page whose first part has come comes whole.
+            let end = start.saturating_add(*length as u64).next_multiple_of(PAGE_BYTES);
+            filled.insert(Run { start: start / PAGE_BYTES * PAGE_BYTES, end });
+        }
+        let parts: Vec<Part<'_>> = ranges.iter().map(|(start, length)| Part::Memory(*start, *length)).collect();
+        let mut program = Program::new();
+        let message = message::header(&mut program, &parts);
+        let arguments = [socket.into(), message, message::ALL.into()];
+        let step = program.try_call("recvmsg", message::SYS_RECVMSG, arguments);
+        let pid = self.owner_of(owner)?;
+        let ran = self.run(pid, &program)?;
+        Ok(ran.result("recvmsg", step).map(|count| count as usize))
+    }
+
     /// Before the first large write into a space: sets up the placing of pages in it, once.
     pub(super) fn prepare_filler(&mut self, id: ObjectId, bytes: usize) -> Result<()> {
         let untried = self.fillers.get(&id).is_some_and(|filler| matches!(filler.placement, Placement::Untried));
@@ -178,12 +208,15 @@ impl Restorer {
     /// The userfaultfd belongs to the address space in which it is made: a program makes it there, and we fetch it.
     fn placement(&mut self, id: ObjectId) -> Result<Option<Placement>> {
         let space = self.tree.space(id).cloned().ok_or_else(|| super::missing(id))?;
+        // What the task writes itself must not be waited for by the kernel.
+        let own = self.prepared().filter(|(space, _)| *space == id).map(|(_, areas)| areas.clone()).unwrap_or_default();
         // Areas that are one for the time being are one range.
         let joined = self.joined.get(&id).map_or(&[][..], Vec::as_slice);
         let groups = joined.iter().map(|group| group.range);
         let areas = space.areas.iter().filter(|area| {
             let unlike = AreaFlags::SHARED | AreaFlags::HUGE_TLB | AreaFlags::DROPPABLE;
-            area.backing == Backing::Anonymous && !area.has(unlike) && joined::of(joined, area).is_none()
+            let is_new = !own.contains(area.start) && joined::of(joined, area).is_none();
+            area.backing == Backing::Anonymous && !area.has(unlike) && is_new
         });
         let ranges = groups.chain(areas.map(|area| Run { start: area.start, end: area.end }));
         let large = ranges.filter(|range| range.bytes() >= PLACED_BYTES_MIN as u64);

@@ -31,6 +31,7 @@ mod locks;
 mod make;
 mod puppet;
 mod queued_signals;
+mod reserve;
 mod session;
 mod skeleton;
 mod space;
@@ -41,6 +42,7 @@ pub use creator::Creator;
 pub use locks::DeferredLock;
 pub use make::{Bind, Make};
 use puppet::Puppet;
+pub use reserve::Reserve;
 
 /// A tree under construction.
 #[derive(Debug)]
@@ -87,6 +89,11 @@ pub struct Restorer {
     processors: Vec<u8>,
     /// Who this process is.
     identity: Option<Creator>,
+    /// Who is to become the root, with memory that is there already, and what the tree has of that.
+    reserve: Option<Reserve>,
+    reserved: Option<reserve::Reserved>,
+    /// Areas of a space into which its own task may be asked to write.
+    promised: Option<(ObjectId, PageSet)>,
     held: bool,
 }
 
@@ -179,8 +186,23 @@ impl Restorer {
             resumed: BTreeMap::new(),
             processors: scheduling::every_processor().about(|| Subject::Host)?,
             identity: None,
+            reserve: None,
+            reserved: None,
+            promised: None,
             held: false,
         })
+    }
+
+    /// As [`Restorer::begin`], for a tree whose root's memory was made before, as far as that fits.
+    ///
+    /// # Errors
+    /// As [`Restorer::begin`].
+    pub fn begin_with(tree: Tree, reserve: Option<Reserve>) -> Result<Restorer> {
+        let mut restorer = Restorer::begin(tree)?;
+        if let Some(reserve) = reserve {
+            restorer.take_reserve(reserve);
+        }
+        Ok(restorer)
     }
 
     fn arena(tree: &Tree, slots: usize) -> Result<Arena> {
@@ -223,11 +245,7 @@ impl Restorer {
         if let Some(sink) = self.sinks.get(&owner) {
             return fill::write_content(owner, sink, ranges, bytes);
         }
-        if self.tree.space(owner).is_none() {
-            return Err(Refusal::new(Code::MALFORMED, Subject::Object(format!("object {owner}")), "it owns no pages"));
-        }
-        self.close_program_sinks();
-        self.build_space(owner)?;
+        self.ready_to_write(owner)?;
         self.prepare_filler(owner, bytes.len())?;
         let filled = self.filled.entry(owner).or_default();
         for (start, length) in ranges {
@@ -237,6 +255,15 @@ impl Restorer {
             Some(filler) => filler.write(ranges, bytes),
             None => Err(missing(owner)),
         }
+    }
+
+    /// Builds the space that bytes are to come into.
+    fn ready_to_write(&mut self, owner: ObjectId) -> Result<()> {
+        if self.tree.space(owner).is_none() {
+            return Err(Refusal::new(Code::MALFORMED, Subject::Object(format!("object {owner}")), "it owns no pages"));
+        }
+        self.close_program_sinks();
+        self.build_space(owner)
     }
 
     /// A program file must not be open for writing when it becomes a space's.

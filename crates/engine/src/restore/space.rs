@@ -43,7 +43,7 @@ mod map {
 }
 
 /// Entries after which a program is run and a new one begun: they and their data fit the large slot.
-const CALLS_MAX: usize = 4000;
+pub(super) const CALLS_MAX: usize = 4000;
 
 /// madvise(2) advice per area flag.
 const ADVICE: [(u32, u64); 8] = [
@@ -78,6 +78,43 @@ fn alike(child: &Area, parent: &Area) -> bool {
     same_backing && child.flags & kind == parent.flags & kind
 }
 
+/// What a fork of ours has of us and loses first: actions, and what the kernel would write into memory that goes.
+pub(super) fn begin_anew(program: &mut Program, pid: Pid) -> Result<()> {
+    let now = ptrace::restartable_sequence(pid.0).about(|| Subject::Process(pid.0))?;
+    super::thread::default_actions(program);
+    if now.address != 0 {
+        program.call(
+            "rseq",
+            SYS_RSEQ,
+            [now.address.into(), now.length.into(), RSEQ_FLAG_UNREGISTER.into(), now.signature.into()],
+        );
+    }
+    program.call("set_robust_list", SYS_SET_ROBUST_LIST, [0_u64.into(), 24_u64.into()]);
+    Ok(())
+}
+
+/// MAP_* bits of an area but for those that tell what is mapped.
+fn map_flags(area: &Area) -> u64 {
+    let mut flags = map::FIXED_NOREPLACE;
+    flags |= match (area.has(AreaFlags::DROPPABLE), area.has(AreaFlags::SHARED)) {
+        (true, _) => map::DROPPABLE,
+        (false, true) => map::SHARED,
+        (false, false) => map::PRIVATE,
+    };
+    if area.has(AreaFlags::GROWS_DOWN) {
+        flags |= map::GROWSDOWN;
+    }
+    if area.has(AreaFlags::NO_RESERVE) {
+        flags |= map::NORESERVE;
+    }
+    flags
+}
+
+/// The same of an area of anonymous memory.
+pub(super) fn anonymous_flags(area: &Area) -> u64 {
+    map_flags(area) | map::ANONYMOUS
+}
+
 impl Restorer {
     /// The first living task of a space.
     pub(super) fn owner_of(&self, space: ObjectId) -> Result<Pid> {
@@ -85,17 +122,8 @@ impl Restorer {
     }
 
     pub(super) fn unregister_restartable_sequence(&mut self, pid: Pid) -> Result<()> {
-        let now = ptrace::restartable_sequence(pid.0).about(|| Subject::Process(pid.0))?;
         let mut program = Program::new();
-        super::thread::default_actions(&mut program);
-        if now.address != 0 {
-            program.call(
-                "rseq",
-                SYS_RSEQ,
-                [now.address.into(), now.length.into(), RSEQ_FLAG_UNREGISTER.into(), now.signature.into()],
-            );
-        }
-        program.call("set_robust_list", SYS_SET_ROBUST_LIST, [0_u64.into(), 24_u64.into()]);
+        begin_anew(&mut program, pid)?;
         self.run(pid, &program).map(drop)
     }
 
@@ -154,6 +182,7 @@ impl Restorer {
     fn clear(&mut self, pid: Pid, space: &AddressSpace, kept: &[Kept]) -> Result<()> {
         let mut stay: PageSet = kept.iter().map(|kept| kept.range).collect();
         stay.insert(Run { start: self.arena.base(), end: self.arena.base() + self.arena.length() as u64 });
+        stay.extend(&self.reserved_areas(space.id).cloned().unwrap_or_default());
         let everything: PageSet = [Run { start: 0x1_0000, end: ADDRESS_MAX }].into_iter().collect();
         let mut program = Program::new();
         for gap in everything.difference(&stay).runs() {
@@ -193,8 +222,16 @@ impl Restorer {
         let mut program = Program::new();
         let mut kernel_start = None;
         self.attach(&mut program, space)?;
-        let joined = if kept.is_empty() { joined::find(&space.areas) } else { Vec::new() };
-        for area in &space.areas {
+        let reserved = self.reserved_areas(space.id).cloned().unwrap_or_default();
+        let joined = match (kept.is_empty(), reserved.is_empty()) {
+            (true, true) => joined::find(&space.areas),
+            (true, false) => {
+                let free = space.areas.iter().filter(|area| !reserved.contains(area.start));
+                joined::find(&free.cloned().collect::<Vec<_>>())
+            }
+            (false, _) => Vec::new(),
+        };
+        for area in space.areas.iter().filter(|area| !reserved.contains(area.start)) {
             if program.calls().len() >= CALLS_MAX {
                 self.run(pid, &std::mem::take(&mut program))?;
             }
@@ -245,6 +282,7 @@ impl Restorer {
     /// Gives areas that were mapped as one their own protections, once: before anybody is forked from this space, and when
     /// all bytes are there.
     pub(super) fn part_areas(&mut self, id: ObjectId) -> Result<()> {
+        self.return_unused(id)?;
         let Some(groups) = self.joined.remove(&id) else { return Ok(()) };
         let pid = self.owner_of(id)?;
         let mut program = Program::new();
@@ -279,18 +317,7 @@ impl Restorer {
     }
 
     fn map_area(&self, program: &mut Program, area: &Area, part: Run) -> Result<()> {
-        let mut flags = map::FIXED_NOREPLACE;
-        flags |= match (area.has(AreaFlags::DROPPABLE), area.has(AreaFlags::SHARED)) {
-            (true, _) => map::DROPPABLE,
-            (false, true) => map::SHARED,
-            (false, false) => map::PRIVATE,
-        };
-        if area.has(AreaFlags::GROWS_DOWN) {
-            flags |= map::GROWSDOWN;
-        }
-        if area.has(AreaFlags::NO_RESERVE) {
-            flags |= map::NORESERVE;
-        }
+        let mut flags = map_flags(area);
         let (descriptor, offset) = match self.backing_number(&area.backing)? {
             Some((number, offset)) => (number, offset + (part.start - area.start)),
             None => {
@@ -317,7 +344,9 @@ impl Restorer {
     /// touched and its surroundings collapsed. A kernel or host that gives none leaves small ones.
     fn make_huge(&mut self, pid: Pid, space: &AddressSpace) -> Result<()> {
         let mut program = Program::new();
-        for area in space.areas.iter().filter(|area| !area.has(AreaFlags::HUGE_TLB)) {
+        let reserved = self.reserved_areas(space.id).cloned().unwrap_or_default();
+        let missing = |area: &&Area| !area.has(AreaFlags::HUGE_TLB) && !reserved.contains(area.start);
+        for area in space.areas.iter().filter(missing) {
             let of_area = [Run { start: area.start, end: area.end }].into_iter().collect();
             let huge = space.huge.intersection(&of_area);
             if huge.is_empty() {

@@ -1,6 +1,8 @@
 //! Transports: how the two sides reach each other. One file each behind [`Transport`]; all give a [`Lane`].
+use godwit_engine::outflow;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::file::do_not_wait;
+use godwit_linux::socket;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,6 +24,8 @@ pub struct Lane {
     carrier: Option<Child>,
     /// For messages.
     pub(crate) peer: String,
+    /// Reader and writer are one socket, whose calls, where it waits, wait for a limited time.
+    pub(crate) is_socket: bool,
 }
 
 impl Lane {
@@ -32,7 +36,7 @@ impl Lane {
     pub fn new(reader: OwnedFd, writer: OwnedFd, peer: String) -> io::Result<Lane> {
         do_not_wait(reader.as_fd())?;
         do_not_wait(writer.as_fd())?;
-        Ok(Lane { reader: reader.into(), writer: writer.into(), carrier: None, peer })
+        Ok(Lane { reader: reader.into(), writer: writer.into(), carrier: None, peer, is_socket: false })
     }
 
     /// A lane that consists of one socket.
@@ -40,7 +44,11 @@ impl Lane {
     /// # Errors
     /// As [`Lane::new`].
     pub fn socket(socket: OwnedFd, peer: String) -> io::Result<Lane> {
-        Lane::new(socket.try_clone()?, socket, peer)
+        socket::set_time(socket.as_fd(), socket::SEND_TIME, outflow::SEND_TIME)?;
+        socket::set_time(socket.as_fd(), socket::RECEIVE_TIME, outflow::SEND_TIME)?;
+        let mut lane = Lane::new(socket.try_clone()?, socket, peer)?;
+        lane.is_socket = true;
+        Ok(lane)
     }
 
     /// Who is at the other end, for messages.

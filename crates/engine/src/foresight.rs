@@ -1,0 +1,97 @@
+//! What the source foresees of its root's large memory before the tree is stopped, so that the destination can make it by then.
+use godwit_image::memory::{Area, AreaFlags, Backing};
+use godwit_image::page_set::{PageSet, Run};
+use godwit_linux::pagemap::Pagemap;
+use godwit_linux::proc::smaps;
+use serde::{Deserialize, Serialize};
+
+const READ_WRITE: u32 = 3;
+/// Smaller areas are made when they are needed.
+const AREA_BYTES_MIN: u64 = 4 << 20;
+/// So are shorter runs of pages.
+const RUN_BYTES_MIN: u64 = 1 << 20;
+/// With less than that nothing is gained.
+const BYTES_MIN: u64 = 32 << 20;
+/// What of it is told.
+const AREAS_MAX: usize = 256;
+const RUNS_MAX: usize = 4096;
+const ADDRESS_MAX: u64 = 0x7fff_ffff_f000;
+
+/// The large memory of the root: private, anonymous, its own to write.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Foresight {
+    /// The root's number; 0: there is nothing to be foreseen.
+    pub root: i32,
+    /// Its areas, ascending.
+    pub areas: Vec<Area>,
+    /// Which of their pages it has: long runs.
+    pub present: PageSet,
+    /// It wants no huge pages (PR_SET_THP_DISABLE).
+    pub small_pages: bool,
+}
+
+impl Foresight {
+    /// Looks at a running process.
+    pub(crate) fn of(root: i32, areas: &[smaps::AreaFlags], small_pages: bool) -> Foresight {
+        let unlike = AreaFlags::SHARED | AreaFlags::GROWS_DOWN | AreaFlags::HUGE_TLB | AreaFlags::DROPPABLE;
+        let large = areas.iter().filter(|details| details.area.end - details.area.start >= AREA_BYTES_MIN);
+        let plain = large.filter_map(crate::capture::space::anonymous);
+        let plain = plain.filter(|area| area.protection == READ_WRITE && !area.has(unlike) && area.protection_key == 0);
+        let areas: Vec<Area> = plain.take(AREAS_MAX).collect();
+        let mut present = PageSet::new();
+        // It runs: what cannot be read now is not foreseen.
+        let Ok(pagemap) = Pagemap::open(root) else { return Foresight::default() };
+        for area in &areas {
+            let mut of_area = PageSet::new();
+            let looked =
+                pagemap.anonymous_pages(area.start, area.end, |start, end, _| of_area.insert(Run { start, end }));
+            if looked.is_ok() {
+                of_area.runs().iter().filter(|run| run.bytes() >= RUN_BYTES_MIN).for_each(|run| present.insert(*run));
+            }
+        }
+        if present.bytes() < BYTES_MIN || present.runs().len() > RUNS_MAX {
+            return Foresight::default();
+        }
+        Foresight { root, areas, present, small_pages }
+    }
+
+    /// Whether what came from another host is what it is to be.
+    pub(crate) fn is_sound(&self) -> bool {
+        let aligned = |area: &Area| (area.start | area.end).is_multiple_of(4096) && area.start < area.end;
+        let within = |area: &Area| area.start >= 0x1_0000 && area.end <= ADDRESS_MAX;
+        let plain = |area: &Area| area.protection == READ_WRITE && area.backing == Backing::Anonymous;
+        let areas: PageSet = self.areas.iter().map(|area| Run { start: area.start, end: area.end }).collect();
+        self.root > 1
+            && self.areas.len() <= AREAS_MAX
+            && self.present.runs().len() <= RUNS_MAX
+            && self.areas.iter().all(|area| aligned(area) && within(area) && plain(area))
+            && self.areas.windows(2).all(|pair| pair[0].end <= pair[1].start)
+            && self.present.is_sound()
+            && self.present.difference(&areas).is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_large_memory_of_a_process_is_foreseen_as_far_as_it_has_it() {
+        const BYTES: usize = 64 << 20;
+        let mut memory = vec![0_u8; BYTES];
+        // The second half stays untouched.
+        memory[..BYTES / 2 + (1 << 20)].fill(1);
+        let own = std::process::id() as i32;
+        let foresight = Foresight::of(own, &smaps::read(own).unwrap(), false);
+        assert!(foresight.is_sound());
+        let (first, last) = (memory.as_ptr() as u64, memory.as_ptr() as u64 + BYTES as u64);
+        assert!(foresight.areas.iter().any(|area| area.start <= first && last <= area.end));
+        assert!(foresight.present.contains(first + (1 << 20)) && !foresight.present.contains(last - (1 << 20)));
+        let mut nonsense = foresight.clone();
+        nonsense.areas[0].end = ADDRESS_MAX + 4096;
+        assert!(!nonsense.is_sound());
+        let mut nonsense = foresight;
+        nonsense.areas.clear();
+        assert!(!nonsense.is_sound());
+    }
+}

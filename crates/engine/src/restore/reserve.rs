@@ -1,0 +1,295 @@
+//! Memory that is made before its tree is stopped: new pages cost more than what is put into them.
+//!
+//! What the source foresees of its root's large memory (see `foresight`) is mapped and made in a child with the root's own number,
+//! which later becomes the root. It shares our table of descriptors until then, so that it has every object that is opened
+//! meanwhile. What the captured tree does not have after all is given back, and what it has besides is made as ever: nothing
+//! depends on the foresight but time. It dies with us like every half-built task.
+use super::puppet::{Puppet, bury_all};
+use super::{ADDRESS_MAX, Restorer, space};
+use crate::failure::{About, Result};
+use crate::foresight::Foresight;
+use godwit_image::memory::{Area, AreaFlags, Backing, PAGE_BYTES};
+use godwit_image::page_set::{PageSet, Run};
+use godwit_image::task::Task;
+use godwit_image::tree::Tree;
+use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
+use godwit_linux::arena::{Arena, Slot};
+use godwit_linux::program::Program;
+use godwit_linux::stub::Ending;
+use godwit_linux::{clone, file, limits};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+const SYS_MMAP: i64 = 9;
+const SYS_MPROTECT: i64 = 10;
+const SYS_MUNMAP: i64 = 11;
+const SYS_MADVISE: i64 = 28;
+const SYS_UNSHARE: i64 = 272;
+const SYS_SETNS: i64 = 308;
+const CLONE_FILES: u64 = 0x400;
+const CLONE_NEWTIME: u64 = 0x80;
+const SIGCHLD: i32 = 17;
+const READ_WRITE: u64 = 3;
+const READ_EXECUTE: u64 = 5;
+const MAP_SHARED_NOREPLACE: u64 = 0x10_0001;
+const MADV_DONTNEED: u64 = 4;
+const MADV_HUGEPAGE: u64 = 14;
+const MADV_POPULATE_WRITE: u64 = 23;
+const MADV_COLLAPSE: u64 = 25;
+const HUGE_PAGE_BYTES: u64 = 2 << 20;
+const RLIMIT_NOFILE: u32 = 7;
+/// Where our programs lie until the tree tells what is free in it: below everything that is ever chosen for that.
+const ARENA_FIRST: u64 = 0x8_0000_0000;
+const ARENA_LAST: u64 = 0xf_0000_0000;
+const GIB: u64 = 1 << 30;
+/// Memory that is made in one program: some milliseconds' worth.
+const PROGRAM_BYTES: u64 = 64 << 20;
+/// What this host is to have left.
+const LEFT_FREE: u64 = 64 << 20;
+
+/// A root to be, with memory.
+#[derive(Debug)]
+pub struct Reserve {
+    pid: Pid,
+    puppet: Option<Puppet>,
+    arena: Arena,
+    areas: Vec<Area>,
+    small_pages: bool,
+    made: PageSet,
+}
+
+/// What of a reserve the tree has.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    /// The root's space.
+    pub(super) space: ObjectId,
+    /// Whole areas that are mapped already.
+    pub(super) areas: PageSet,
+    /// Pages that exist in them and were not filled: to be given back.
+    made: PageSet,
+}
+
+impl Reserve {
+    /// Makes as much of what is foreseen as time and memory allow. `None`: it is not worth it, or cannot be had here.
+    ///
+    /// # Errors
+    /// The child could not be made or died: go on without.
+    pub fn make(foresight: &Foresight, patience: Duration) -> Result<Option<Reserve>> {
+        let begin = Instant::now();
+        let subject = || Subject::Process(foresight.root);
+        let available = godwit_linux::proc::meminfo::read().about(subject)?.available;
+        if !foresight.is_sound() || foresight.present.bytes().saturating_add(LEFT_FREE) > available {
+            return Ok(None);
+        }
+        let Some(arena) = foresight_arena(&foresight.areas) else { return Ok(None) };
+        let number = clone::fork_sleeper(&[foresight.root], CLONE_FILES, SIGCHLD).about(subject)?;
+        let pid = Pid(number);
+        let puppet = Some(Puppet::attach(pid, pid)?);
+        let (areas, small_pages) = (foresight.areas.clone(), foresight.small_pages || !huge_pages_are_allowed());
+        let mut reserve = Reserve { pid, puppet, arena, areas, small_pages, made: PageSet::new() };
+        reserve.map()?;
+        for run in foresight.present.runs() {
+            let mut start = run.start;
+            while start < run.end {
+                if begin.elapsed() > patience {
+                    return Ok(Some(reserve));
+                }
+                let end = run.end.min((start + PROGRAM_BYTES) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES);
+                reserve.populate(Run { start, end })?;
+                start = end;
+            }
+        }
+        Ok(Some(reserve))
+    }
+
+    fn run(&mut self, program: &Program) -> Result<()> {
+        let slot = self.slot();
+        match &mut self.puppet {
+            Some(puppet) => {
+                puppet.start(&self.arena, slot, program, Ending::Trap)?;
+                puppet.finish(&self.arena, slot, program).map(drop)
+            }
+            None => Err(Refusal::new(Code::PROCESS_VANISHED, Subject::Process(self.pid.0), "it has ended")),
+        }
+    }
+
+    fn slot(&self) -> Slot {
+        self.arena.bulk()
+    }
+
+    /// Nothing of ours stays in it but the arena; its areas come.
+    fn map(&mut self) -> Result<()> {
+        let mut program = Program::new();
+        space::begin_anew(&mut program, self.pid)?;
+        let (base, end) = (self.arena.base(), self.arena.base() + self.arena.length() as u64);
+        for (first, last) in [(0x1_0000, base), (end, ADDRESS_MAX)] {
+            program.call("munmap", SYS_MUNMAP, [first.into(), (last - first).into()]);
+        }
+        for area in &self.areas {
+            let flags = space::anonymous_flags(area);
+            let arguments = [
+                area.start.into(),
+                area.bytes().into(),
+                area.protection.into(),
+                flags.into(),
+                (-1_i32).into(),
+                0_u64.into(),
+            ];
+            program.call("mmap", SYS_MMAP, arguments);
+            if area.has(AreaFlags::HUGE_PAGE) {
+                let arguments = [area.start.into(), area.bytes().into(), MADV_HUGEPAGE.into()];
+                program.try_call("madvise", SYS_MADVISE, arguments);
+            }
+        }
+        self.run(&program)
+    }
+
+    /// Makes pages: huge ones where the source has all of one, since they take no more memory then.
+    fn populate(&mut self, range: Run) -> Result<()> {
+        let mut program = Program::new();
+        let mut advise = |start: u64, bytes: u64, advice: u64| {
+            program.try_call("madvise", SYS_MADVISE, [start.into(), bytes.into(), advice.into()]);
+        };
+        let forbidden = |start: u64| {
+            let area = self.areas.iter().find(|area| area.start <= start && start < area.end);
+            area.is_none_or(|area| area.has(AreaFlags::NO_HUGE_PAGE))
+        };
+        if !self.small_pages && !forbidden(range.start) {
+            let mut start = range.start.next_multiple_of(HUGE_PAGE_BYTES);
+            while start + HUGE_PAGE_BYTES <= range.end {
+                advise(start, PAGE_BYTES, MADV_POPULATE_WRITE);
+                advise(start, HUGE_PAGE_BYTES, MADV_COLLAPSE);
+                start += HUGE_PAGE_BYTES;
+            }
+        }
+        // What is there already costs next to nothing.
+        advise(range.start, range.bytes(), MADV_POPULATE_WRITE);
+        self.made.insert(range);
+        self.run(&program)
+    }
+
+    /// Which areas of the tree's root are in here as they are to be.
+    fn fitting(&self, tree: &Tree) -> Option<Reserved> {
+        let root = tree.root().filter(|root| root.pid == self.pid && root.exit_signal == SIGCHLD)?;
+        let space = tree.space(root.space?)?;
+        if space.parent.is_some() || (space.huge_pages_disabled && !self.small_pages) {
+            return None;
+        }
+        let alike = |area: &&Area| {
+            let start = self.areas.partition_point(|own| own.start < area.start);
+            self.areas.get(start).is_some_and(|own| {
+                (own.start, own.end, own.protection, own.flags) == (area.start, area.end, area.protection, area.flags)
+                    && area.backing == Backing::Anonymous
+                    && area.protection_key == 0
+            })
+        };
+        let areas: PageSet =
+            space.areas.iter().filter(alike).map(|area| Run { start: area.start, end: area.end }).collect();
+        let made = self.made.intersection(&areas);
+        (!made.is_empty()).then_some(Reserved { space: space.id, areas, made })
+    }
+}
+
+impl Drop for Reserve {
+    fn drop(&mut self) {
+        // Its number must be free again for whoever asks next.
+        bury_all(self.puppet.take());
+    }
+}
+
+/// An arena that is nowhere where the areas are.
+fn foresight_arena(areas: &[Area]) -> Option<Arena> {
+    let free = |start: u64| areas.iter().all(|area| area.end <= start || start + GIB <= area.start);
+    let mut places = (ARENA_FIRST..ARENA_LAST).step_by(GIB as usize).filter(|start| free(*start));
+    places.find_map(|start| Arena::new(1, start).ok())
+}
+
+/// Whether this host's administrator wants no huge pages at all.
+fn huge_pages_are_allowed() -> bool {
+    let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    setting.is_ok_and(|setting| !setting.contains("[never]"))
+}
+
+impl Restorer {
+    /// Keeps a reserve for the root, if it fits.
+    pub(super) fn take_reserve(&mut self, reserve: Reserve) {
+        self.reserved = reserve.fitting(&self.tree);
+        self.promised = self.reserved.as_ref().map(|reserved| (reserved.space, reserved.areas.clone()));
+        self.reserve = self.reserved.is_some().then_some(reserve);
+    }
+
+    /// Areas of a space into which the task itself may receive pages: they are there already, but for a misfortune.
+    pub fn prepared(&self) -> Option<&(ObjectId, PageSet)> {
+        self.promised.as_ref()
+    }
+
+    /// Lets the reserve go, which has the root's number.
+    pub(super) fn forget_reserve(&mut self) {
+        self.reserve = None;
+        self.reserved = None;
+    }
+
+    /// Makes the reserve the root, if there is one that it can be.
+    pub(super) fn adopt_reserve(&mut self, task: &Task) -> bool {
+        let Some(reserve) = self.reserve.take() else { return false };
+        // Children from before its session would be copies of all of it.
+        let is_alone = self.lineage.born(|birth| birth == crate::lineage::Birth::EarlyFork).next().is_none();
+        let adopted = is_alone.then(|| self.adopt(reserve, task.pid));
+        if !matches!(adopted, Some(Ok(()))) {
+            self.forget_reserve();
+            return false;
+        }
+        true
+    }
+
+    fn adopt(&mut self, mut reserve: Reserve, pid: Pid) -> Result<()> {
+        let subject = || Subject::Process(pid.0);
+        let (soft, hard) = limits::get(std::process::id() as i32, RLIMIT_NOFILE).about(subject)?;
+        limits::set(pid.0, RLIMIT_NOFILE, soft, hard).about(subject)?;
+        let mut program = Program::new();
+        // The clocks that our children have now, it has not: it was born before.
+        let clocks = "/proc/thread-self/ns/time_for_children";
+        let mut namespace = None;
+        if std::fs::read_link(clocks).ok() != std::fs::read_link(format!("/proc/{pid}/ns/time")).ok() {
+            let opened = file::open(clocks.as_bytes(), 0).about(subject)?;
+            program.call("setns", SYS_SETNS, [opened.as_raw_fd().into(), CLONE_NEWTIME.into()]);
+            namespace = Some(opened);
+        }
+        // As a fork would have it: our table as it is now.
+        program.call("unshare", SYS_UNSHARE, [CLONE_FILES.into()]);
+        let (base, length) = (self.arena.base(), self.arena.length());
+        let arena = self.arena.descriptor().as_raw_fd();
+        let arguments =
+            [base.into(), length.into(), READ_WRITE.into(), MAP_SHARED_NOREPLACE.into(), arena.into(), 0_u64.into()];
+        program.call("mmap", SYS_MMAP, arguments);
+        let code = godwit_linux::arena::CODE_BYTES;
+        program.call("mprotect", SYS_MPROTECT, [base.into(), code.into(), READ_EXECUTE.into()]);
+        reserve.run(&program)?;
+        drop(namespace);
+        if let Some(puppet) = reserve.puppet.take() {
+            self.puppets.insert(pid, puppet);
+        }
+        Ok(())
+    }
+
+    /// Areas of a space that are mapped already.
+    pub(super) fn reserved_areas(&self, space: ObjectId) -> Option<&PageSet> {
+        self.reserved.as_ref().filter(|reserved| reserved.space == space).map(|reserved| &reserved.areas)
+    }
+
+    /// Gives back pages that were made for nothing: before anybody is forked from the space, and when all bytes are there.
+    pub(super) fn return_unused(&mut self, space: ObjectId) -> Result<()> {
+        let Some(reserved) = self.reserved.as_mut().filter(|reserved| reserved.space == space) else { return Ok(()) };
+        let made = std::mem::take(&mut reserved.made);
+        let filled = self.filled.get(&space).cloned().unwrap_or_default();
+        let pid = self.owner_of(space)?;
+        let mut program = Program::new();
+        for run in made.difference(&filled).runs() {
+            program.call("madvise", SYS_MADVISE, [run.start.into(), run.bytes().into(), MADV_DONTNEED.into()]);
+            if program.calls().len() >= space::CALLS_MAX {
+                self.run(pid, &std::mem::take(&mut program))?;
+            }
+        }
+        if program.is_empty() { Ok(()) } else { self.run(pid, &program).map(drop) }
+    }
+}
