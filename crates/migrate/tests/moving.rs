@@ -182,7 +182,8 @@ impl Rig {
     }
 
     fn start(&self, name: &str) -> (u32, std::path::PathBuf) {
-        self.start_large(name, 3)
+        // Enough to be made before the freeze.
+        self.start_large(name, 40)
     }
 
     fn start_large(&self, name: &str, mebibytes: usize) -> (u32, std::path::PathBuf) {
@@ -505,7 +506,7 @@ const DESTINATION_MOMENTS: [&str; 22] = [
 fn killed(source: &str, destination: &str, crowded: bool) -> Result<(), String> {
     let rig = Rig::new(destination, crowded).map_err(|error| error.to_string())?;
     let (pid, file) = rig.start("numbers");
-    let output = rig.migrate(pid, source);
+    let output = rig.migrate(pid, &format!("unseen {source}"));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let here = || rig.runs(&rig.pair.source);
     let there = || rig.runs(&rig.pair.destination);
