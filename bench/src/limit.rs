@@ -5,6 +5,7 @@ use crate::program::Programs;
 use crate::summary::Summary;
 use godwit_engine::freeze;
 use godwit_engine::injector::Injector;
+use godwit_engine::preparation::Preparation;
 use godwit_image::Refusal;
 use godwit_linux::program::Program;
 use godwit_testbed::Pair;
@@ -89,7 +90,7 @@ fn injected(pid: i32) -> Result<Vec<Duration>, Error> {
     // Until it has become the program that it is to be.
     std::thread::sleep(Duration::from_millis(20));
     let refused = |refusal: Refusal| Error::Refused(refusal.to_string());
-    let mut frozen = freeze::freeze(pid).map_err(refused)?;
+    let mut frozen = freeze::freeze(pid, Preparation::of(pid)).map_err(refused)?;
     let first = frozen.processes.first_mut().ok_or_else(|| Error::Refused("nothing was frozen".to_owned()))?;
     let mut injector = Injector::install(first).map_err(refused)?;
     let mut question = Program::new();

@@ -1,4 +1,5 @@
 //! Moves a process through this process's memory and back to life: `bounce PID`, for trying the engine out.
+use godwit_engine::preparation::Preparation;
 use godwit_engine::{capture, freeze, pages, restore};
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ fn on_processor() -> std::time::Duration {
 fn main() {
     let pid: i32 = std::env::args().nth(1).and_then(|text| text.parse().ok()).expect("usage: bounce PID");
     let t0 = Instant::now();
-    let mut frozen = freeze::freeze(pid).unwrap_or_else(|e| panic!("{e}"));
+    let mut frozen = freeze::freeze(pid, Preparation::of(pid)).unwrap_or_else(|e| panic!("{e}"));
     let t1 = Instant::now();
     let captives = capture::capture(&mut frozen, &capture::Options::default()).unwrap_or_else(|e| panic!("{e}"));
     let t2 = Instant::now();

@@ -6,6 +6,7 @@
 use crate::failure::{About, Result};
 use crate::freeze::{self, FrozenProcess};
 use crate::injector::Injector;
+use crate::preparation::Preparation;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::lock::{self, F_SETLK, Range};
 use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
@@ -116,7 +117,7 @@ pub fn take(root: i32, claims: &[Claim]) -> Result<bool> {
     if claims.iter().all(|claim| claim.owner != Owner::Process) {
         return Ok(true);
     }
-    let mut tree = freeze::freeze(root)?;
+    let mut tree = freeze::freeze(root, Preparation::of(root))?;
     let mut taken = true;
     for process in &mut tree.processes {
         let of_process: Vec<&Claim> =

@@ -4,6 +4,7 @@
 //! thread or child. When this process dies, the kernel lets them run on: that is the roll-back.
 use crate::failure::{About, Result, refusal};
 use crate::leftover::Leftover;
+use crate::preparation::Preparation;
 use crate::procfs;
 use crate::surroundings::Surroundings;
 use crate::vfork;
@@ -215,6 +216,8 @@ pub struct FrozenTree {
     pub(crate) surroundings: Surroundings,
     /// Timed waits by thread, as they were shortly before.
     pub(crate) sleeps: std::collections::BTreeMap<i32, crate::sleep::Sleep>,
+    /// What was prepared.
+    pub(crate) preparation: Preparation,
     /// What the tree leaves behind under names when it ends here; found by the capture.
     pub leftovers: Vec<Leftover>,
 }
@@ -339,14 +342,16 @@ const STOP_PAUSE: Duration = Duration::from_micros(10);
 /// How often a tree is let go on when one of its threads cannot be stopped, and tried again.
 const ATTEMPTS_MAX: usize = 3;
 
-/// Stops a tree.
+/// Stops a tree for which that was prepared.
 ///
 /// # Errors
 /// GW1001, GW1002, GW1006, GW1105; whatever was stopped before goes on.
-pub fn freeze(root: i32) -> Result<FrozenTree> {
+pub fn freeze(root: i32, preparation: Preparation) -> Result<FrozenTree> {
     let mut attempts = (0..ATTEMPTS_MAX).map(|_| freeze_once(root));
     let passes = |frozen: &Result<_>| frozen.as_ref().is_err_and(|refusal| refusal.code == Code::PASSING_MOMENT);
-    attempts.find(|frozen| !passes(frozen)).unwrap_or_else(|| freeze_once(root))
+    let mut frozen = attempts.find(|frozen| !passes(frozen)).unwrap_or_else(|| freeze_once(root))?;
+    frozen.preparation = preparation;
+    Ok(frozen)
 }
 
 fn freeze_once(root: i32) -> Result<FrozenTree> {
@@ -356,7 +361,6 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
     let mut sleeps = crate::sleep::look(threads);
     let threads: Vec<(i32, usize)> = running.iter().map(|found| (found.pid, found.threads.len())).collect();
     let is_large = crate::capture::ahead::pays(&threads);
-    crate::room::for_looks(running.iter().map(|found| found.pid));
     let surroundings = Surroundings::look()?;
     let begin = std::time::Instant::now();
     let mut known: BTreeMap<i32, BTreeMap<i32, Stopped>> = BTreeMap::new();
@@ -438,7 +442,8 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
         return Err(Refusal::new(Code::NO_SUCH_PROCESS, Subject::Process(root), "it has ended"));
     }
     let freeze_ns = frozen_at.duration_since(begin).as_nanos() as u64;
-    Ok(FrozenTree { processes, freeze_ns, frozen_at, is_large, surroundings, sleeps, leftovers: Vec::new() })
+    let (preparation, leftovers) = (Preparation::default(), Vec::new());
+    Ok(FrozenTree { processes, freeze_ns, frozen_at, is_large, surroundings, sleeps, preparation, leftovers })
 }
 
 impl FrozenTree {

@@ -56,6 +56,10 @@ pub struct Look {
     pub bytes: u64,
     /// st_nlink.
     pub links: u64,
+    /// st_uid, st_gid.
+    pub owner: (u32, u32),
+    filesystem: OnceCell<Option<u64>>,
+    family: OnceCell<Option<i32>>,
 }
 
 const O_CLOEXEC: u32 = 0o2_000_000;
@@ -82,6 +86,9 @@ impl Look {
             device_number: metadata.rdev(),
             bytes: metadata.size(),
             links: metadata.nlink(),
+            owner: (metadata.uid(), metadata.gid()),
+            filesystem: OnceCell::new(),
+            family: OnceCell::new(),
         })
     }
 
@@ -102,6 +109,21 @@ impl Look {
             Err(ProcError::Gone) => return Ok(None),
             Err(error) => return Err(unread(subject(), &error)),
         };
+        Look::with(process, descriptor, link, information)
+    }
+
+    /// Looks at a descriptor of which the name and what fdinfo says are known. `None` when it is not open.
+    ///
+    /// # Errors
+    /// No ptrace rights.
+    pub(crate) fn with(
+        process: &PidFd,
+        descriptor: i32,
+        link: Vec<u8>,
+        information: fdinfo::DescriptorInfo,
+    ) -> Result<Option<Look>> {
+        let pid = process.pid();
+        let subject = || Subject::Descriptor(pid, descriptor, String::new());
         let file = match process.duplicate(ForeignDescriptor(descriptor)) {
             Ok(file) => file,
             Err(error) if error.number == 9 => return Ok(None),
@@ -131,6 +153,17 @@ impl Look {
     /// st_mode & S_IFMT.
     pub fn file_type(&self) -> u32 {
         self.mode & 0o170_000
+    }
+
+    /// Type of its file system (f_type), asked for once: several kinds want to know.
+    pub(crate) fn filesystem(&self) -> Option<u64> {
+        *self.filesystem.get_or_init(|| godwit_linux::filesystem::kind(self.borrow()).ok())
+    }
+
+    /// The address family of a socket, asked for once.
+    pub(crate) fn family(&self) -> Option<i32> {
+        const SO_DOMAIN: i32 = 39;
+        *self.family.get_or_init(|| godwit_linux::socket::number(self.borrow(), SO_DOMAIN).ok())
     }
 
     /// The descriptor number, if it is one.
@@ -174,6 +207,8 @@ pub struct Survey {
     pub pids: BTreeSet<i32>,
     /// Every descriptor of the tree: (pid, descriptor) by the link's text, for `pipe:[N]` and `socket:[N]`.
     pub inside: BTreeMap<Vec<u8>, Vec<(i32, i32)>>,
+    /// Open flags of noted descriptors.
+    flags: BTreeMap<(i32, i32), u32>,
     outside: OnceCell<Holders>,
     nameless: OnceCell<BTreeMap<(u64, u64), i32>>,
     in_flight: OnceCell<bool>,
@@ -206,6 +241,7 @@ impl Survey {
         Survey {
             pids,
             inside: BTreeMap::new(),
+            flags: BTreeMap::new(),
             outside: OnceCell::new(),
             nameless: OnceCell::new(),
             in_flight: OnceCell::new(),
@@ -213,12 +249,19 @@ impl Survey {
         }
     }
 
-    /// Notes a descriptor of the tree.
-    pub(crate) fn note(&mut self, link: &[u8], pid: i32, descriptor: i32) {
-        match self.inside.get_mut(link) {
+    /// Notes a descriptor of the frozen tree: a process (thread) that has it, and its number.
+    pub(crate) fn note(&mut self, look: &Look, pid: i32, descriptor: i32) {
+        match self.inside.get_mut(&look.link) {
             Some(holders) => holders.push((pid, descriptor)),
-            None => drop(self.inside.insert(link.to_vec(), vec![(pid, descriptor)])),
+            None => drop(self.inside.insert(look.link.clone(), vec![(pid, descriptor)])),
         }
+        self.flags.insert((pid, descriptor), look.flags());
+    }
+
+    /// The open flags of a descriptor; none where it is not open.
+    pub(crate) fn flags(&self, (pid, descriptor): (i32, i32)) -> Option<u32> {
+        let noted = self.flags.get(&(pid, descriptor)).copied();
+        noted.or_else(|| fdinfo::read(pid, descriptor).ok().map(|information| information.flags))
     }
 
     /// Who outside the tree holds something of this name (`pipe:[N]`, `socket:[N]`, a terminal's path). Reads the

@@ -30,6 +30,12 @@ pub(crate) fn descriptors(tid: i32) -> Result<Vec<i32>, Error> {
     numbers(&format!("/proc/{tid}/fd"))
 }
 
+/// How many descriptors a process has open; none where the kernel does not count them (before Linux 6.2).
+pub(crate) fn count_of_descriptors(tid: i32) -> Option<usize> {
+    let count = std::fs::metadata(format!("/proc/{tid}/fd")).ok()?.len();
+    usize::try_from(count).ok().filter(|count| *count > 0)
+}
+
 pub(crate) fn children(pid: i32, tid: i32) -> Result<Vec<i32>, Error> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/children")).map_err(io)?;
     Ok(text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect())

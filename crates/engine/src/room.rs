@@ -32,7 +32,8 @@ fn make(wanted: u64) {
 /// Makes room at a source for a look at every descriptor of a running tree.
 pub(crate) fn for_looks(pids: impl Iterator<Item = i32>) {
     let count: usize = pids.map(|pid| procfs::descriptors(pid).map_or(0, |numbers| numbers.len())).sum();
-    make(count as u64 + OWN);
+    // What a glimpse keeps, and what a look does.
+    make(2 * count as u64 + OWN);
 }
 
 /// Makes room at a destination for the objects of a tree whose highest descriptor is known: they lie above it.

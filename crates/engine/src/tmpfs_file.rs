@@ -78,8 +78,8 @@ pub(crate) enum Found {
 }
 
 /// Whether a file is on a file system of this host alone.
-pub(crate) fn is_private(file: BorrowedFd<'_>) -> bool {
-    matches!(filesystem::kind(file), Ok(filesystem::TMPFS | filesystem::RAMFS))
+pub(crate) fn is_private(look: &Look) -> bool {
+    matches!(look.filesystem(), Some(filesystem::TMPFS | filesystem::RAMFS))
 }
 
 fn identity(boot_id: String, metadata: &std::fs::Metadata) -> Identity {

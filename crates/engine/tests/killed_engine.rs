@@ -3,6 +3,7 @@
 //!
 //! The test starts itself again, in a PID namespace of its own, as the observer; that starts itself as the victim, and again
 //! and again as the engine, which freezes, captures and lets go until it is killed.
+use godwit_engine::preparation::Preparation;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
@@ -148,7 +149,7 @@ fn engine(pid: i32) {
     let mut output = std::io::stdout();
     output.write_all(b".").and_then(|()| output.flush()).expect("pipe");
     loop {
-        let Ok(mut frozen) = godwit_engine::freeze::freeze(pid) else { continue };
+        let Ok(mut frozen) = godwit_engine::freeze::freeze(pid, Preparation::of(pid)) else { continue };
         let captured = godwit_engine::capture::capture(&mut frozen, &Default::default());
         // A refusal is none of the victim's business: what an engine before this one has left is refused for a while.
         let word = captured.map_or_else(|refusal| format!("\n{refusal}\n"), |_| String::from("+"));

@@ -23,13 +23,23 @@ pub fn set(socket: BorrowedFd<'_>, level: i32, option: i32, value: &[u8]) -> Res
 /// ENOPROTOOPT: this kind of socket has no such option; ERANGE: it has more bytes.
 pub fn get(socket: BorrowedFd<'_>, level: i32, option: i32, bytes_max: usize) -> Result<Vec<u8>> {
     let mut value = vec![0_u8; bytes_max];
-    let mut length = bytes_max as libc::socklen_t;
+    let length = get_into(socket, level, option, &mut value)?.len();
+    value.truncate(length);
+    Ok(value)
+}
+
+/// The same, into a buffer; returns the part that the kernel wrote.
+///
+/// # Errors
+/// As [`get`].
+pub fn get_into<'a>(socket: BorrowedFd<'_>, level: i32, option: i32, room: &'a mut [u8]) -> Result<&'a mut [u8]> {
+    let mut length = room.len() as libc::socklen_t;
     // SAFETY: pointer and length describe the live buffer; the kernel writes at most that.
     check_int("getsockopt", unsafe {
-        libc::getsockopt(socket.as_raw_fd(), level, option, value.as_mut_ptr().cast(), &raw mut length)
+        libc::getsockopt(socket.as_raw_fd(), level, option, room.as_mut_ptr().cast(), &raw mut length)
     })?;
-    value.truncate(length as usize);
-    Ok(value)
+    let length = room.len().min(length as usize);
+    Ok(&mut room[..length])
 }
 
 /// An option of level SOL_SOCKET that is one int.
@@ -37,8 +47,9 @@ pub fn get(socket: BorrowedFd<'_>, level: i32, option: i32, bytes_max: usize) ->
 /// # Errors
 /// As [`get`].
 pub fn number(socket: BorrowedFd<'_>, option: i32) -> Result<i32> {
-    let raw = get(socket, libc::SOL_SOCKET, option, 4)?;
-    Ok(raw.try_into().map_or(0, i32::from_ne_bytes))
+    let mut raw = [0; 4];
+    let whole = get_into(socket, libc::SOL_SOCKET, option, &mut raw)?.len() == raw.len();
+    Ok(if whole { i32::from_ne_bytes(raw) } else { 0 })
 }
 
 /// Sets an option of level SOL_SOCKET that is one int.

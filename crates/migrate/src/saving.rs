@@ -9,6 +9,7 @@ use crate::journal::{self, Details, Journal, Member};
 use godwit_engine::capture;
 use godwit_engine::check;
 use godwit_engine::freeze::{self, FrozenTree};
+use godwit_engine::preparation::Preparation;
 use godwit_handoff::{MigrationId, Record, Side, Stage};
 use godwit_image::layout::Checkpoint;
 use godwit_image::{Code, Refusal, Subject};
@@ -98,7 +99,8 @@ fn save_frozen(
 ) -> Result<Saved, Refusal> {
     let existed = directory.exists();
     let begin = Instant::now();
-    let saved = freeze::freeze(pid).and_then(|frozen| write_frozen(frozen, directory, options, progress));
+    let saved =
+        freeze::freeze(pid, Preparation::of(pid)).and_then(|frozen| write_frozen(frozen, directory, options, progress));
     let (frozen, checkpoint) = match saved {
         Ok(saved) => saved,
         Err(mut refusal) => {

@@ -15,10 +15,11 @@ pub use crate::wishes::Options;
 use crate::wishes::nothing_to_inherit;
 use godwit_engine::capture::{self, Captives};
 use godwit_engine::freeze::{self, FrozenTree};
+use godwit_engine::preparation::Preparation;
 use godwit_engine::resource::edge::Choice;
 use godwit_engine::{check, demand, pages};
 use godwit_handoff::{
-    Action, Event, Outcome, Patience, Record, Settlement, Side, Source, SourceConfig, Stage, Versions,
+    Action, Event, Message, Outcome, Patience, Record, Settlement, Side, Source, SourceConfig, Stage, Versions,
 };
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::poll::{self, Readiness};
@@ -176,6 +177,7 @@ struct Driver<'a> {
     held: bool,
     /// How the early hold went.
     early_hold: Option<Result<(), Refusal>>,
+    preparation: Preparation,
     captives: Option<Captives>,
     pump: Pump,
     report: Report,
@@ -212,6 +214,7 @@ impl<'a> Driver<'a> {
             frozen: None,
             held: false,
             early_hold: None,
+            preparation: Preparation::default(),
             captives: None,
             sent_before: 0,
             cancelled: false,
@@ -242,10 +245,15 @@ impl<'a> Driver<'a> {
     fn settle_machine(&mut self) {
         while let Some(packet) = self.machine.poll_message() {
             let name = name_of(&packet.message);
+            let offers = matches!(packet.message, Message::Offer { .. });
             if let Some(stream) = &mut self.stream
                 && let Err(error) = stream.say(packet).and_then(|()| stream.flush())
             {
                 self.lose_link(&error);
+            }
+            // While the other side examines it.
+            if offers && !self.options.dry_run {
+                self.preparation = Preparation::of(self.pid);
             }
             self.observe("sent", name);
         }
@@ -268,8 +276,8 @@ impl<'a> Driver<'a> {
     fn run(&mut self) {
         loop {
             if let Some(action) = self.queue.pop_front() {
-                self.observe("before", action.deed());
                 let deed = action.deed();
+                self.observe("before", deed);
                 self.perform(action);
                 self.observe("after", deed);
                 continue;
@@ -333,16 +341,12 @@ impl<'a> Driver<'a> {
         }
         if self.machine.poll_timeout().is_some_and(|due| self.clock.now() >= due) {
             self.feed(Event::Timeout);
-            if !self.machine_has_link() && self.stream.is_some() && self.machine.is_in_doubt() {
-                // It has given the link up: a new one will be made.
+            // In doubt, a queued reconnection says that the machine has given the link up: a new one will be made.
+            let reconnects = self.queue.iter().any(|action| matches!(action, Action::Reconnect));
+            if reconnects && self.machine.is_in_doubt() {
                 self.stream = None;
             }
         }
-    }
-
-    /// In doubt, a queued reconnection says that the machine does not believe in its link.
-    fn machine_has_link(&self) -> bool {
-        !self.queue.iter().any(|action| matches!(action, Action::Reconnect))
     }
 
     fn listen(&mut self) {
@@ -408,10 +412,9 @@ impl<'a> Driver<'a> {
     }
 
     fn freeze(&mut self) -> Result<(), Refusal> {
-        let frozen = freeze::freeze(self.pid)?;
+        let frozen = self.frozen.insert(freeze::freeze(self.pid, std::mem::take(&mut self.preparation))?);
         self.report.processes = frozen.processes.len() as u64;
         self.report.threads = frozen.processes.iter().map(|process| process.threads.len() as u64).sum();
-        self.frozen = Some(frozen);
         Ok(())
     }
 

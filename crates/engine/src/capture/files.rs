@@ -54,7 +54,7 @@ pub(super) fn tables(frozen: &FrozenTree, capture: &mut Capture, tree: &mut Tree
                 None => {
                     let id = capture.fresh();
                     tables.push((tid, id));
-                    tree.tables.push(table(process.pid, tid, id, capture, &mut pending)?);
+                    tree.tables.push(table(frozen, process.pid, tid, id, capture, &mut pending)?);
                     id
                 }
             };
@@ -80,6 +80,7 @@ pub(super) fn tables(frozen: &FrozenTree, capture: &mut Capture, tree: &mut Tree
 }
 
 fn table(
+    frozen: &FrozenTree,
     pid: i32,
     tid: i32,
     id: ObjectId,
@@ -88,12 +89,11 @@ fn table(
 ) -> Result<FileTable> {
     let process = open(tid)?;
     let mut slots = Vec::new();
-    let descriptors = crate::procfs::descriptors(tid).about(|| Subject::Process(tid))?;
-    let looks = look_at(&process, &descriptors);
-    for (descriptor, look) in descriptors.into_iter().zip(looks) {
-        let Some(look) = look? else { continue };
+    let unseen = Default::default();
+    let looks = frozen.preparation.glimpses.table(tid).unwrap_or(&unseen).look_at_all(&process)?;
+    for (descriptor, look) in looks {
         let close_on_exec = look.information.flags & O_CLOEXEC != 0;
-        capture.survey.note(&look.link, tid, descriptor);
+        capture.survey.note(&look, tid, descriptor);
         capture.note_record_locks(&look, pid, tid, descriptor);
         let (object, new) = capture.reserve(&look, tid, descriptor)?;
         slots.push(Slot { descriptor, close_on_exec, description: object });
@@ -101,28 +101,7 @@ fn table(
             pending.push((object, look));
         }
     }
-    slots.sort_by_key(|slot| slot.descriptor);
     Ok(FileTable { id, slots })
-}
-
-/// Looks at descriptors: at many with a second thread, since the process is down meanwhile.
-fn look_at(process: &PidFd, descriptors: &[i32]) -> Vec<Result<Option<Look>>> {
-    const MANY: usize = 128;
-    let one_by_one = |descriptors: &[i32]| -> Vec<Result<Option<Look>>> {
-        descriptors.iter().map(|descriptor| Look::descriptor(process, *descriptor)).collect()
-    };
-    if descriptors.len() < MANY {
-        return one_by_one(descriptors);
-    }
-    let (first, second) = descriptors.split_at(descriptors.len() / 2);
-    std::thread::scope(|scope| {
-        let helper = std::thread::Builder::new().spawn_scoped(scope, || one_by_one(second));
-        let mut looks = one_by_one(first);
-        // Where there can be no second thread, or it failed, the first one does it all.
-        let others = helper.ok().and_then(|helper| helper.join().ok());
-        looks.extend(others.unwrap_or_else(|| one_by_one(second)));
-        looks
-    })
 }
 
 /// A pidfd of a thread-group leader; of another thread, where the kernel allows it, by PIDFD_THREAD.

@@ -111,6 +111,8 @@ pub struct Capture {
     mapped: BTreeMap<(u64, u64, Vec<u8>, bool), ObjectId>,
     /// The same by what a process's list of areas tells: device, inode, name, writable.
     listed: BTreeMap<space::Listed, ObjectId>,
+    /// Pipes of our own.
+    pub(crate) scratch: crate::resource::pipe_content::Scratch,
     /// Descriptions found in flight, kept open while the capture lasts.
     kept: Vec<OwnedFd>,
     contents: Vec<Content>,
@@ -138,6 +140,7 @@ impl Capture {
             known: BTreeMap::new(),
             mapped: BTreeMap::new(),
             listed: BTreeMap::new(),
+            scratch: Default::default(),
             kept: Vec::new(),
             contents: Vec::new(),
             record_locks: Vec::new(),

@@ -27,11 +27,12 @@ pub fn capture_at_a_good_moment(frozen: &mut Option<FrozenTree>, options: &Optio
         let root = tree.processes.first().map_or(0, |process| process.pid);
         match (capture(tree, options), pauses.next()) {
             (Err(refusal), Some(pause)) if passes(&refusal) => {
+                let preparation = std::mem::take(&mut tree.preparation);
                 if let Some(tree) = frozen.take() {
                     tree.release();
                 }
                 std::thread::sleep(Duration::from_millis(pause));
-                *frozen = Some(freeze::freeze(root)?);
+                *frozen = Some(freeze::freeze(root, preparation)?);
             }
             (result, _) => return result,
         }

@@ -25,7 +25,7 @@ pub struct Huge {
 
 /// The size of the pages of a file, if they are huge.
 pub(super) fn page_bytes(look: &Look) -> Option<u64> {
-    let kind = filesystem::kind(look.borrow()).ok()?;
+    let kind = look.filesystem()?;
     (kind == filesystem::HUGETLBFS).then(|| filesystem::block_bytes(look.borrow()).ok()).flatten()
 }
 

@@ -36,11 +36,6 @@ pub(super) fn is_socket(look: &Look) -> bool {
     look.file_type() == S_IFSOCK && look.link.starts_with(b"socket:[") && look.flags() & O_PATH == 0
 }
 
-/// The address family of a socket.
-pub(super) fn family(look: &Look) -> Option<i32> {
-    socket::number(look.borrow(), SO_DOMAIN).ok()
-}
-
 fn half(raw: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(raw.get(at..at + 2)?.try_into().ok()?))
 }
@@ -194,7 +189,7 @@ impl Kind for InetSocket {
 
 impl Description for InetSocket {
     fn recognise(&self, look: &Look) -> bool {
-        is_socket(look) && family(look).is_some_and(|family| family != AF_UNIX)
+        is_socket(look) && look.family().is_some_and(|family| family != AF_UNIX)
     }
     fn examine(&self, look: &Look, _: &Survey) -> Verdict {
         Verdict::Blocks(refuse(look))

@@ -103,7 +103,7 @@ impl Description for PathHandle {
             && look.flags() & O_PATH != 0
             && look.file_type() != S_IFDIR
             && look.link.starts_with(b"/")
-            && filesystem::kind(look.borrow()) != Ok(filesystem::PROC)
+            && look.filesystem() != Some(filesystem::PROC)
     }
     fn examine(&self, look: &Look, _: &Survey) -> Verdict {
         refuse(look).map_or(Verdict::Carried, Verdict::Blocks)

@@ -6,11 +6,10 @@
 use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open};
 use crate::capture::Capture;
 use crate::failure::{About, Result};
-use crate::look::Look;
+use crate::look::{Look, Survey};
 use crate::restore::{Bind, Make};
 use godwit_image::{Code, Envelope, KindId, ObjectId, Refusal, Subject};
 use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
-use godwit_linux::proc::fdinfo;
 use godwit_linux::{file, pipe};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -79,13 +78,13 @@ pub struct PipeContent;
 
 /// The reading end of some holder of the pipe: the look's own, or another descriptor of the tree's, or, when it has no
 /// reader at all, a fresh one.
-fn reader(look: &Look, holders: &[(i32, i32)]) -> Result<OwnedFd> {
+fn reader(look: &Look, survey: &Survey) -> Result<OwnedFd> {
     let subject = || look.subject();
     if look.flags() & O_ACCMODE != O_WRONLY {
         return file::duplicate_above(look.borrow(), 0).about(subject);
     }
-    for (pid, descriptor) in holders {
-        let readable = fdinfo::read(*pid, *descriptor).is_ok_and(|info| info.flags & O_ACCMODE != O_WRONLY);
+    for (pid, descriptor) in survey.holders(&look.link) {
+        let readable = survey.flags((*pid, *descriptor)).is_some_and(|flags| flags & O_ACCMODE != O_WRONLY);
         let process = PidFd::open_thread(*pid);
         if let Ok(found) = process.and_then(|process| process.duplicate(ForeignDescriptor(*descriptor)))
             && readable
@@ -103,24 +102,47 @@ fn read_once(mut from: &File, room: u64) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A pipe of our own that never blocks.
-fn scratch(subject: impl Fn() -> Subject) -> Result<(File, File)> {
+/// Both ends of a pipe of our own that never blocks.
+type Own = (File, File);
+
+fn own(subject: impl Fn() -> Subject) -> Result<Own> {
     let (reader, writer) = pipe::create(O_NONBLOCK).about(subject)?;
     Ok((reader.into(), writer.into()))
 }
 
+/// Pipes of our own for contents on their way, made once for many; each is empty.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    whole: Option<Own>,
+    /// One with two slots.
+    single: Option<Own>,
+}
+
 /// Reads a pipe's buffers and leaves them where they are.
-fn peek(from: BorrowedFd<'_>, capacity: u64, subject: impl Fn() -> Subject) -> Result<Vec<Buffer>> {
+fn peek(
+    from: BorrowedFd<'_>,
+    capacity: u64,
+    scratch: &mut Scratch,
+    subject: impl Fn() -> Subject,
+) -> Result<Vec<Buffer>> {
     let unread = pipe::unread(from).about(&subject)?;
     if unread == 0 {
         return Ok(Vec::new());
     }
-    let (copied, copy) = scratch(&subject)?;
-    // Where this fails the copy may still have room; if not, the sum below tells.
-    let _ = pipe::set_capacity(copy.as_fd(), capacity);
+    let (copied, copy) = scratch.whole.take().map_or_else(|| own(&subject), Ok)?;
+    if pipe::capacity(copy.as_fd()).about(&subject)? < capacity {
+        // Where this fails the copy may still have room; if not, the sum below tells.
+        let _ = pipe::set_capacity(copy.as_fd(), capacity);
+    }
     pipe::copy(from, copy.as_fd(), SPLICE_MAX).about(&subject)?;
-    let (one_out, mut one_in) = scratch(&subject)?;
-    pipe::set_capacity(one_in.as_fd(), 2 * 4096).about(&subject)?;
+    let (one_out, mut one_in) = match scratch.single.take() {
+        Some(single) => single,
+        None => {
+            let single = own(&subject)?;
+            pipe::set_capacity(single.1.as_fd(), 2 * 4096).about(&subject)?;
+            single
+        }
+    };
     let mut buffers: Vec<Buffer> = Vec::new();
     while pipe::unread(copied.as_fd()).about(&subject)? > 0 {
         // One slot is taken, so that exactly one buffer fits in; then that slot marks what follows the buffer: a read
@@ -140,6 +162,8 @@ fn peek(from: BorrowedFd<'_>, capacity: u64, subject: impl Fn() -> Subject) -> R
         buffers.push(Buffer { bytes, packet });
     }
     let read: usize = buffers.iter().map(|buffer| buffer.bytes.len()).sum();
+    // Both are empty again.
+    (scratch.whole, scratch.single) = (Some((copied, copy)), Some((one_out, one_in)));
     if read as u64 == unread {
         return Ok(buffers);
     }
@@ -157,9 +181,9 @@ pub(super) fn capture(look: &Look, capture: &mut Capture, path: Option<String>, 
     let key = [look.device.to_le_bytes(), look.inode.to_le_bytes()].concat();
     let subject = || look.subject();
     capture.intern(&PipeContent, &key, |capture, _| {
-        let from = File::from(reader(look, capture.survey.holders(&look.link))?);
+        let from = File::from(reader(look, &capture.survey)?);
         let capacity = pipe::capacity(from.as_fd()).about(subject)?;
-        let buffers = peek(from.as_fd(), capacity, subject)?;
+        let buffers = peek(from.as_fd(), capacity, &mut capture.scratch, subject)?;
         let metadata = from.metadata().about(subject)?;
         let sort = match path {
             Some(path) => Sort::Fifo { path, writers, file: (metadata.dev(), metadata.ino()) },
@@ -174,11 +198,11 @@ pub(super) fn capture(look: &Look, capture: &mut Capture, path: Option<String>, 
 }
 
 /// Puts buffers into an empty pipe, each into its own slot.
-fn fill(to: BorrowedFd<'_>, buffers: &[Buffer], subject: impl Fn() -> Subject) -> Result<()> {
+fn fill(to: BorrowedFd<'_>, buffers: &[Buffer], scratch: &mut Scratch, subject: impl Fn() -> Subject) -> Result<()> {
     if buffers.is_empty() {
         return Ok(());
     }
-    let (scratch_out, mut scratch_in) = scratch(&subject)?;
+    let (scratch_out, mut scratch_in) = scratch.whole.take().map_or_else(|| own(&subject), Ok)?;
     for buffer in buffers {
         let flags = if buffer.packet { O_NONBLOCK | O_DIRECT } else { O_NONBLOCK };
         file::set_status_flags(scratch_in.as_fd(), flags).about(&subject)?;
@@ -188,6 +212,7 @@ fn fill(to: BorrowedFd<'_>, buffers: &[Buffer], subject: impl Fn() -> Subject) -
             left -= pipe::shift(scratch_out.as_fd(), to, left).about(&subject)?.min(left);
         }
     }
+    scratch.whole = Some((scratch_out, scratch_in));
     Ok(())
 }
 
@@ -204,16 +229,22 @@ pub(super) fn reopen(content: BorrowedFd<'_>, flags: u32, subject: impl Fn() -> 
 
 impl State {
     /// Both ends of a pipe.
-    fn make_pipe(&self, subject: impl Fn() -> Subject) -> Result<Made> {
+    fn make_pipe(&self, scratch: &mut Scratch, subject: impl Fn() -> Subject) -> Result<Made> {
         let (reader, writer) = pipe::create(O_NONBLOCK).about(&subject)?;
         self.set_capacity(writer.as_fd(), &subject)?;
-        fill(writer.as_fd(), &self.buffers, &subject)?;
+        fill(writer.as_fd(), &self.buffers, scratch, &subject)?;
         Ok(vec![reader, writer])
     }
 
     /// A reader of a FIFO, and a writer where it has any. In the kernel where the source still has the same file open, it is the same
     /// pipe: then its unread bytes are there already, and stay whatever becomes of the move.
-    fn make_fifo(&self, path: &str, writers: bool, is_here: impl Fn((u64, u64)) -> bool) -> Result<Made> {
+    fn make_fifo(
+        &self,
+        path: &str,
+        writers: bool,
+        scratch: &mut Scratch,
+        is_here: impl Fn((u64, u64)) -> bool,
+    ) -> Result<Made> {
         let subject = || Subject::Path(path.to_owned());
         // Without writers none may be there when readers open it: a reader tells whether there has been one (POLLHUP).
         let reader = File::from(file::open(path.as_bytes(), O_NONBLOCK).about(subject)?);
@@ -226,7 +257,7 @@ impl State {
             let capacity = pipe::capacity(reader.as_fd()).about(subject)?;
             let same = is_here((metadata.dev(), metadata.ino()))
                 && capacity == self.capacity
-                && peek(reader.as_fd(), capacity, subject)? == self.buffers;
+                && peek(reader.as_fd(), capacity, scratch, subject)? == self.buffers;
             if !same {
                 let cause = "somebody uses this FIFO here: it is not empty";
                 return Err(Refusal::new(Code::FILE_DIFFERS, subject(), cause));
@@ -239,7 +270,7 @@ impl State {
         if fills || writers {
             let writer = reopen(holder, O_RDWR | O_NONBLOCK, subject)?;
             if fills {
-                fill(writer.as_fd(), &self.buffers, subject)?;
+                fill(writer.as_fd(), &self.buffers, scratch, subject)?;
             }
             if writers {
                 made.push(writer);
@@ -282,10 +313,13 @@ impl Kind for PipeContent {
     fn make(&self, envelope: &Envelope, make: &mut Make) -> Result<Made> {
         let state: State = open(envelope)?;
         match &state.sort {
-            Sort::Pipe { .. } => state.make_pipe(|| Subject::Object(format!("pipe {}", envelope.id))),
+            Sort::Pipe { .. } => {
+                state.make_pipe(&mut make.scratch, || Subject::Object(format!("pipe {}", envelope.id)))
+            }
             Sort::Fifo { path, writers, file } => {
-                let is_here = |here| here == *file && crate::host::is_this_boot(&make.tree().host);
-                state.make_fifo(path, *writers, is_here)
+                let tree = make.tree();
+                let is_here = |here| here == *file && crate::host::is_this_boot(&tree.host);
+                state.make_fifo(path, *writers, &mut make.scratch, is_here)
             }
         }
     }
@@ -348,18 +382,19 @@ mod tests {
 
     #[test]
     fn a_filled_pipe_shows_what_was_seen_in_another() {
-        let (reader, mut writer) = scratch(subject).unwrap();
+        let mut scratch = Scratch::default();
+        let (reader, mut writer) = own(subject).unwrap();
         writer.write_all(&[7; 8192]).unwrap();
         file::set_status_flags(writer.as_fd(), O_NONBLOCK | O_DIRECT).unwrap();
         writer.write_all(b"packet").unwrap();
         writer.write_all(b"another").unwrap();
         read_once(&reader, 100).unwrap();
-        let seen = peek(reader.as_fd(), 65536, subject).unwrap();
+        let seen = peek(reader.as_fd(), 65536, &mut scratch, subject).unwrap();
         let lengths: Vec<(usize, bool)> = seen.iter().map(|buffer| (buffer.bytes.len(), buffer.packet)).collect();
         assert_eq!(lengths, [(3996, false), (4096, false), (6, true), (7, true)]);
         assert_eq!(pipe::unread(reader.as_fd()).unwrap(), 8105, "nothing was taken out");
         let (again, to) = pipe::create(O_NONBLOCK).unwrap();
-        fill(to.as_fd(), &seen, subject).unwrap();
-        assert_eq!(peek(again.as_fd(), 65536, subject).unwrap(), seen);
+        fill(to.as_fd(), &seen, &mut scratch, subject).unwrap();
+        assert_eq!(peek(again.as_fd(), 65536, &mut scratch, subject).unwrap(), seen);
     }
 }

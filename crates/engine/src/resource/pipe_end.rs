@@ -38,7 +38,7 @@ pub(super) fn sides(look: &Look, survey: &Survey, outside: &[(i32, i32)]) -> Res
         let access = if (pid, Some(descriptor)) == (look.pid, look.number()) {
             look.flags() & O_ACCMODE
         } else {
-            godwit_linux::proc::fdinfo::read(pid, descriptor).map_or(3, |info| info.flags & O_ACCMODE)
+            survey.flags((pid, descriptor)).map_or(3, |flags| flags & O_ACCMODE)
         };
         readers |= access == 0 || access == 2;
         writers |= access == 1 || access == 2;

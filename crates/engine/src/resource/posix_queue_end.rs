@@ -245,7 +245,7 @@ impl Kind for PosixQueueEnd {
 
 impl Description for PosixQueueEnd {
     fn recognise(&self, look: &Look) -> bool {
-        look.file_type() == S_IFREG && filesystem::kind(look.borrow()) == Ok(filesystem::MQUEUE)
+        look.file_type() == S_IFREG && look.filesystem() == Some(filesystem::MQUEUE)
     }
     fn examine(&self, look: &Look, survey: &Survey) -> Verdict {
         match posix_queue::refusal(look, survey) {

@@ -108,7 +108,7 @@ impl Kind for ProcFile {
 
 impl Description for ProcFile {
     fn recognise(&self, look: &Look) -> bool {
-        look.link.starts_with(b"/") && filesystem::kind(look.borrow()) == Ok(filesystem::PROC)
+        look.link.starts_with(b"/") && look.filesystem() == Some(filesystem::PROC)
     }
     fn examine(&self, look: &Look, survey: &Survey) -> Verdict {
         match refuse(look, &survey.pids) {

@@ -123,7 +123,7 @@ impl Description for RegularFile {
     }
     fn foresee(&self, look: &Look, _: &Survey) -> Vec<Need> {
         let path = look.text();
-        if tmpfs_file::is_private(look.borrow()) && look.flags() & O_PATH == 0 {
+        if tmpfs_file::is_private(look) && look.flags() & O_PATH == 0 {
             return tmpfs_file::place(look, &path).map(|place| place.foresee()).unwrap_or_default();
         }
         let mapped = matches!(look.purpose, Purpose::Mapping { .. } | Purpose::Executable);
@@ -134,7 +134,7 @@ impl Description for RegularFile {
             return Err(refusal);
         }
         let path = look.text();
-        let content = if tmpfs_file::is_private(look.borrow()) && look.flags() & O_PATH == 0 {
+        let content = if tmpfs_file::is_private(look) && look.flags() & O_PATH == 0 {
             Some(file_content::capture(look, Sort::Named(tmpfs_file::place(look, &path)?), capture)?)
         } else {
             None

@@ -81,7 +81,7 @@ impl Description for SysfsFile {
         let of_type = look.file_type() == S_IFREG || (look.file_type() == S_IFDIR && look.number().is_some());
         let own = |kind| kind == filesystem::SYSFS || filesystem::CONTROL_GROUPS.contains(&kind);
         // The kernel is asked last: there are many pipes and sockets.
-        of_type && filesystem::kind(look.borrow()).is_ok_and(own)
+        of_type && look.filesystem().is_some_and(own)
     }
     fn examine(&self, look: &Look, _: &Survey) -> Verdict {
         match refuse(look) {

@@ -43,23 +43,23 @@ thread_local! {
 /// In the order of [`OPTIONS`]; none where the kernel has no such option.
 type FreshOptions = Vec<Option<Vec<u8>>>;
 
-fn fresh_options(sort: i32) -> FreshOptions {
-    let read = || {
-        let fresh = unix_socket::create(sort).ok();
-        let option = |(option, length): &(i32, usize)| {
-            fresh.as_ref().and_then(|fresh| socket::get(fresh.as_fd(), SOL_SOCKET, *option, *length).ok())
-        };
-        OPTIONS.iter().map(option).collect()
+fn read_fresh(sort: i32) -> FreshOptions {
+    let fresh = unix_socket::create(sort).ok();
+    let option = |(option, length): &(i32, usize)| {
+        fresh.as_ref().and_then(|fresh| socket::get(fresh.as_fd(), SOL_SOCKET, *option, *length).ok())
     };
-    FRESH.with_borrow_mut(|known| known.entry(sort).or_insert_with(read).clone())
+    OPTIONS.iter().map(option).collect()
 }
 
 /// The options of a socket that a new one of its type does not have.
 pub(super) fn unlike_fresh(own: BorrowedFd<'_>, sort: i32) -> Vec<(i32, Vec<u8>)> {
-    let fresh = fresh_options(sort);
-    let options = OPTIONS.iter().zip(&fresh).filter_map(|((option, length), fresh)| {
-        let value = socket::get(own, SOL_SOCKET, *option, *length).ok()?;
-        (Some(&value) != fresh.as_ref()).then_some((*option, value))
-    });
-    options.collect()
+    FRESH.with_borrow_mut(|known| {
+        let fresh = known.entry(sort).or_insert_with(|| read_fresh(sort));
+        let options = OPTIONS.iter().zip(fresh).filter_map(|((option, length), fresh)| {
+            let mut room = [0; 16];
+            let value = socket::get_into(own, SOL_SOCKET, *option, room.get_mut(..*length)?).ok()?;
+            (Some(&*value) != fresh.as_deref()).then(|| (*option, value.to_vec()))
+        });
+        options.collect()
+    })
 }

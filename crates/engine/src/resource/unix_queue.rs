@@ -123,9 +123,14 @@ impl Walk<'_> {
 ///
 /// # Errors
 /// A message cannot be seen whole; something in flight cannot be carried.
-pub(super) fn capture(look: &Look, capture: &mut Capture, sort: i32, shut: bool) -> Result<Vec<Message>> {
+pub(super) fn capture(
+    look: &Look,
+    capture: &mut Capture,
+    (sort, ready): (i32, u32),
+    shut: bool,
+) -> Result<Vec<Message>> {
     let subject = || look.subject();
-    if readiness::ready(look.borrow(), readiness::ALL).about(subject)? & readiness::IN == 0 {
+    if ready & readiness::IN == 0 {
         return Ok(Vec::new());
     }
     let before = socket::number(look.borrow(), SO_PEEK_OFF).about(subject)?;
@@ -133,11 +138,11 @@ pub(super) fn capture(look: &Look, capture: &mut Capture, sort: i32, shut: bool)
     let walked = walk.all(shut);
     socket::set_option(look.borrow(), SO_PEEK_OFF, before).about(subject)?;
     walked?;
-    let own = PidFd::open(std::process::id() as i32).about(subject)?;
     let mut messages = Vec::with_capacity(walk.found.len());
     for seen in walk.found {
         let mut descriptors = Vec::with_capacity(seen.descriptors.len());
         for file in &seen.descriptors {
+            let own = PidFd::open(std::process::id() as i32).about(subject)?;
             let inner = Look::descriptor(&own, file.as_raw_fd())?;
             let inner = inner.ok_or_else(|| Refusal::new(Code::KERNEL_CALL, subject(), "a descriptor vanished"))?;
             let text = inner.text();

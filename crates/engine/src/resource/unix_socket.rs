@@ -9,13 +9,11 @@ use crate::failure::{About, Result, malformed};
 use crate::look::{Look, Survey};
 use crate::restore::{Bind, Creator, Make};
 use godwit_image::{Code, Envelope, KindId, ObjectId, Pid, Refusal, Subject, Verdict};
-use godwit_linux::pidfd::PidFd;
+use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
 use godwit_linux::socket_diagnosis::{self, UnixSocket as Diagnosed};
 use godwit_linux::{file, readiness, socket, unix_socket};
 use serde::{Deserialize, Serialize};
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 pub(super) const SOCK_STREAM: i32 = 1;
@@ -174,10 +172,21 @@ fn same_name(one: &[u8], two: &[u8]) -> bool {
     bare(one) == bare(two)
 }
 
+/// The creator of a socket of the tree by its inode; `None` when it shows none, or is only in flight.
+fn creator_of(survey: &Survey, inode: u32) -> Result<Option<Creator>> {
+    let Some((pid, descriptor)) = survey.holders(&link(inode)).first().copied() else { return Ok(None) };
+    let subject = || Subject::Descriptor(pid, descriptor, String::new());
+    let process = PidFd::open_thread(pid).about(subject)?;
+    let file = process.duplicate(ForeignDescriptor(descriptor)).about(subject)?;
+    creator(file.as_fd()).about(subject)
+}
+
 /// What can be told of a socket without reading its queue.
 struct Seen {
     sort: i32,
     diagnosed: Diagnosed,
+    /// What poll(2) says.
+    ready: u32,
     peer: Peer,
     creator: Option<Creator>,
     /// What is not exact, in words.
@@ -289,7 +298,7 @@ fn inspect(look: &Look, survey: &Survey) -> Result<Seen> {
     let degraded = stranger.map(|creator| {
         format!("SO_PEERCRED shows process {}, which is not in the tree; it will show one of the tree", creator.pid)
     });
-    Ok(Seen { sort, diagnosed, peer, creator, degraded })
+    Ok(Seen { sort, diagnosed, ready, peer, creator, degraded })
 }
 
 /// Whether a connection that nobody has accepted can be made again: what was sent into it nobody can read.
@@ -304,22 +313,23 @@ fn waiting(client: &Look) -> Result<()> {
     Ok(())
 }
 
-fn connection(look: &Look, capture: &mut Capture, seen: &Seen, other: Option<u32>) -> Result<(ObjectId, usize)> {
+fn connection(
+    look: &Look,
+    capture: &mut Capture,
+    (seen, name): (&Seen, &Name),
+    other: Option<u32>,
+) -> Result<(ObjectId, usize)> {
     let subject = || look.subject();
     let own = look.inode as u32;
     let index = usize::from(other.is_some_and(|other| other < own));
     let first = other.map_or(own, |other| own.min(other));
     let key =
         [first.to_le_bytes(), other.unwrap_or(0).max(own).to_le_bytes(), u32::from(other.is_some()).to_le_bytes()];
-    let mine = socket::own_name(look.borrow()).about(subject)?;
+    let mine = name.raw.clone();
     let theirs = socket::peer_name(look.borrow()).about(subject)?;
     let my_creator = seen.creator.clone().ok_or_else(|| malformed(subject(), "it is connected and shows no peer"))?;
     let id = capture.intern(&UnixConnection, &key.concat(), |capture, _| {
-        let their_look = other.map(|other| holder(&capture.survey, other)).transpose()?.flatten();
-        let their_creator = match &their_look {
-            Some(their) => creator(their.borrow()).about(|| their.subject())?,
-            None => None,
-        };
+        let their_creator = other.map(|other| creator_of(&capture.survey, other)).transpose()?.flatten();
         let creators = [my_creator.clone(), their_creator.unwrap_or(my_creator)];
         let all = capture.survey.unix_sockets(look.borrow())?;
         let listens = |raw: &[u8]| {
@@ -493,7 +503,7 @@ impl Kind for UnixSocketKind {
 
 impl Description for UnixSocketKind {
     fn recognise(&self, look: &Look) -> bool {
-        inet_socket::is_socket(look) && inet_socket::family(look) == Some(AF_UNIX)
+        inet_socket::is_socket(look) && look.family() == Some(AF_UNIX)
     }
     fn examine(&self, look: &Look, survey: &Survey) -> Verdict {
         match inspect(look, survey) {
@@ -513,8 +523,8 @@ impl Description for UnixSocketKind {
         let listens = seen.diagnosed.state == socket_diagnosis::LISTENING;
         let name = Name::of(own, subject)?;
         let connection = match seen.peer {
-            Peer::Pair(other) => Some(connection(look, capture, &seen, Some(other))?),
-            Peer::Gone => Some(connection(look, capture, &seen, None)?),
+            Peer::Pair(other) => Some(connection(look, capture, (&seen, &name), Some(other))?),
+            Peer::Gone => Some(connection(look, capture, (&seen, &name), None)?),
             Peer::None | Peer::Receiver(_) | Peer::Waiting => None,
         };
         let receiver = match seen.peer {
@@ -532,7 +542,7 @@ impl Description for UnixSocketKind {
         };
         let listener = if listens { Some(listener(look, capture, &seen)?) } else { None };
         let shut = seen.diagnosed.shutdown & RECEIVE_SHUT != 0;
-        let reset = !listens && readiness::ready(own, readiness::ERROR).about(subject)? & readiness::ERROR != 0;
+        let reset = !listens && seen.ready & readiness::ERROR != 0;
         if reset && !matches!(seen.peer, Peer::Gone) {
             return Err(unsupported(look, "an error is pending"));
         }
@@ -544,12 +554,11 @@ impl Description for UnixSocketKind {
                 }
                 Vec::new()
             }
-            (false, true) => unix_queue::capture(look, capture, seen.sort, shut)?,
+            (false, true) => unix_queue::capture(look, capture, (seen.sort, seen.ready), shut)?,
             _ => Vec::new(),
         };
         let number = |option| socket::number(own, option).about(subject);
         let options = unix_option::unlike_fresh(own, seen.sort);
-        let metadata = File::from(own.try_clone_to_owned().about(subject)?).metadata().about(subject)?;
         let state = UnixSocket {
             sort: seen.sort,
             connection,
@@ -560,7 +569,7 @@ impl Description for UnixSocketKind {
             shutdown: seen.diagnosed.shutdown,
             reset,
             flags: look.flags(),
-            owner: (metadata.uid(), metadata.gid()),
+            owner: look.owner,
             buffers: (number(SO_SNDBUF)?, number(SO_RCVBUF)?),
             locked: socket::number(own, SO_BUF_LOCK).ok(),
             options,

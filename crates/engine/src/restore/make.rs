@@ -27,6 +27,8 @@ pub struct Make<'a> {
     /// Whose tasks exist, for late objects.
     tasks: Option<&'a mut Restorer>,
     stocks: Vec<Stock>,
+    /// Pipes of our own.
+    pub(crate) scratch: crate::resource::pipe_content::Scratch,
 }
 
 /// Pairs that a task has made ahead.
@@ -54,7 +56,7 @@ impl Stock {
 impl<'a> Make<'a> {
     pub(super) fn new(tree: &'a Tree, minimum: i32) -> Make<'a> {
         let (made, sinks, created) = (BTreeMap::new(), BTreeMap::new(), Created::default());
-        Make { tree, minimum, made, sinks, created, tasks: None, stocks: Vec::new() }
+        Make { tree, minimum, made, sinks, created, tasks: None, stocks: Vec::new(), scratch: Default::default() }
     }
 
     /// Goes on with what was made before, now that tasks exist.
@@ -122,7 +124,7 @@ impl<'a> Make<'a> {
     }
 
     /// The image.
-    pub fn tree(&self) -> &Tree {
+    pub fn tree(&self) -> &'a Tree {
         self.tree
     }
 

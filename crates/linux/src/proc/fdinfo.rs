@@ -2,7 +2,10 @@
 
 use super::cursor::{Line, Lines, bytes_of_hexadecimal};
 use super::locks::{self, Lock};
-use super::{Error, Malformed, read_process};
+use super::{Error, Malformed, Subject, read_process};
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::fs::FileExt;
 
 /// What fdinfo says of one descriptor. Several lines of one kind are collected; what is not known is in `unknown`.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -309,6 +312,36 @@ pub fn read(pid: i32, descriptor: i32) -> Result<DescriptorInfo, Error> {
 /// As [`read`], for a thread that has a table of its own.
 pub fn read_of_task(pid: i32, tid: i32, descriptor: i32) -> Result<DescriptorInfo, Error> {
     super::read_task(pid, tid, format_args!("fdinfo/{descriptor}"), parse)
+}
+
+/// Opens the file, to be read again and again: each reading tells of what has that number in that process then.
+pub fn open(pid: i32, descriptor: i32) -> Result<File, Error> {
+    let subject = Subject::Process(pid);
+    subject.open(&subject.path(format_args!("fdinfo/{descriptor}")))
+}
+
+/// Reads what [`open`] has opened.
+///
+/// # Errors
+/// `Gone`: the process has ended, or has no such descriptor now.
+pub fn read_again(file: &File) -> Result<DescriptorInfo, Error> {
+    // The kernel makes the whole text at the first read, and a read that is not filled has met its end.
+    let mut text = [0; 2048];
+    let length = match file.read_at(&mut text, 0) {
+        Ok(length) => length,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => return Err(Error::Gone),
+        Err(error) => return Err(Error::Io(error)),
+    };
+    match text.get(..length) {
+        Some(text) if length < 2048 => Ok(parse(text)?),
+        _ => {
+            let mut file = file;
+            file.rewind().map_err(Error::Io)?;
+            let mut text = Vec::new();
+            file.read_to_end(&mut text).map_err(Error::Io)?;
+            Ok(parse(&text)?)
+        }
+    }
 }
 
 #[cfg(test)]
