@@ -252,7 +252,7 @@ impl Restorer {
             filled.insert(Run { start: *start, end: start.saturating_add(*length as u64) });
         }
         match self.fillers.get_mut(&owner) {
-            Some(filler) => filler.write(ranges, bytes),
+            Some(filler) => filler.write(ranges, bytes).map_err(ended_early),
             None => Err(missing(owner)),
         }
     }
@@ -281,6 +281,10 @@ impl Restorer {
     /// # Errors
     /// The first thing that cannot be rebuilt exactly; dropping the restorer then removes everything.
     pub fn complete(&mut self) -> Result<()> {
+        self.complete_all().map_err(ended_early)
+    }
+
+    fn complete_all(&mut self) -> Result<()> {
         self.close_program_sinks();
         let spaces: Vec<ObjectId> = self.tree.spaces.iter().map(|space| space.id).collect();
         for space in &spaces {
@@ -319,6 +323,17 @@ impl Drop for Restorer {
     fn drop(&mut self) {
         puppet::bury_all(std::mem::take(&mut self.puppets).into_values());
     }
+}
+
+/// A task that is built ends only by somebody else's hand.
+fn ended_early(refusal: Refusal) -> Refusal {
+    if refusal.code != Code::PROCESS_VANISHED {
+        return refusal;
+    }
+    let cause =
+        format!("{}: somebody ended a task that was being built, or the kernel did for want of memory", refusal.cause);
+    Refusal::new(Code::RESTORE_FAILED, refusal.subject, cause)
+        .choice("see that the memory limits of the destination's control groups suffice")
 }
 
 fn missing(id: ObjectId) -> Refusal {

@@ -1,6 +1,6 @@
 //! `godwit migrate`: a running tree to another host.
 use crate::arguments::Migrate;
-use crate::output::{CommandResult, Output, bytes, counted, processes};
+use crate::output::{CommandResult, Output, bytes, counted, processes, refusal_value};
 use godwit_migrate::source::{self, Options};
 use godwit_migrate::{Progress, Report};
 use std::process::ExitCode;
@@ -22,7 +22,11 @@ pub(crate) fn run(arguments: &Migrate, output: &Output) -> CommandResult {
     let moved = source::migrate(arguments.pid, &arguments.destination, options, &mut progress);
     bar.finish();
     let report = moved?;
-    output.object(&serde_json::to_value(&report).unwrap_or_default());
+    let mut value = serde_json::to_value(&report).unwrap_or_default();
+    for (name, refusals) in [("changes", &report.changes), ("troubles", &report.troubles)] {
+        value[name] = refusals.iter().map(refusal_value).collect();
+    }
+    output.object(&value);
     show(&report, output);
     Ok(ExitCode::SUCCESS)
 }

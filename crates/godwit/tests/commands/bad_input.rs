@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-fn hold(host: &Host, object: &str, user: Option<User>) -> Holder {
+pub(crate) fn hold(host: &Host, object: &str, user: Option<User>) -> Holder {
     match Holder::start(host, object, user).expect("a holder") {
         Start::Holds(holder) => holder,
         Start::Skipped(reason) => panic!("{object}: {reason}"),
@@ -20,7 +20,7 @@ fn hold(host: &Host, object: &str, user: Option<User>) -> Holder {
 }
 
 /// An answer that refuses: exit code, one of the codes, a part of what it says, and what people read.
-fn assert_refused(what: &str, output: &Output, codes: &[&str], says: &str) {
+pub(crate) fn assert_refused(what: &str, output: &Output, codes: &[&str], says: &str) {
     let wanted = if codes == ["GW1501"] { 2 } else { 1 };
     assert_eq!(output.status.code(), Some(wanted), "{what}: {output:?}");
     let answer = json(output);

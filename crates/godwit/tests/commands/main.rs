@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod codes;
+mod control_groups;
 mod documents;
 mod edges;
 mod line;
