@@ -16,7 +16,7 @@ use godwit_linux::proc::locks;
 use serde::Serialize;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 pub(crate) mod ahead;
 mod credentials;
@@ -108,6 +108,11 @@ pub struct Capture {
     interned: BTreeMap<(KindId, Vec<u8>), ObjectId>,
     /// Open descriptions by (device, inode), each list in the kernel's kcmp order.
     known: BTreeMap<(u64, u64), Vec<Known>>,
+    /// Those of eventfds by the number that fdinfo tells: two with different ones are two. They share one inode, and to order
+    /// many by kcmp takes long.
+    counters: BTreeMap<i32, Vec<Known>>,
+    /// Those of them that are not yet among the known ones of their inode.
+    unordered: Vec<((u64, u64), Known)>,
     mapped: BTreeMap<(u64, u64, Vec<u8>, bool), ObjectId>,
     /// The same by what a process's list of areas tells: device, inode, name, writable.
     listed: BTreeMap<space::Listed, ObjectId>,
@@ -138,6 +143,8 @@ impl Capture {
             objects: Vec::new(),
             interned: BTreeMap::new(),
             known: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            unordered: Vec::new(),
             mapped: BTreeMap::new(),
             listed: BTreeMap::new(),
             scratch: Default::default(),
@@ -248,6 +255,9 @@ impl Capture {
     /// The object of a description, new or known; `true` when it is new and still to be captured.
     fn reserve(&mut self, look: &Look, pid: i32, descriptor: i32) -> Result<(ObjectId, bool)> {
         let key = (look.device, look.inode);
+        if let Some(counter) = look.information.eventfd.and_then(|counter| counter.id) {
+            return self.reserve_counter(key, counter, pid, descriptor);
+        }
         match self.search(key, pid, descriptor)? {
             Ok(index) => Ok((self.known[&key][index].object, false)),
             Err(index) => {
@@ -258,21 +268,37 @@ impl Capture {
         }
     }
 
-    /// The object of a description that we hold ourselves, if the tree holds it too (or it was captured in flight).
-    ///
-    /// # Errors
-    /// kcmp fails.
-    pub fn find(&self, device: u64, inode: u64, file: BorrowedFd<'_>) -> Result<Option<ObjectId>> {
-        let own = std::process::id() as i32;
-        let found = self.search((device, inode), own, file.as_raw_fd())?;
-        Ok(found.ok().map(|index| self.known[&(device, inode)][index].object))
+    /// The same for an eventfd.
+    fn reserve_counter(
+        &mut self,
+        key: (u64, u64),
+        counter: i32,
+        pid: i32,
+        descriptor: i32,
+    ) -> Result<(ObjectId, bool)> {
+        for known in self.counters.get(&counter).into_iter().flatten() {
+            let files = Object::File(known.descriptor, descriptor);
+            let subject = || Subject::Descriptor(pid, descriptor, String::new());
+            if kcmp::kcmp(known.pid, pid, files).about(subject)? == Ordering::Equal {
+                return Ok((known.object, false));
+            }
+        }
+        let known = Known { pid, descriptor, object: self.fresh() };
+        self.counters.entry(counter).or_default().push(known);
+        self.unordered.push((key, known));
+        Ok((known.object, true))
     }
 
     /// The object of a description that the tree has, by a process (thread) and descriptor that hold it.
     ///
     /// # Errors
     /// kcmp fails.
-    pub(crate) fn object_at(&self, device: u64, inode: u64, holder: (i32, i32)) -> Result<Option<ObjectId>> {
+    pub(crate) fn object_at(&mut self, device: u64, inode: u64, holder: (i32, i32)) -> Result<Option<ObjectId>> {
+        for (key, known) in std::mem::take(&mut self.unordered) {
+            if let Err(index) = self.search(key, known.pid, known.descriptor)? {
+                self.known.entry(key).or_default().insert(index, known);
+            }
+        }
         let found = self.search((device, inode), holder.0, holder.1)?;
         Ok(found.ok().map(|index| self.known[&(device, inode)][index].object))
     }
@@ -389,4 +415,37 @@ fn capture_all(frozen: &mut FrozenTree, options: &Options) -> Result<Captives> {
     tree.objects.sort_by_key(|envelope| envelope.id);
     tree.validate().map_err(|cause| Refusal::new(Code::MALFORMED, Subject::Process(root), cause))?;
     Ok(Captives { tree, spaces, contents: capture.contents })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_of_one_description_are_one_object_and_eventfds_are_told_apart() {
+        let own = std::process::id() as i32;
+        let process = PidFd::open(own).unwrap();
+        let look = |file: &OwnedFd| Look::descriptor(&process, file.as_raw_fd()).unwrap().unwrap();
+        let counters: Vec<OwnedFd> = (0..5).map(|_| godwit_linux::eventfd::create(false).unwrap()).collect();
+        let again = counters[3].try_clone().unwrap();
+        let (reader, _writer) = godwit_linux::pipe::create(0).unwrap();
+        let mut capture = Capture::new(&[own], Edges::default());
+        let mut objects = Vec::new();
+        for file in counters.iter().chain([&reader]) {
+            let (object, new) = capture.reserve(&look(file), own, file.as_raw_fd()).unwrap();
+            assert!(new && !objects.contains(&object));
+            objects.push(object);
+        }
+        assert_eq!(capture.reserve(&look(&again), own, again.as_raw_fd()).unwrap(), (objects[3], false));
+        let late = godwit_linux::eventfd::create(true).unwrap();
+        for _ in 0..2 {
+            for (file, object) in counters.iter().chain([&reader]).zip(&objects) {
+                let (device, inode) = (look(file).device, look(file).inode);
+                assert_eq!(capture.object_at(device, inode, (own, file.as_raw_fd())).unwrap(), Some(*object));
+            }
+            let (device, inode) = (look(&late).device, look(&late).inode);
+            assert_eq!(capture.object_at(device, inode, (own, late.as_raw_fd())).unwrap(), None);
+        }
+        assert_eq!(capture.reserve(&look(&again), own, again.as_raw_fd()).unwrap(), (objects[3], false));
+    }
 }
