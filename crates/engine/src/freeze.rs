@@ -218,6 +218,8 @@ pub struct FrozenTree {
     pub(crate) sleeps: std::collections::BTreeMap<i32, crate::sleep::Sleep>,
     /// What was prepared.
     pub(crate) preparation: Preparation,
+    /// Sends the stops of a hold that has begun.
+    pub(crate) holder: Option<std::thread::JoinHandle<Result<()>>>,
     /// What the tree leaves behind under names when it ends here; found by the capture.
     pub leftovers: Vec<Leftover>,
 }
@@ -335,9 +337,9 @@ fn keep_stopped(
 const STOP_PATIENCE: Duration = Duration::from_millis(3);
 
 /// Looks before the processor is given away: stops of threads that run elsewhere take 6 to 30 µs.
-const POLLS_MAX: u32 = 40;
+pub(crate) const POLLS_MAX: u32 = 40;
 /// How long it is given away for.
-const STOP_PAUSE: Duration = Duration::from_micros(10);
+pub(crate) const STOP_PAUSE: Duration = Duration::from_micros(10);
 
 /// How often a tree is let go on when one of its threads cannot be stopped, and tried again.
 const ATTEMPTS_MAX: usize = 3;
@@ -443,7 +445,8 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
     }
     let freeze_ns = frozen_at.duration_since(begin).as_nanos() as u64;
     let (preparation, leftovers) = (Preparation::default(), Vec::new());
-    Ok(FrozenTree { processes, freeze_ns, frozen_at, is_large, surroundings, sleeps, preparation, leftovers })
+    let holder = None;
+    Ok(FrozenTree { holder, processes, freeze_ns, frozen_at, is_large, surroundings, sleeps, preparation, leftovers })
 }
 
 impl FrozenTree {
@@ -452,34 +455,9 @@ impl FrozenTree {
         drop(self);
     }
 
-    /// Makes the stop outlive this process: every thread gets a pending SIGSTOP that it takes the moment that nobody
-    /// traces it, before it runs one instruction.
-    ///
-    /// # Errors
-    /// A thread is dead.
-    pub fn hold(&mut self) -> Result<()> {
-        // What job control has stopped stays so anyway.
-        let running = self.processes.iter().filter(|process| process.group_stop() == 0);
-        for thread in running.flat_map(|process| &process.threads) {
-            godwit_linux::signal::send_to_thread(thread.pid, thread.tid, libc_signal::STOP)
-                .about(|| thread.subject())?;
-        }
-        Ok(())
-    }
-
-    /// Takes back [`FrozenTree::hold`] and lets every thread go on.
-    ///
-    /// # Errors
-    /// A thread is dead.
-    pub fn unhold(mut self) -> Result<()> {
-        let running = self.processes.iter_mut().filter(|process| process.group_stop() == 0);
-        swallow_stops(running.flat_map(|process| &mut process.threads).collect())?;
-        self.release();
-        Ok(())
-    }
-
     /// Ends every process of the tree: it lives elsewhere now, and what it had under names as well.
     pub fn kill(mut self) {
+        self.await_holder();
         let processes = std::mem::take(&mut self.processes);
         for process in &processes {
             if !process.is_zombie() {
@@ -502,6 +480,7 @@ impl FrozenTree {
 
 impl Drop for FrozenTree {
     fn drop(&mut self) {
+        self.await_holder();
         for process in &self.processes {
             crate::resumption::thaw(process, &self.sleeps);
         }
@@ -511,80 +490,4 @@ impl Drop for FrozenTree {
 /// Waits until a traced thread that is being killed has ended.
 pub(crate) fn await_end(tid: i32) {
     while !matches!(ptrace::wait(tid), Ok(Event::Ended(_)) | Err(_)) {}
-}
-
-/// Takes the pending SIGSTOP of every one of these stopped threads without letting it act. Each comes to rest where the
-/// signal would be delivered, before it runs one instruction; let go from there, it never sees it. A SIGSTOP of a whole
-/// process is taken by any one of its threads.
-///
-/// # Errors
-/// A thread is dead.
-pub fn swallow_stops(threads: Vec<&mut Stopped>) -> Result<()> {
-    // All are on their way before the first is waited for.
-    for thread in &threads {
-        ptrace::resume(thread.tid, 0).about(|| thread.subject())?;
-    }
-    threads.into_iter().try_for_each(await_stop_signal)
-}
-
-/// How long a pending SIGSTOP may take to come, on a busy machine, before we look whether it is still there.
-const SWALLOW_PATIENCE: Duration = Duration::from_millis(100);
-
-fn await_stop_signal(thread: &mut Stopped) -> Result<()> {
-    loop {
-        let event = match poll_for(thread, SWALLOW_PATIENCE)? {
-            Some(event) => event,
-            None => {
-                ptrace::interrupt(thread.tid).about(|| thread.subject())?;
-                match ptrace::wait(thread.tid).about(|| thread.subject())? {
-                    // Somebody's SIGCONT has taken it away, and the thread ran, as it was to.
-                    Event::Stop(_) if !is_to_stop(thread)? => return Ok(()),
-                    event => event,
-                }
-            }
-        };
-        match event {
-            Event::Signal(libc_signal::STOP) => return Ok(()),
-            Event::Signal(signal) => ptrace::resume(thread.tid, signal).about(|| thread.subject())?,
-            Event::Ended(_) => {
-                return Err(Refusal::new(Code::PROCESS_VANISHED, thread.subject(), "it ended while it was stopped"));
-            }
-            Event::Stop(_) | Event::Syscall | Event::Other(_) => {
-                ptrace::resume(thread.tid, 0).about(|| thread.subject())?;
-            }
-        }
-    }
-}
-
-/// The next report of a thread, if there is one in time.
-fn poll_for(thread: &Stopped, patience: Duration) -> Result<Option<Event>> {
-    let begin = Instant::now();
-    let mut polls = 0_u32;
-    loop {
-        if let Some(event) = ptrace::poll(thread.tid).about(|| thread.subject())? {
-            return Ok(Some(event));
-        }
-        polls += 1;
-        if polls > POLLS_MAX {
-            if begin.elapsed() > patience {
-                return Ok(None);
-            }
-            std::thread::sleep(STOP_PAUSE);
-        }
-    }
-}
-
-/// Whether a SIGSTOP waits for a stopped thread, or for its process.
-fn is_to_stop(thread: &Stopped) -> Result<bool> {
-    for shared in [false, true] {
-        let pending = ptrace::pending_signals(thread.tid, shared).about(|| thread.subject())?;
-        // si_signo comes first.
-        if pending
-            .iter()
-            .any(|signal| signal.first_chunk().is_some_and(|raw| i32::from_le_bytes(*raw) == libc_signal::STOP))
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }

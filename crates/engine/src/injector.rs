@@ -7,16 +7,17 @@ use crate::failure::{About, Result};
 use crate::freeze::{FrozenProcess, Stopped};
 use crate::interrupted::restart;
 use crate::question::{ProcessAnswers, ThreadAnswers};
+pub use crate::ran::Ran;
 use crate::resource::processor_mode;
 use crate::resumption;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::arena::{self, Arena, Slot};
 use godwit_linux::memory::{ForeignAddress, ForeignMemory};
 use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
-use godwit_linux::program::{Outcome, Program};
+use godwit_linux::proc::maps;
+use godwit_linux::program::Program;
 use godwit_linux::ptrace::{self, Event, Registers, RestartableSequence};
 use godwit_linux::stub::{self, CONTROL_BYTES, Ending, Healing};
-use godwit_linux::{Errno, proc::maps};
 use std::time::{Duration, Instant};
 
 const SYS_MMAP: u64 = 9;
@@ -28,7 +29,7 @@ const MAP_SHARED: u64 = 1;
 const MAP_POPULATE: u64 = 0x8000;
 const MFD_CLOEXEC: u64 = 1;
 /// Programs that run at the same time: more than processors, and their slots stay small, whatever the number of threads.
-const SLOTS_MAX: usize = 128;
+const SLOTS_MAX: usize = 64;
 /// How long a program may take before it counts as lost. Programs take microseconds.
 const PROGRAM_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -48,6 +49,12 @@ struct Saved {
     healing: Healing,
     sequence: RestartableSequence,
     dispatch: Option<[u64; 4]>,
+}
+
+/// Programs that run: thread, slot and program of each, and since when.
+struct Batch<'p> {
+    laid: Vec<(usize, Slot, &'p Program)>,
+    begin: Instant,
 }
 
 /// A process into which programs can be sent.
@@ -346,33 +353,46 @@ impl<'a> Injector<'a> {
     /// As [`Injector::run`].
     pub fn run_those(&mut self, programs: &[(usize, &Program)]) -> Result<Vec<Ran>> {
         let mut ran = Vec::with_capacity(programs.len());
-        for some in programs.chunks(SLOTS_MAX) {
-            self.run_together(some, &mut ran)?;
+        let mut running: Option<Batch<'_>> = None;
+        // While some run the next ones are started, and those that ran before are looked after: two processors are busy then.
+        for (turn, some) in programs.chunks(self.batch()).enumerate() {
+            let started = self.start_some(some, turn % 2 * self.batch(), programs.len() == 1)?;
+            if let Some(batch) = running.replace(started) {
+                self.collect_all(&batch, &mut ran)?;
+            }
         }
+        running.map_or(Ok(()), |batch| self.collect_all(&batch, &mut ran))?;
         Ok(ran)
     }
 
-    /// Runs at most [`SLOTS_MAX`] programs.
-    fn run_together(&mut self, programs: &[(usize, &Program)], ran: &mut Vec<Ran>) -> Result<()> {
-        let mut laid: Vec<(usize, Slot)> = Vec::with_capacity(programs.len());
-        for (place, (index, program)) in programs.iter().enumerate() {
-            laid.push((*index, self.lay(*index, place, program, programs.len() == 1)?));
-        }
+    /// How many programs are started before the first is waited for: half of those that there are slots for.
+    fn batch(&self) -> usize {
+        self.process.threads.len().min(SLOTS_MAX).div_ceil(2)
+    }
+
+    /// Starts programs in the slots from one on; one that is alone may be large.
+    fn start_some<'p>(&self, programs: &[(usize, &'p Program)], from: usize, alone: bool) -> Result<Batch<'p>> {
         let begin = Instant::now();
-        for (index, slot) in &laid {
-            self.launch(*index, *slot)?;
+        let mut laid = Vec::with_capacity(programs.len());
+        for (place, (index, program)) in programs.iter().enumerate() {
+            let slot = self.lay(*index, from + place, program, alone)?;
+            self.launch(*index, slot)?;
+            laid.push((*index, slot, *program));
         }
-        let deadline = begin + PROGRAM_TIME_MAX;
+        Ok(Batch { laid, begin })
+    }
+
+    /// Waits for programs and takes their threads back.
+    fn collect_all(&mut self, batch: &Batch<'_>, ran: &mut Vec<Ran>) -> Result<()> {
+        let deadline = batch.begin + PROGRAM_TIME_MAX;
         let Some((arena, _)) = &self.arena else { return Ok(()) };
-        for (index, slot) in &laid {
-            wait_done(arena, *slot, &mut self.process.threads[*index], deadline)?;
-        }
-        for (index, _) in &laid {
-            let thread = &self.process.threads[*index];
+        for (index, slot, _) in &batch.laid {
+            let thread = &mut self.process.threads[*index];
+            wait_done(arena, *slot, thread, deadline)?;
             ptrace::interrupt(thread.tid()).about(|| thread.subject())?;
         }
-        for ((index, slot), (_, program)) in laid.iter().zip(programs) {
-            ran.push(self.collect(*index, *slot, program, begin)?);
+        for (index, slot, program) in &batch.laid {
+            ran.push(self.collect(*index, *slot, program, batch.begin)?);
         }
         Ok(())
     }
@@ -425,8 +445,7 @@ impl<'a> Injector<'a> {
         let Some((arena, _)) = &self.arena else {
             return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), "no arena"));
         };
-        let done =
-            Ran { outcome: arena.outcome(slot, program), data: arena.data(slot, program, 0, program.bytes().len()) };
+        let done = Ran::new(arena.outcome(slot, program), arena.data(slot, program, 0, program.bytes().len()));
         done.check(program).about(|| thread.subject())?;
         Ok(done)
     }
@@ -542,57 +561,4 @@ pub(crate) struct UnderWay {
     slot: Slot,
     program: Program,
     begin: Instant,
-}
-
-/// A program that has run.
-#[derive(Debug)]
-pub struct Ran {
-    /// Results of the calls.
-    pub outcome: Outcome,
-    data: Vec<u8>,
-}
-
-impl Ran {
-    /// The result of the n-th call.
-    ///
-    /// # Errors
-    /// The call failed, or was not reached.
-    pub fn result(&self, name: &'static str, step: godwit_linux::program::Step) -> std::result::Result<u64, Errno> {
-        match self.outcome.results.get(step.0) {
-            Some(result) => godwit_linux::errno::foreign(name, *result),
-            None => Err(Errno { number: 125, call: name }),
-        }
-    }
-
-    /// Bytes that a call wrote into the program's data.
-    pub fn data(&self, offset: usize, length: usize) -> &[u8] {
-        self.data.get(offset..offset + length).unwrap_or(&[])
-    }
-
-    /// A little-endian word from the program's data.
-    pub fn word(&self, offset: usize) -> u64 {
-        let mut raw = [0; 8];
-        let bytes = self.data(offset, 8);
-        raw[..bytes.len()].copy_from_slice(bytes);
-        u64::from_le_bytes(raw)
-    }
-}
-
-impl Ran {
-    pub(crate) fn new(outcome: Outcome, data: Vec<u8>) -> Ran {
-        Ran { outcome, data }
-    }
-
-    /// The error of the call that ended the program early, if one did.
-    pub(crate) fn check(&self, program: &Program) -> std::result::Result<(), Errno> {
-        for (call, result) in program.calls().iter().zip(&self.outcome.results) {
-            if !call.may_fail {
-                godwit_linux::errno::foreign(call.name, *result)?;
-            }
-        }
-        match program.calls().get(self.outcome.results.len()) {
-            Some(call) => Err(Errno { number: 125, call: call.name }),
-            None => Ok(()),
-        }
-    }
 }

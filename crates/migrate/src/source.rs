@@ -2,9 +2,8 @@
 //!
 //! One loop: the machine's actions first, then a wait for the other side, the user or the machine's clock. The one action that takes
 //! long, sending pages, looks at all three between two pieces.
-use crate::hold;
 use crate::host::{self, Clock};
-use crate::journal::{Details, Journal, Member};
+use crate::journal::{Details, Journal};
 use crate::pump::{Pump, STATE_PIECE};
 use crate::report::{self, OnProgress, Progress, Report, name_of};
 use crate::requirement::Requirements;
@@ -27,12 +26,11 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+mod holding;
 mod sending;
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
-/// From so many threads on they are held while the other side builds.
-const MANY_THREADS: u64 = 32;
 /// How long the last words may take to leave when it is over.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long to listen whether the tree runs, after it has become the destination's: there it may have to wait for what ours held.
@@ -175,8 +173,8 @@ struct Driver<'a> {
     details: Details,
     frozen: Option<FrozenTree>,
     held: bool,
-    /// How the early hold went.
-    early_hold: Option<Result<(), Refusal>>,
+    /// Why the early hold could not begin.
+    early_hold: Option<Refusal>,
     preparation: Preparation,
     captives: Option<Captives>,
     pump: Pump,
@@ -378,7 +376,7 @@ impl<'a> Driver<'a> {
                 self.feed(Event::AllSent(self.pump.totals));
                 return self.hold_early();
             }
-            Action::HoldStopped => self.early_hold.take().unwrap_or_else(|| self.hold()),
+            Action::HoldStopped => self.hold(),
             Action::KillSource => self.kill(),
             Action::StopSending => {
                 self.captives = None;
@@ -429,60 +427,9 @@ impl<'a> Driver<'a> {
             let frame = self.pump.state_frame(piece)?;
             self.transmit(&frame, &[])?;
         }
+        self.hold_very_early(&captives);
         self.captives = Some(captives);
         Ok(())
-    }
-
-    /// The other side builds now, and we have nothing else to do: of many threads a hold takes long. Whoever undoes the freeze
-    /// undoes this, too; but from here on our death alone is no roll-back any more, so somebody must stand by.
-    fn hold_early(&mut self) {
-        let is_worth_it = self.guardian.is_some() && self.report.threads >= MANY_THREADS;
-        if is_worth_it && self.machine.outcome().is_none() && self.go_on().is_ok() {
-            self.early_hold = Some(self.hold());
-        }
-    }
-
-    fn hold(&mut self) -> Result<(), Refusal> {
-        let frozen = self.frozen.as_mut().ok_or_else(nothing_frozen)?;
-        let living = frozen.processes.iter().filter(|process| !process.is_zombie());
-        self.details.members = living.map(|process| Member::now(process.pid, process.group_stop() != 0)).collect();
-        if let Some(journal) = &mut self.journal {
-            // Whoever must undo the hold needs to know what was held, before it is.
-            let record = Record {
-                side: Side::Source,
-                stage: Stage::Started,
-                migration: self.machine.migration(),
-                boot: host::boot_id(),
-                details: Vec::new(),
-            };
-            journal.append(record, &self.details)?;
-        }
-        self.held = true;
-        frozen.hold()
-    }
-
-    fn thaw(&mut self) -> Result<(), Refusal> {
-        self.captives = None;
-        match self.frozen.take() {
-            Some(frozen) if self.held => frozen.unhold(),
-            Some(frozen) => {
-                frozen.release();
-                Ok(())
-            }
-            // Frozen by an earlier engine: what it held goes on.
-            None => hold::wake(&self.details),
-        }
-    }
-
-    fn kill(&mut self) -> Result<(), Refusal> {
-        self.captives = None;
-        match self.frozen.take() {
-            Some(frozen) => {
-                frozen.kill();
-                Ok(())
-            }
-            None => hold::kill(&self.details),
-        }
     }
 
     fn reconnect(&mut self) {

@@ -6,7 +6,8 @@
 use super::Restorer;
 use super::puppet::Puppet;
 use crate::failure::{About, Result};
-use crate::freeze::{libc_signal, swallow_stops};
+use crate::freeze::libc_signal;
+use crate::hold::swallow_stops;
 use godwit_image::{Pid, Subject};
 use godwit_linux::signal;
 use std::collections::BTreeSet;
