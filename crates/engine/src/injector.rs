@@ -175,6 +175,14 @@ impl<'a> Injector<'a> {
     /// # Errors
     /// GW1007 when the stub has no place; kernel errors.
     pub fn install(process: &'a mut FrozenProcess) -> Result<Injector<'a>> {
+        Injector::install_with(process, || None)
+    }
+
+    /// The same where somebody else may have read its areas meanwhile.
+    pub(crate) fn install_with(
+        process: &'a mut FrozenProcess,
+        areas: impl FnOnce() -> Option<Vec<maps::Area>>,
+    ) -> Result<Injector<'a>> {
         let pid = process.pid;
         let subject = || Subject::Process(pid);
         let mut saved = Vec::with_capacity(process.threads.len());
@@ -208,7 +216,7 @@ impl<'a> Injector<'a> {
             saved.dispatch = dispatch(thread, &memory)?;
             saved.healing = healing(&saved.registers, saved.mask);
         }
-        let areas = maps::read(first).about(subject)?;
+        let areas = areas().map_or_else(|| maps::read(first).about(subject), Ok)?;
         let Site { start: site, abandoned } = find_site(first, &memory, &areas)?;
         let inside = |saved: &Saved| (site..site + record_offset() as u64).contains(&saved.registers.rip);
         if let Some(index) = saved.iter().position(inside) {

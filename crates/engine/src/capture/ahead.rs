@@ -25,6 +25,8 @@ pub(crate) fn pays(processes: &[(i32, usize)]) -> bool {
 enum Item {
     Status(i32, Box<Result<status::Status, Error>>),
     Areas(i32, Result<Vec<smaps::AreaFlags>, Error>),
+    /// Areas without what only smaps tells, before anything of ours is there.
+    Map(i32, Result<Vec<maps::Area>, Error>),
 }
 
 /// The first thread's end. Dropping it ends the second thread at its next item.
@@ -33,6 +35,7 @@ pub(super) struct Ahead {
     items: Option<Receiver<Item>>,
     statuses: BTreeMap<i32, Result<status::Status, Error>>,
     areas: BTreeMap<i32, Result<Vec<smaps::AreaFlags>, Error>>,
+    maps: BTreeMap<i32, Result<Vec<maps::Area>, Error>>,
 }
 
 impl Ahead {
@@ -44,12 +47,12 @@ impl Ahead {
         let (sender, items) = channel();
         let builder = std::thread::Builder::new().name("ahead".to_owned());
         let started = builder.spawn(move || read(&processes, &sender));
-        Ahead { items: started.is_ok().then_some(items), statuses: BTreeMap::new(), areas: BTreeMap::new() }
+        Ahead { items: started.is_ok().then_some(items), ..Ahead::none() }
     }
 
     /// Nobody reads ahead.
     pub(super) fn none() -> Ahead {
-        Ahead { items: None, statuses: BTreeMap::new(), areas: BTreeMap::new() }
+        Ahead { items: None, statuses: BTreeMap::new(), areas: BTreeMap::new(), maps: BTreeMap::new() }
     }
 
     /// Waits for the next item; false when there will be none.
@@ -57,12 +60,20 @@ impl Ahead {
         match self.items.as_ref().map(Receiver::recv) {
             Some(Ok(Item::Status(tid, status))) => drop(self.statuses.insert(tid, *status)),
             Some(Ok(Item::Areas(tid, areas))) => drop(self.areas.insert(tid, areas)),
+            Some(Ok(Item::Map(tid, areas))) => drop(self.maps.insert(tid, areas)),
             Some(Err(_)) | None => {
                 self.items = None;
                 return false;
             }
         }
         true
+    }
+
+    /// The areas of the process whose first living thread is `tid`, as they were when it had just been frozen; none where nobody
+    /// has read them. To be asked for before anything of ours is there.
+    pub(super) fn map(&mut self, tid: i32) -> Option<Vec<maps::Area>> {
+        while !self.maps.contains_key(&tid) && self.next() {}
+        self.maps.remove(&tid)?.ok()
     }
 
     /// /proc/PID/task/TID/status.
@@ -99,6 +110,12 @@ impl Ahead {
 }
 
 fn read(processes: &[(i32, Vec<i32>)], sender: &Sender<Item>) {
+    let firsts = || processes.iter().filter_map(|(_, threads)| threads.first());
+    for first in firsts() {
+        if sender.send(Item::Map(*first, maps::read(*first))).is_err() {
+            return;
+        }
+    }
     for (pid, threads) in processes {
         for tid in threads {
             if sender.send(Item::Status(*tid, Box::new(status::read(*pid, *tid)))).is_err() {

@@ -377,7 +377,7 @@ pub(super) fn capture(
     let leader_dead = process.leader_dead;
     let stat = process.stat.clone();
     let parent_thread = Some(Pid(process.parent_thread)).filter(|thread| thread.0 != 0);
-    let mut injector = Injector::install(process)?;
+    let mut injector = Injector::install_with(process, || ahead.map(first))?;
     let stranger = capture.strangers.for_thread(pid, first)?;
     let (of_first, of_others) = (Questions::new(stranger, true), Questions::new(stranger, false));
     let questions: Vec<&Questions> =
