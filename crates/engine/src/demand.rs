@@ -152,7 +152,7 @@ impl Demand {
     pub(crate) fn settle(&mut self) {
         // Of a tree whose memory lies mostly elsewhere everything is made when it comes.
         if self.foresight.present.bytes().saturating_mul(2) < self.memory_bytes {
-            self.foresight = Foresight::default();
+            self.foresight = self.foresight.without_memory();
         }
         let Demand { numbers, leaders, needs, .. } = self;
         leaders.retain(|leader, _| !numbers.contains(leader));

@@ -10,7 +10,7 @@ const READ_WRITE: u32 = 3;
 const AREA_BYTES_MIN: u64 = 4 << 20;
 /// So are shorter runs of pages.
 const RUN_BYTES_MIN: u64 = 1 << 20;
-/// With less than that nothing is gained.
+/// Less than that is made when it comes.
 const BYTES_MIN: u64 = 32 << 20;
 /// What of it is told.
 const AREAS_MAX: usize = 256;
@@ -31,6 +31,11 @@ pub struct Foresight {
 }
 
 impl Foresight {
+    /// No memory: only that there will be a root of this number.
+    pub(crate) fn without_memory(&self) -> Foresight {
+        Foresight { areas: Vec::new(), present: PageSet::new(), ..self.clone() }
+    }
+
     /// Looks at a running process.
     pub(crate) fn of(root: i32, areas: &[smaps::AreaFlags], small_pages: bool) -> Foresight {
         let unlike = AreaFlags::SHARED | AreaFlags::GROWS_DOWN | AreaFlags::HUGE_TLB | AreaFlags::DROPPABLE;
@@ -40,7 +45,8 @@ impl Foresight {
         let areas: Vec<Area> = plain.take(AREAS_MAX).collect();
         let mut present = PageSet::new();
         // It runs: what cannot be read now is not foreseen.
-        let Ok(pagemap) = Pagemap::open(root) else { return Foresight::default() };
+        let bare = Foresight { root, small_pages, ..Foresight::default() };
+        let Ok(pagemap) = Pagemap::open(root) else { return bare };
         for area in &areas {
             let mut of_area = PageSet::new();
             let looked =
@@ -50,7 +56,7 @@ impl Foresight {
             }
         }
         if present.bytes() < BYTES_MIN || present.runs().len() > RUNS_MAX {
-            return Foresight::default();
+            return bare;
         }
         Foresight { root, areas, present, small_pages }
     }

@@ -52,7 +52,7 @@ impl Build {
     pub(crate) fn prepare(&mut self, foresight: &Foresight, unseen: bool) {
         if foresight.root != 0 {
             self.reserve = Reserve::make(foresight, PREPARATION).unwrap_or_default();
-            self.unseen = unseen && self.reserve.is_some();
+            self.unseen = unseen && self.reserve.is_some() && !foresight.present.is_empty();
         }
     }
 

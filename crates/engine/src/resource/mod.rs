@@ -287,6 +287,12 @@ pub(crate) fn unknown(look: &Look) -> godwit_image::Refusal {
     }
 }
 
+/// Whether the kernel remembers of an object which process made it (System V: shm_cpid, msg_lspid and the like).
+pub(crate) fn remembers_its_maker(envelope: &Envelope) -> bool {
+    let kinds: [&dyn Kind; 2] = [&sysv_shm::SysvShm, &sysv_ipc::SysvIpc];
+    kinds.iter().any(|kind| kind.id() == envelope.kind)
+}
+
 /// The kind of an envelope.
 ///
 /// # Errors

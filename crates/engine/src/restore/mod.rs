@@ -198,6 +198,8 @@ impl Restorer {
     /// # Errors
     /// As [`Restorer::begin`].
     pub fn begin_with(tree: Tree, reserve: Option<Reserve>) -> Result<Restorer> {
+        // Objects that remember the number of who made them are made under that number: it must be free then.
+        let reserve = reserve.filter(|_| !tree.objects.iter().any(resource::remembers_its_maker));
         let mut restorer = Restorer::begin(tree)?;
         if let Some(reserve) = reserve {
             restorer.take_reserve(reserve);

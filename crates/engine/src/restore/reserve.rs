@@ -1,4 +1,5 @@
-//! Memory that is made before its tree is stopped: new pages cost more than what is put into them.
+//! The root, and large memory of it, made before its tree is stopped: a fork and an empty address space take their time, and new pages
+//! cost more than what is put into them.
 //!
 //! What the source foresees of its root's large memory (see `foresight`) is mapped and made in a child with the root's own number,
 //! which later becomes the root. It shares our table of descriptors until then, so that it has every object that is opened
@@ -186,7 +187,7 @@ impl Reserve {
         let areas: PageSet =
             space.areas.iter().filter(alike).map(|area| Run { start: area.start, end: area.end }).collect();
         let made = self.made.intersection(&areas);
-        (!made.is_empty()).then_some(Reserved { space: space.id, areas, made })
+        Some(Reserved { space: space.id, areas, made })
     }
 }
 
@@ -214,7 +215,8 @@ impl Restorer {
     /// Keeps a reserve for the root, if it fits.
     pub(super) fn take_reserve(&mut self, reserve: Reserve) {
         self.reserved = reserve.fitting(&self.tree);
-        self.promised = self.reserved.as_ref().map(|reserved| (reserved.space, reserved.areas.clone()));
+        let with_memory = self.reserved.as_ref().filter(|reserved| !reserved.made.is_empty());
+        self.promised = with_memory.map(|reserved| (reserved.space, reserved.areas.clone()));
         self.reserve = self.reserved.is_some().then_some(reserve);
     }
 
