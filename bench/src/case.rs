@@ -35,6 +35,8 @@ pub struct Case {
     pub arguments: &'static [&'static str],
     /// How.
     pub way: Way,
+    /// Further words of `godwit migrate`.
+    pub words: &'static [&'static str],
     /// Bytes of memory that the case is about; 0 where it is not about memory.
     pub memory: u64,
     /// What it may cost, if there is a budget.
@@ -47,8 +49,16 @@ pub const DIRECTORY: &str = "{directory}";
 /// The engine's own memory, of all of its processes together, at most this many bytes whatever is moved.
 pub const ENGINE_MEMORY_MAX: u64 = 64 * MIB;
 
-const LIGHT: Case =
-    Case { name: "", about: "", program: "getpid", arguments: &[], way: Way::Migrate, memory: 0, budget: None };
+const LIGHT: Case = Case {
+    name: "",
+    about: "",
+    program: "getpid",
+    arguments: &[],
+    way: Way::Migrate,
+    words: &[],
+    memory: 0,
+    budget: None,
+};
 
 /// All cases, light ones first.
 pub const CASES: &[Case] = &[
@@ -82,6 +92,16 @@ pub const CASES: &[Case] = &[
         about: "1 GiB of memory",
         program: "memory",
         arguments: &["1073741824"],
+        memory: 1024 * MIB,
+        budget: Some(Budget::PartOfStream(0.70)),
+        ..LIGHT
+    },
+    Case {
+        name: "1-gib-unseen",
+        about: "the same with `--no-page-checksums`",
+        program: "memory",
+        arguments: &["1073741824"],
+        words: &["--no-page-checksums"],
         memory: 1024 * MIB,
         budget: Some(Budget::PartOfStream(0.70)),
         ..LIGHT

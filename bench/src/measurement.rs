@@ -175,7 +175,7 @@ fn migrate(
         let to = format!("tcp://{address}");
         let (pid_text, observe) = (pid.to_string(), place.observe(case, number, "source"));
         let mut arguments = vec!["migrate", "--json", &pid_text, &to];
-        arguments.extend(observe.iter().map(String::as_str));
+        arguments.extend(observe.iter().map(String::as_str).chain(case.words.iter().copied()));
         let child = gated(&place.pair.source, place.godwit, &arguments)?;
         board.forget(PATIENCE)?;
         let rounds = board.rounds()?;

@@ -32,7 +32,8 @@ pub struct Foresight {
 
 impl Foresight {
     /// No memory: only that there will be a root of this number.
-    pub(crate) fn without_memory(&self) -> Foresight {
+    #[must_use]
+    pub fn without_memory(&self) -> Foresight {
         Foresight { areas: Vec::new(), present: PageSet::new(), ..self.clone() }
     }
 

@@ -47,12 +47,13 @@ impl Build {
         Build { state: Vec::new(), reserve, restorer, is_large: false, bytes_done, bytes_total, unseen: false }
     }
 
-    /// Makes memory that is foreseen. What does not come out well is made when it comes. `unseen`: nobody needs to see what goes
-    /// into it on its way.
-    pub(crate) fn prepare(&mut self, foresight: &Foresight, unseen: bool) {
+    /// Makes the root that is foreseen. Its memory only where pages come that nobody sees on their way (`unseen`): those that we see
+    /// take so long to check that new memory is no hindrance. What does not come out well is made when it comes.
+    pub(crate) fn prepare(&mut self, foresight: Foresight, unseen: bool) {
+        let foresight = if unseen { foresight } else { foresight.without_memory() };
         if foresight.root != 0 {
-            self.reserve = Reserve::make(foresight, PREPARATION).unwrap_or_default();
-            self.unseen = unseen && self.reserve.is_some() && !foresight.present.is_empty();
+            self.reserve = Reserve::make(&foresight, PREPARATION).unwrap_or_default();
+            self.unseen = self.reserve.is_some() && !foresight.present.is_empty();
         }
     }
 

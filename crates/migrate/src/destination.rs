@@ -460,7 +460,7 @@ impl Driver<'_> {
             Judgement::Elsewhere(numbers, _) if !dry_run => self.relocation = Some(numbers),
             Judgement::Here(changes) | Judgement::Elsewhere(_, changes) => {
                 if !dry_run {
-                    self.build.prepare(&foresight, unseen);
+                    self.build.prepare(foresight, unseen);
                 }
                 self.feed(Event::Accepted { changes: changes.iter().map(report::opaque).collect() });
             }

@@ -232,6 +232,10 @@ pub fn read(pid: i32) -> Result<Vec<AreaFlags>, Error> {
     result
 }
 
+/// Bytes that are asked for at once. The kernel writes whole areas into a page until that much is there; one that does not fit into
+/// the page any more it writes again for the next read, and to write a large one it looks at every page of it. An area takes 1 KiB.
+const READ_BYTES_MAX: usize = 2816;
+
 fn read_pieces(
     file: &mut impl Read,
     buffer: &mut Vec<u8>,
@@ -244,7 +248,8 @@ fn read_pieces(
         if kept == buffer.len() {
             buffer.resize((buffer.len() * 2).max(FIRST_PIECE), 0);
         }
-        let filled = match file.read(&mut buffer[kept..]) {
+        let room = (buffer.len() - kept).min(READ_BYTES_MAX);
+        let filled = match file.read(&mut buffer[kept..kept + room]) {
             Ok(0) => break,
             Ok(count) => kept + count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
