@@ -11,10 +11,14 @@ use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::memory::{ForeignAddress, ForeignMemory};
 use godwit_linux::message::{self, Part};
+use godwit_linux::poll::{self, Readiness};
 use godwit_linux::proc::status;
 use godwit_linux::program::{Program, Step};
 use godwit_linux::stranger::Stranger;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use godwit_linux::{eventfd, file};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 /// Fewer bytes of a space are not worth the programs.
@@ -23,8 +27,11 @@ const BYTES_MIN: u64 = 8 << 20;
 const RUN_BYTES_MIN: u64 = 256 << 10;
 /// How long a program may take before it counts as lost; its calls wait for [`SEND_TIME`] at most.
 const PROGRAM_TIME_MAX: Duration = Duration::from_secs(10);
+/// Between two looks at a program, should it not ring: it may stop on its way for other reasons.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How long the process waits in one call for a link on which nothing moves. It is also how late it notices that it must stop.
 pub const SEND_TIME: Duration = Duration::from_millis(300);
+const SYS_WRITE: i64 = 1;
 const SYS_CLOSE: i64 = 3;
 const SYS_PIDFD_OPEN: i64 = 434;
 const SYS_PIDFD_GETFD: i64 = 438;
@@ -60,6 +67,8 @@ pub struct Outflow<'a> {
     injector: Injector<'a>,
     stranger: Stranger,
     socket: i32,
+    /// What the process writes to when it has sent.
+    bell: File,
     memory: ForeignMemory,
     pid: i32,
     sending: Option<Sending>,
@@ -79,6 +88,9 @@ impl<'a> Outflow<'a> {
         if status.seccomp.unwrap_or(0) != 0 {
             return Ok(None);
         }
+        // Before the child, which is to have it.
+        let bell = File::from(eventfd::create(false).about(subject)?);
+        file::do_not_wait(bell.as_fd()).about(subject)?;
         let stranger = Stranger::new(status.uid[0], status.gid[0]).about(subject)?;
         let memory = ForeignMemory::open(first).about(subject)?;
         let injector = Injector::install(process)?;
@@ -86,7 +98,7 @@ impl<'a> Outflow<'a> {
             injector.remove()?;
             return Ok(None);
         }
-        Ok(Some(Outflow { injector, stranger, socket: socket.as_raw_fd(), memory, pid, sending: None }))
+        Ok(Some(Outflow { injector, stranger, socket: socket.as_raw_fd(), bell, memory, pid, sending: None }))
     }
 
     /// Whether a look at a few pages of a range finds none that is all zero: those are to be named and not sent. Of zero pages
@@ -132,10 +144,15 @@ impl<'a> Outflow<'a> {
         let ours = program.try_call("pidfd_open", SYS_PIDFD_OPEN, [self.stranger.pid().into(), 0_u64.into()]);
         let socket = [ours.into(), self.socket.into(), 0_u64.into()];
         let socket = program.try_call("pidfd_getfd", SYS_PIDFD_GETFD, socket);
+        let bell = [ours.into(), self.bell.as_raw_fd().into(), 0_u64.into()];
+        let bell = program.try_call("pidfd_getfd", SYS_PIDFD_GETFD, bell);
         program.try_call("close", SYS_CLOSE, [ours.into()]);
         let arguments = [socket.into(), message, message::NO_SIGNAL.into()];
         let sent = program.try_call("sendmsg", message::SYS_SENDMSG, arguments);
         program.try_call("close", SYS_CLOSE, [socket.into()]);
+        let one = program.data(&1_u64.to_ne_bytes());
+        program.try_call("write", SYS_WRITE, [bell.into(), one, 8_u64.into()]);
+        program.try_call("close", SYS_CLOSE, [bell.into()]);
         let under_way = self.injector.start(program)?;
         self.sending = Some(Sending { under_way, sent, began: Instant::now() });
         Ok(())
@@ -145,7 +162,7 @@ impl<'a> Outflow<'a> {
     ///
     /// # Errors
     /// It died, or is lost.
-    pub fn has_ended(&mut self) -> Result<bool> {
+    fn has_ended(&mut self) -> Result<bool> {
         let Some(sending) = &self.sending else { return Ok(true) };
         let ended = self.injector.has_ended(&sending.under_way)?;
         if !ended && sending.began.elapsed() > PROGRAM_TIME_MAX {
@@ -153,6 +170,26 @@ impl<'a> Outflow<'a> {
             return Err(Refusal::new(Code::KERNEL_CALL, Subject::Process(self.pid), cause));
         }
         Ok(ended)
+    }
+
+    /// Waits until it has sent what it could, or for a while. We sleep meanwhile: whoever looks again and again takes the processor
+    /// from it, and has it moved to another one, where its packets overtake each other.
+    ///
+    /// # Errors
+    /// As [`Outflow::has_ended`].
+    pub fn wait(&mut self) -> Result<bool> {
+        let ready = poll::wait(&[(self.bell.as_fd(), Readiness::READABLE)], Some(LOOK_EVERY));
+        if !ready.is_ok_and(|ready| ready[0].readable) {
+            return self.has_ended();
+        }
+        let mut count = [0; 8];
+        // It has been written; the counter begins anew.
+        let _ = self.bell.read(&mut count);
+        // Only its last two calls are left.
+        while !self.has_ended()? {
+            std::thread::yield_now();
+        }
+        Ok(true)
     }
 
     /// How many bytes have left; an error when it could not send at all.

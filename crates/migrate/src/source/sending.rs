@@ -17,15 +17,13 @@ use std::time::{Duration, Instant};
 /// Bytes that are looked at, and left to be read by us, together.
 const UNIT_BYTES: u64 = 1 << 20;
 /// Bytes of a frame whose pages their process sends.
-const FRAME_BYTES: u64 = 4 << 20;
+const FRAME_BYTES: u64 = 16 << 20;
 /// Bytes of the first program: the time that it takes tells how many may follow in one.
 const FIRST_BYTES: u64 = 16 << 20;
 /// Bytes of a program at most.
 const PROGRAM_BYTES_MAX: u64 = 128 << 20;
 /// A program is to be over soon, so that the user and the other side are heard.
 const PROGRAM_TIME: Duration = Duration::from_millis(50);
-/// Between two looks at a program. It needs the processor more than we do.
-const LOOK_EVERY: Duration = Duration::from_micros(100);
 const EINTR: i32 = 4;
 const EAGAIN: i32 = 11;
 
@@ -382,9 +380,7 @@ fn run(
     file::do_wait(socket.as_fd()).map_err(|_| subject())?;
     let result = outflow.start(parts).and_then(|()| {
         meanwhile(outflow);
-        while !outflow.has_ended()? {
-            std::thread::sleep(LOOK_EVERY);
-        }
+        while !outflow.wait()? {}
         outflow.finish()
     });
     file::do_not_wait(socket.as_fd()).map_err(|_| subject())?;
