@@ -107,6 +107,8 @@ impl Look {
         let information = match fdinfo::read(pid, descriptor) {
             Ok(information) => information,
             Err(ProcError::Gone) => return Ok(None),
+            // Closed since its name was read.
+            Err(ProcError::Io(error)) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unread(subject(), &error)),
         };
         Look::with(process, descriptor, link, information)

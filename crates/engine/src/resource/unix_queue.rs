@@ -18,6 +18,8 @@ const SO_SNDBUFFORCE: i32 = 32;
 pub(super) const SO_BUF_LOCK: i32 = 72;
 /// Room for what is sent again, in bytes: the boundaries of kernel memory may lie elsewhere than at the source.
 const ROOM: i32 = 1 << 29;
+/// A message that every send buffer has room for, when it is empty; in bytes.
+const SMALL_BYTES: usize = 1024;
 /// The longest message that is looked at, in bytes.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
@@ -193,14 +195,18 @@ fn send(bind: &Bind, from: BorrowedFd<'_>, to: Option<&[u8]>, message: &Message,
         descriptors.push(bind.made(*id)?);
     }
     let identity = message.identity.map(|(pid, user, group)| Identity { pid, user, group });
-    with_room(from, || {
+    let work = || {
         let mut done = door::send(from, &message.bytes, to, &descriptors, identity)?;
         while stream && done < message.bytes.len() {
             done += door::send(from, &message.bytes[done..], to, &[], identity)?;
         }
         Ok(())
-    })
-    .about(subject)
+    };
+    // A small one is sent whole, or not at all where it has no room.
+    if message.bytes.len() <= SMALL_BYTES && work().is_ok() {
+        return Ok(());
+    }
+    with_room(from, work).about(subject)
 }
 
 /// Sends again what lay in a socket. `peer` is the other end, if it has one.
