@@ -13,6 +13,7 @@ use godwit_image::task::{State, Task, Thread};
 use godwit_image::{Code, Envelope, Pid, Refusal, Subject};
 use godwit_linux::arena::Slot;
 use godwit_linux::clone::{self, Arguments};
+use godwit_linux::proc::stat;
 use godwit_linux::program::Program;
 use godwit_linux::stub::{Ending, Healing};
 use std::collections::BTreeMap;
@@ -28,6 +29,12 @@ const CLONE_FILES: u64 = 0x400;
 const THREADS_PER_PROGRAM: usize = 2000;
 /// How long a newborn may take to do what it is born for.
 const BIRTH_TIME_MAX: Duration = Duration::from_secs(10);
+/// Looks at a newborn before the processor is given away for longer.
+const YIELDS_MAX: u32 = 200;
+/// For how long.
+const BIRTH_PAUSE: Duration = Duration::from_micros(20);
+/// Looks before it is asked what is the matter.
+const LOOKS_MAX: u32 = 1000;
 /// State of a task that is restored without a word about its threads.
 const OF_PROCESSES: [&dyn Kind; 4] = [
     &resource::affiliation::Affiliation,
@@ -39,6 +46,13 @@ const OF_PROCESSES: [&dyn Kind; 4] = [
 fn mixed(task: &Task, thread: &Thread, what: &str) -> Refusal {
     let cause = format!("it shares its {what} with some tasks and not with all of those that share something with it");
     Refusal::new(Code::UNSUPPORTED, Subject::Thread(task.pid.0, thread.tid.0), cause)
+}
+
+/// Gives the processor away: at first to whoever waits for this one, then so that somebody who waits behind others for another
+/// one is fetched to it.
+fn pause(looks: &mut u32) {
+    *looks += 1;
+    if *looks < YIELDS_MAX { std::thread::yield_now() } else { std::thread::sleep(BIRTH_PAUSE) }
 }
 
 /// What threads do at their births, by number; the others only wait.
@@ -180,12 +194,18 @@ impl Restorer {
     /// Waits until a newborn has done what it was born for.
     fn await_birth(&self, pid: Pid, tid: Pid, slot: Slot) -> Result<()> {
         let begin = Instant::now();
+        let mut looks = 0;
         while !self.arena.done(slot) {
-            if begin.elapsed() > BIRTH_TIME_MAX {
-                let cause = "it was made and does not run";
-                return Err(Refusal::new(Code::RESTORE_FAILED, Subject::Thread(pid.0, tid.0), cause));
+            pause(&mut looks);
+            if looks.is_multiple_of(LOOKS_MAX) {
+                let subject = Subject::Thread(pid.0, tid.0);
+                if !stat::read(pid.0, tid.0).is_ok_and(|stat| !matches!(stat.state, b'Z' | b'X')) {
+                    return Err(Refusal::new(Code::PROCESS_VANISHED, subject, "it ended when it had just been made"));
+                }
+                if begin.elapsed() > BIRTH_TIME_MAX {
+                    return Err(Refusal::new(Code::RESTORE_FAILED, subject, "it was made and does not run"));
+                }
             }
-            std::thread::yield_now();
         }
         Ok(())
     }
@@ -211,9 +231,11 @@ impl Restorer {
         // Each is attached as soon as it has done what it was born for, while the maker goes on.
         for tid in threads {
             let slot = self.slot(*tid)?;
-            while !self.arena.done(slot) && !self.arena.done(place) {
-                std::thread::yield_now();
+            let mut looks = 0;
+            while !self.arena.done(slot) && !self.arena.done(place) && looks < LOOKS_MAX {
+                pause(&mut looks);
             }
+            // The maker has ended, one way or another, or takes its time: both are found out below.
             if !self.arena.done(slot) {
                 break;
             }

@@ -23,6 +23,9 @@ pub(super) struct Puppet {
 
 /// All signals but SIGTRAP, by which programs end.
 const MASK: u64 = !(1 << (libc_signal::TRAP - 1));
+/// Looks at a running program before the processor is given away for longer, and for how long.
+const SPINS_MAX: u32 = 64 * 200;
+const PROGRAM_PAUSE: Duration = Duration::from_micros(20);
 /// How long a program may take before it counts as lost.
 const PROGRAM_TIME_MAX: Duration = Duration::from_secs(10);
 
@@ -138,7 +141,12 @@ impl Puppet {
         while !arena.done(slot) {
             spins += 1;
             if spins.is_multiple_of(64) {
-                std::thread::yield_now();
+                if spins < SPINS_MAX {
+                    std::thread::yield_now();
+                } else {
+                    // It may wait behind others for another processor than ours, and nobody fetches it to one that is never idle.
+                    std::thread::sleep(PROGRAM_PAUSE);
+                }
                 match ptrace::poll(self.tid).about(|| self.subject())? {
                     None => {}
                     Some(Event::Ended(_)) => {
