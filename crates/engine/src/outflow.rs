@@ -12,10 +12,10 @@ use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::memory::{ForeignAddress, ForeignMemory};
 use godwit_linux::message::{self, Part};
 use godwit_linux::poll::{self, Readiness};
-use godwit_linux::proc::status;
+use godwit_linux::proc::{stat, status};
 use godwit_linux::program::{Program, Step};
 use godwit_linux::stranger::Stranger;
-use godwit_linux::{eventfd, file};
+use godwit_linux::{eventfd, file, scheduling};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -32,6 +32,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How long the process waits in one call for a link on which nothing moves. It is also how late it notices that it must stop.
 pub const SEND_TIME: Duration = Duration::from_millis(300);
 const SYS_WRITE: i64 = 1;
+const SYS_SCHED_SETAFFINITY: i64 = 203;
 const SYS_CLOSE: i64 = 3;
 const SYS_PIDFD_OPEN: i64 = 434;
 const SYS_PIDFD_GETFD: i64 = 438;
@@ -53,6 +54,24 @@ pub fn sendable(space: &AddressSpace, pages: &PageSet) -> PageSet {
     if long.bytes() < BYTES_MIN { PageSet::new() } else { long }
 }
 
+/// The mask of the processor that a thread ran on last, of a thread that may run on all: that is given back to it by a mask of
+/// everything, which is what it had. Others stay as they are.
+fn its_processor(pid: i32, tid: i32) -> Option<Vec<u8>> {
+    let mask = scheduling::affinity(tid).ok()?;
+    let allowed = |number: usize| mask.get(number / 8).is_some_and(|byte| byte >> (number % 8) & 1 != 0);
+    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").ok()?;
+    for range in online.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        if !(first.parse().ok()?..=last.parse().ok()?).all(allowed) {
+            return None;
+        }
+    }
+    let processor = usize::try_from(stat::read(pid, tid).ok()?.processor).ok().filter(|number| allowed(*number))?;
+    let mut one = vec![0; mask.len()];
+    *one.get_mut(processor / 8)? = 1 << (processor % 8);
+    Some(one)
+}
+
 /// What has become of the program before.
 #[derive(Debug)]
 struct Sending {
@@ -70,6 +89,8 @@ pub struct Outflow<'a> {
     /// What the process writes to when it has sent.
     bell: File,
     memory: ForeignMemory,
+    /// The mask of the one processor that it stays on while it sends: packets that come from two overtake each other.
+    processor: Option<Vec<u8>>,
     pid: i32,
     sending: Option<Sending>,
 }
@@ -98,7 +119,17 @@ impl<'a> Outflow<'a> {
             injector.remove()?;
             return Ok(None);
         }
-        Ok(Some(Outflow { injector, stranger, socket: socket.as_raw_fd(), bell, memory, pid, sending: None }))
+        let processor = its_processor(pid, first);
+        Ok(Some(Outflow {
+            injector,
+            stranger,
+            socket: socket.as_raw_fd(),
+            bell,
+            memory,
+            processor,
+            pid,
+            sending: None,
+        }))
     }
 
     /// Whether a look at a few pages of a range finds none that is all zero: those are to be named and not sent. Of zero pages
@@ -147,8 +178,19 @@ impl<'a> Outflow<'a> {
         let bell = [ours.into(), self.bell.as_raw_fd().into(), 0_u64.into()];
         let bell = program.try_call("pidfd_getfd", SYS_PIDFD_GETFD, bell);
         program.try_call("close", SYS_CLOSE, [ours.into()]);
+        let affinity = |program: &mut Program, mask: &[u8]| {
+            let place = program.data(mask);
+            let arguments = [0_u64.into(), mask.len().into(), place];
+            program.try_call("sched_setaffinity", SYS_SCHED_SETAFFINITY, arguments);
+        };
+        if let Some(one) = &self.processor {
+            affinity(&mut program, one);
+        }
         let arguments = [socket.into(), message, message::NO_SIGNAL.into()];
         let sent = program.try_call("sendmsg", message::SYS_SENDMSG, arguments);
+        if let Some(one) = &self.processor {
+            affinity(&mut program, &vec![u8::MAX; one.len()]);
+        }
         program.try_call("close", SYS_CLOSE, [socket.into()]);
         let one = program.data(&1_u64.to_ne_bytes());
         program.try_call("write", SYS_WRITE, [bell.into(), one, 8_u64.into()]);

@@ -210,7 +210,7 @@ impl Rig {
 
     /// Descriptors with what they are, and areas without their sizes: it allocates as it goes on.
     fn shape(&self, pid: u32) -> String {
-        self.look(pid, "ls -l fd | awk '{print $9, $11}'; awk '{print $6}' maps | sort | uniq -c")
+        self.look(pid, "ls -l fd | awk '{print $9, $11}'; awk '{print $6}' maps | sort | uniq -c; grep Cpus status")
     }
 
     /// Whether a counting program is there, whatever its number. (The dead have no command line.)
