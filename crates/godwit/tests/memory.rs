@@ -16,7 +16,7 @@ fn a_gibibyte_passes_through_a_small_engine() {
         Err(Error::Refused(reason)) => return println!("skipped: {reason}"),
         Err(error) => panic!("{error}"),
     };
-    assert_eq!(report.measured.len(), 2);
+    assert_eq!(report.measured.len(), 3);
     for measured in &report.measured {
         assert_eq!(measured.trouble, None, "{}", measured.case.name);
         let peak = measured.peak().expect("it was watched");
