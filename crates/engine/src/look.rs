@@ -428,6 +428,10 @@ fn for_each_user(mut found: impl FnMut(i32, u64, u64, bool) -> bool) {
                 return;
             }
         }
+        // A root that is made beforehand has our very descriptors until it gets its own.
+        if kcmp::kcmp(own, pid, Object::Files).is_ok_and(|order| order == Ordering::Equal) {
+            continue;
+        }
         for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
             let link = std::fs::read_link(entry.path());
             let nameless = link.is_ok_and(|link| link.as_os_str().as_bytes().ends_with(NAMELESS));
