@@ -19,18 +19,6 @@ static char *aligned(void)
     return start;
 }
 
-/* KiB of the area that begins at an address that are in huge pages. */
-static long in_huge_pages(char *start)
-{
-    char *text = contents("/proc/self/smaps"), *head = formatted("%lx-", (unsigned long)start), *found = NULL;
-    for (char *at = text; at && !found; at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL)
-        if (strncmp(at, head, strlen(head)) == 0)
-            found = strstr(at, "AnonHugePages:");
-    long kib = found ? strtol(found + 14, NULL, 10) : -1;
-    free(text), free(head);
-    return kib;
-}
-
 int main(int argc, char **argv)
 {
     begin(argc, argv);

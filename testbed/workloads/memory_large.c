@@ -25,17 +25,6 @@ static char *new_memory(size_t size)
     return MUST(mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
 }
 
-static long huge_kib(const char *start)
-{
-    char *text = contents("/proc/self/smaps"), *head = formatted("%lx-", (unsigned long)start), *found = NULL;
-    for (char *at = text; at && !found; at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL)
-        if (strncmp(at, head, strlen(head)) == 0)
-            found = strstr(at, "AnonHugePages:");
-    long kib = found ? strtol(found + 14, NULL, 10) : -1;
-    free(text), free(head);
-    return kib;
-}
-
 int main(int argc, char **argv)
 {
     begin(argc, argv);
@@ -80,7 +69,7 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof resident; i++)
         present += resident[i] & 1;
     EQUAL(present, 0, "pages present of memory that was given back");
-    EQUAL(huge_kib(small), 0, "KiB of huge pages where none are wanted");
+    EQUAL(in_huge_pages(small), 0, "KiB of huge pages where none are wanted");
     for (size_t at = 0; at < FULL; at += PAGE)
         if (is_zero_page(at))
             verify_zero(full + at, PAGE, "zero");

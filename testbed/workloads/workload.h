@@ -400,4 +400,17 @@ UNUSED static void verify_descriptor_list(const char *expected)
     verify_text(actual, expected, "descriptors");
     free(actual);
 }
+
+/* KiB of the area that begins at an address that are in huge pages; -1: no area begins there. */
+UNUSED static long in_huge_pages(const char *start)
+{
+    char *text = contents("/proc/self/smaps"), *head = formatted("%lx-", (unsigned long)start), *found = NULL;
+    for (char *at = text; at && !found; at = strchr(at, '\n') ? strchr(at, '\n') + 1 : NULL)
+        if (strncmp(at, head, strlen(head)) == 0)
+            found = strstr(at, "AnonHugePages:");
+    long kib = found ? strtol(found + 14, NULL, 10) : -1;
+    free(text), free(head);
+    return kib;
+}
+
 #endif
