@@ -1,4 +1,5 @@
 //! What is done for a freeze while the tree still runs, some time before.
+use crate::capture::bookmark::Bookmarks;
 use crate::freeze;
 use crate::glimpse::Glimpses;
 
@@ -6,6 +7,7 @@ use crate::glimpse::Glimpses;
 #[derive(Debug, Default)]
 pub struct Preparation {
     pub(crate) glimpses: Glimpses,
+    pub(crate) bookmarks: Bookmarks,
 }
 
 impl Preparation {
@@ -13,6 +15,6 @@ impl Preparation {
     pub fn of(root: i32) -> Preparation {
         let pids = freeze::tree(root).unwrap_or_default();
         crate::room::for_looks(pids.iter().copied());
-        Preparation { glimpses: Glimpses::of(pids.into_iter()) }
+        Preparation { glimpses: Glimpses::of(pids.iter().copied()), bookmarks: Bookmarks::of(pids.into_iter()) }
     }
 }

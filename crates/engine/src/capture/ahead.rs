@@ -1,5 +1,6 @@
 //! What /proc tells of a frozen tree at some length, read by a second thread while the first one, which alone may trace, works
 //! with the processes. Whoever finds nothing here reads it himself.
+use super::bookmark::Bookmarks;
 use crate::freeze::FrozenTree;
 use godwit_linux::proc::{Error, maps, smaps, status};
 use std::collections::BTreeMap;
@@ -25,6 +26,8 @@ pub(crate) fn pays(processes: &[(i32, usize)]) -> bool {
 enum Item {
     Status(i32, Box<Result<status::Status, Error>>),
     Areas(i32, Result<Vec<smaps::AreaFlags>, Error>),
+    /// Those from where another reader goes on.
+    Rest(i32, Result<Vec<smaps::AreaFlags>, Error>),
     /// Areas without what only smaps tells, before anything of ours is there.
     Map(i32, Result<Vec<maps::Area>, Error>),
 }
@@ -35,24 +38,52 @@ pub(super) struct Ahead {
     items: Option<Receiver<Item>>,
     statuses: BTreeMap<i32, Result<status::Status, Error>>,
     areas: BTreeMap<i32, Result<Vec<smaps::AreaFlags>, Error>>,
+    /// Second parts of the areas, of those processes that have some.
+    rests: BTreeMap<i32, Option<Result<Vec<smaps::AreaFlags>, Error>>>,
     maps: BTreeMap<i32, Result<Vec<maps::Area>, Error>>,
 }
 
+/// A living process, and what a reader of its areas is to read.
+struct Subject {
+    pid: i32,
+    threads: Vec<i32>,
+    areas_end: u64,
+}
+
 impl Ahead {
-    /// Begins to read, in the order in which the capture asks.
-    pub(super) fn start(frozen: &FrozenTree) -> Ahead {
+    /// Begins to read, in the order in which the capture asks. Long lists of areas are read from their beginning and from their
+    /// bookmark on at the same time.
+    pub(super) fn start(frozen: &mut FrozenTree) -> Ahead {
+        let mut bookmarks = std::mem::take(&mut frozen.preparation.bookmarks);
         let living = frozen.processes.iter().filter(|process| !process.is_zombie());
-        let processes: Vec<(i32, Vec<i32>)> =
-            living.map(|process| (process.pid, process.threads.iter().map(|thread| thread.tid()).collect())).collect();
+        let subjects: Vec<Subject> = living
+            .map(|process| {
+                let threads: Vec<i32> = process.threads.iter().map(|thread| thread.tid()).collect();
+                Subject { pid: process.pid, areas_end: bookmarks.keep_valid(threads[0]).unwrap_or(u64::MAX), threads }
+            })
+            .collect();
+        let rests = subjects.iter().filter(|subject| subject.areas_end < u64::MAX);
+        let rests = rests.map(|subject| (subject.threads[0], None)).collect();
         let (sender, items) = channel();
-        let builder = std::thread::Builder::new().name("ahead".to_owned());
-        let started = builder.spawn(move || read(&processes, &sender));
-        Ahead { items: started.is_ok().then_some(items), ..Ahead::none() }
+        let name = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let other = sender.clone();
+        let started = name("ahead").spawn(move || read(&subjects, &sender));
+        let mut ahead = Ahead { items: started.is_ok().then_some(items), rests, ..Ahead::none() };
+        if ahead.rests.is_empty() || name("ahead, second").spawn(move || read_rests(bookmarks, &other)).is_err() {
+            ahead.rests.values_mut().for_each(|rest| *rest = Some(Err(Error::Gone)));
+        }
+        ahead
     }
 
     /// Nobody reads ahead.
     pub(super) fn none() -> Ahead {
-        Ahead { items: None, statuses: BTreeMap::new(), areas: BTreeMap::new(), maps: BTreeMap::new() }
+        Ahead {
+            items: None,
+            statuses: BTreeMap::new(),
+            areas: BTreeMap::new(),
+            rests: BTreeMap::new(),
+            maps: BTreeMap::new(),
+        }
     }
 
     /// Waits for the next item; false when there will be none.
@@ -60,6 +91,7 @@ impl Ahead {
         match self.items.as_ref().map(Receiver::recv) {
             Some(Ok(Item::Status(tid, status))) => drop(self.statuses.insert(tid, *status)),
             Some(Ok(Item::Areas(tid, areas))) => drop(self.areas.insert(tid, areas)),
+            Some(Ok(Item::Rest(tid, areas))) => drop(self.rests.insert(tid, Some(areas))),
             Some(Ok(Item::Map(tid, areas))) => drop(self.maps.insert(tid, areas)),
             Some(Err(_)) | None => {
                 self.items = None;
@@ -97,35 +129,50 @@ impl Ahead {
     /// # Errors
     /// As [`smaps::read`].
     pub(super) fn areas(&mut self, tid: i32, before: &[maps::Area]) -> Result<Vec<smaps::AreaFlags>, Error> {
-        while !self.areas.contains_key(&tid) && self.next() {}
+        while (!self.areas.contains_key(&tid) || matches!(self.rests.get(&tid), Some(None))) && self.next() {}
         let Some(Ok(mut seen)) = self.areas.remove(&tid) else { return smaps::read(tid) };
-        let is_known = |area: &smaps::AreaFlags| {
-            before.binary_search_by_key(&area.area.start, |known| known.start).is_ok_and(|at| before[at] == area.area)
-        };
-        let all = seen.len();
-        seen.retain(is_known);
+        match self.rests.remove(&tid) {
+            None => {}
+            Some(Some(Ok(mut rest))) => seen.append(&mut rest),
+            Some(Some(Err(_)) | None) => return smaps::read(tid),
+        }
         // The mapping that programs lie in may be one more.
-        if seen.len() == before.len() && all <= before.len() + 1 { Ok(seen) } else { smaps::read(tid) }
+        let one_more = seen.iter().zip(before).position(|(area, known)| area.area != *known).unwrap_or(before.len());
+        if seen.len() == before.len() + 1 {
+            seen.remove(one_more);
+        }
+        let is_same = seen.len() == before.len()
+            && seen[one_more.min(seen.len())..]
+                .iter()
+                .zip(&before[one_more..])
+                .all(|(area, known)| area.area == *known);
+        if is_same { Ok(seen) } else { smaps::read(tid) }
     }
 }
 
-fn read(processes: &[(i32, Vec<i32>)], sender: &Sender<Item>) {
-    let firsts = || processes.iter().filter_map(|(_, threads)| threads.first());
-    for first in firsts() {
-        if sender.send(Item::Map(*first, maps::read(*first))).is_err() {
+fn read(subjects: &[Subject], sender: &Sender<Item>) {
+    for first in subjects.iter().map(|subject| subject.threads[0]) {
+        if sender.send(Item::Map(first, maps::read(first))).is_err() {
             return;
         }
     }
-    for (pid, threads) in processes {
+    for Subject { pid, threads, areas_end } in subjects {
         for tid in threads {
             if sender.send(Item::Status(*tid, Box::new(status::read(*pid, *tid)))).is_err() {
                 return;
             }
         }
         // Through a living thread: of a dead leader the kernel shows nothing.
-        if let Some(first) = threads.first()
-            && sender.send(Item::Areas(*first, smaps::read(*first))).is_err()
-        {
+        let first = threads[0];
+        if sender.send(Item::Areas(first, smaps::read_before(first, *areas_end))).is_err() {
+            return;
+        }
+    }
+}
+
+fn read_rests(bookmarks: Bookmarks, sender: &Sender<Item>) {
+    for (tid, rest) in bookmarks.into_rests() {
+        if sender.send(Item::Rest(tid, rest.read())).is_err() {
             return;
         }
     }

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 pub(crate) mod ahead;
+pub(crate) mod bookmark;
 mod credentials;
 mod files;
 pub(crate) mod job_control;

@@ -159,7 +159,7 @@ const LARGE_BYTES: u64 = 4 << 20;
 /// Finds the pages of a space that only it has: they travel. Scans over everything: pages of shared mappings and
 /// unmodified file pages count as pages of files, the kernel's own areas as nothing. The second set are those of them that
 /// lie in transparent huge pages.
-pub(super) fn pages(tid: i32, space: ObjectId, areas: &[Area]) -> Result<(SpacePages, PageSet)> {
+pub(super) fn pages(tid: i32, space: ObjectId, areas: &[maps::Area]) -> Result<(SpacePages, PageSet)> {
     let pagemap = Pagemap::open(tid).about(|| Subject::Process(tid))?;
     let (mut pages, mut huge) = (PageSet::new(), PageSet::new());
     let mut found = |start: u64, end: u64, of_huge: bool| {
@@ -168,20 +168,19 @@ pub(super) fn pages(tid: i32, space: ObjectId, areas: &[Area]) -> Result<(SpaceP
             huge.insert(Run { start, end });
         }
     };
+    let areas = || areas.iter().filter(|area| area.name != b"[vsyscall]");
     // Large anonymous memory by itself, and in one go what lies between.
-    let is_large = |area: &&Area| {
-        area.bytes() >= LARGE_BYTES && area.backing == Backing::Anonymous && !area.has(AreaFlags::SHARED)
-    };
-    if let (Some(first), Some(last)) = (areas.first(), areas.last()) {
+    let is_large = |area: &&maps::Area| area.end - area.start >= LARGE_BYTES && is_anonymous(area) && !area.shared;
+    if let (Some(first), Some(last)) = (areas().next(), areas().next_back()) {
         let mut next = first.start;
-        for area in areas.iter().filter(is_large) {
+        for area in areas().filter(is_large) {
             pagemap.private_pages(next, area.start, &mut found).about(|| Subject::Process(tid))?;
             pagemap.anonymous_pages(area.start, area.end, &mut found).about(|| Subject::Process(tid))?;
             next = area.end;
         }
         pagemap.private_pages(next, last.end, &mut found).about(|| Subject::Process(tid))?;
     }
-    for area in areas.iter().filter(|area| area.backing == Backing::Kernel || area.has(AreaFlags::SHARED)) {
+    for area in areas().filter(|area| area.shared || KERNEL_AREAS.contains(&area.name.as_slice())) {
         let run = Run { start: area.start, end: area.end };
         if pages.contains(area.start) || !pages.intersection(&[run].into_iter().collect()).is_empty() {
             pages = pages.difference(&[run].into_iter().collect());

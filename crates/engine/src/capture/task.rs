@@ -445,11 +445,12 @@ pub(super) fn capture(
         Some(space) => space,
         None => {
             let id = capture.fresh();
+            // The flags of many areas take longer to read than all the rest.
+            let (mut pages, huge) = space::pages(first, id, &before)?;
             let listed = ahead.areas(first, &before).about(subject)?;
             let areas = space::areas(first, &listed, capture)?;
             let executable = Look::link(first, "exe", Purpose::Executable, 0)?;
             let executable = capture.file(&executable, false)?;
-            let (mut pages, huge) = space::pages(first, id, &areas)?;
             let parent = parent_space(&stat, tree).filter(|_| shape.lineage.is_fork(Pid(pid)));
             let inherited = match parent
                 .and_then(|parent| Some((spaces.iter().find(|s| s.space == parent)?, tree.space(parent)?)))

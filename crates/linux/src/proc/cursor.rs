@@ -1,6 +1,7 @@
 //! A position in one line of a /proc file, with the few steps that all of the parsers are made of.
 
 use super::Malformed;
+use std::io::BufRead;
 
 /// The lines of a text that must end with a newline.
 pub(super) struct Lines<'a> {
@@ -41,11 +42,12 @@ impl<'a> Iterator for Lines<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let end = self.rest.iter().position(|byte| *byte == b'\n').unwrap_or(self.rest.len());
-        let (line, rest) = self.rest.split_at(end);
-        self.rest = rest.get(1..).unwrap_or_default();
+        let whole = self.rest;
+        // Many bytes at a time; of a slice it cannot fail.
+        let length = self.rest.skip_until(b'\n').unwrap_or(whole.len());
+        let line = &whole[..length];
         self.number += 1;
-        Some(Line { file: self.file, number: self.number, rest: line })
+        Some(Line { file: self.file, number: self.number, rest: line.strip_suffix(b"\n").unwrap_or(line) })
     }
 }
 

@@ -1,6 +1,7 @@
 //! /proc/PID/smaps: the flags of each area of an address space, which maps does not show.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Read};
 
 use super::cursor::Lines;
@@ -200,6 +201,15 @@ impl Parser {
         Ok(())
     }
 
+    /// Whether an area has come that starts behind an address; forgets all such areas.
+    fn ends_at(&mut self, address: u64) -> bool {
+        let is_behind = self.current.as_ref().is_some_and(|current| current.area.start >= address);
+        if is_behind {
+            self.areas.truncate(self.areas.partition_point(|area| area.area.start < address));
+        }
+        is_behind
+    }
+
     fn finish(mut self) -> Result<Vec<AreaFlags>, Malformed> {
         let line = self.lines;
         self.close(|why| Malformed { file: FILE, line, why })?;
@@ -221,15 +231,67 @@ pub fn find(areas: &[AreaFlags], start: u64) -> Option<&AreaFlags> {
 
 /// The areas of process `pid`: about ten times the cost of [`maps::read`].
 pub fn read(pid: i32) -> Result<Vec<AreaFlags>, Error> {
+    read_before(pid, u64::MAX)
+}
+
+/// Those of its areas that start before an address.
+pub fn read_before(pid: i32, end: u64) -> Result<Vec<AreaFlags>, Error> {
     let subject = Subject::Process(pid);
-    let path = subject.path(FILE);
-    let mut file = subject.open(&path)?;
+    let mut file = subject.open(&subject.path(FILE))?;
+    read_some(pid, &mut file, end)
+}
+
+fn read_some(pid: i32, file: &mut File, end: u64) -> Result<Vec<AreaFlags>, Error> {
+    let subject = Subject::Process(pid);
     let mut buffer = BUFFER.take();
-    let result = read_pieces(&mut file, &mut buffer, |error| subject.error(&path, error));
+    let result = read_pieces(file, &mut buffer, end, |error| subject.error(&subject.path(FILE), error));
     if buffer.len() <= KEPT {
         BUFFER.set(buffer);
     }
     result
+}
+
+/// The list of a process, opened and read up to some area. The kernel keeps for whoever reads at which address he goes on, and there
+/// is no other way to get there: with this one a second reader begins in the middle.
+#[derive(Debug)]
+pub struct Rest {
+    pid: i32,
+    file: File,
+    start: u64,
+}
+
+impl Rest {
+    /// Reads the first areas of a process, so many or a few more. `None`: there is none behind them.
+    pub fn behind(pid: i32, areas: usize) -> Result<Option<Rest>, Error> {
+        /// The kernel keeps no more text than this in advance, and thus none: what comes later is written later.
+        const READ_BYTES: usize = 64 << 10;
+        let subject = Subject::Process(pid);
+        let mut file = subject.open(&subject.path(FILE))?;
+        let mut buffer = vec![0; READ_BYTES];
+        let mut parser = Parser::default();
+        while parser.areas.len() + usize::from(parser.current.is_some()) < areas {
+            match file.read(&mut buffer) {
+                Ok(0) => return Ok(None),
+                Ok(count) => parser.feed(&buffer[..count])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(subject.error(&subject.path(FILE), error)),
+            }
+        }
+        Ok(parser.finish()?.last().map(|last| Rest { pid, file, start: last.area.end }))
+    }
+
+    /// Where the areas that were read end: what lies before is not told.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// The areas behind, of the address space that the process had at first, as they are now. On some kernels an area that began
+    /// to be between those that were read and the next one is not among them.
+    pub fn read(mut self) -> Result<Vec<AreaFlags>, Error> {
+        let mut areas = read_some(self.pid, &mut self.file, u64::MAX)?;
+        areas.retain(|area| area.area.start >= self.start);
+        Ok(areas)
+    }
 }
 
 /// Bytes that are asked for at once. The kernel writes whole areas into a page until that much is there; one that does not fit into
@@ -239,6 +301,7 @@ const READ_BYTES_MAX: usize = 2816;
 fn read_pieces(
     file: &mut impl Read,
     buffer: &mut Vec<u8>,
+    end: u64,
     explain: impl Fn(io::Error) -> Error,
 ) -> Result<Vec<AreaFlags>, Error> {
     let mut parser = Parser::default();
@@ -257,12 +320,17 @@ fn read_pieces(
         };
         let whole = buffer[..filled].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
         parser.feed(&buffer[..whole])?;
+        if parser.ends_at(end) {
+            return Ok(parser.areas);
+        }
         buffer.copy_within(whole..filled, 0);
         kept = filled - whole;
     }
     // A line without an end is refused here.
     parser.feed(&buffer[..kept])?;
-    Ok(parser.finish()?)
+    let mut areas = parser.finish()?;
+    areas.truncate(areas.partition_point(|area| area.area.start < end));
+    Ok(areas)
 }
 
 #[cfg(test)]
@@ -329,10 +397,64 @@ mod tests {
         let whole = parse(GOLDEN).unwrap();
         for size in [1, 7, 100, 1023, 4096] {
             let mut pieces = Pieces { rest: GOLDEN, size };
-            assert_eq!(read_pieces(&mut pieces, &mut Vec::new(), Error::Io).unwrap(), whole);
+            assert_eq!(read_pieces(&mut pieces, &mut Vec::new(), u64::MAX, Error::Io).unwrap(), whole);
         }
         let mut cut = Pieces { rest: &GOLDEN[..GOLDEN.len() - 1], size: 100 };
-        assert!(matches!(read_pieces(&mut cut, &mut Vec::new(), Error::Io), Err(Error::Malformed(_))));
+        assert!(matches!(read_pieces(&mut cut, &mut Vec::new(), u64::MAX, Error::Io), Err(Error::Malformed(_))));
+    }
+
+    #[test]
+    fn an_end_leaves_out_what_starts_behind_it() {
+        let whole = parse(GOLDEN).unwrap();
+        for size in [7, 1023, 4096] {
+            for count in [0, 1, 15, 29, 30] {
+                let end = whole.get(count).map_or(u64::MAX, |area| area.area.start);
+                let mut pieces = Pieces { rest: GOLDEN, size };
+                let some = read_pieces(&mut pieces, &mut Vec::new(), end, Error::Io).unwrap();
+                assert_eq!(some, whole[..count]);
+            }
+        }
+    }
+
+    /// Memory of which every second page cannot be written: each is an area.
+    #[allow(unsafe_code)]
+    fn striped(pages: usize) -> u64 {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping of our own, which stays; only its own pages are protected.
+        unsafe {
+            let memory = libc::mmap(std::ptr::null_mut(), pages * 4096, protection, flags, -1, 0);
+            assert_ne!(memory, libc::MAP_FAILED);
+            for page in (1..pages).step_by(2) {
+                assert_eq!(libc::mprotect(memory.byte_add(page * 4096), 4096, libc::PROT_READ), 0);
+            }
+            memory as u64
+        }
+    }
+
+    #[allow(unsafe_code)]
+    fn exclude_from_dumps(start: u64, pages: usize) {
+        // SAFETY: it changes what a dump of us has of this memory, and nothing else.
+        assert_eq!(unsafe { libc::madvise(start as *mut _, pages * 4096, libc::MADV_DONTDUMP) }, 0);
+    }
+
+    #[test]
+    fn who_goes_on_from_the_middle_sees_what_is_there_now() {
+        const PAGES: usize = 400;
+        let start = striped(PAGES);
+        let end = start + PAGES as u64 * 4096;
+        let pid = std::process::id() as i32;
+        let before = read(pid).unwrap().iter().filter(|area| area.area.end <= start).count();
+        let rest = Rest::behind(pid, before + PAGES / 2).unwrap().unwrap();
+        assert!(start < rest.start() && rest.start() < end);
+        exclude_from_dumps(start, PAGES);
+        let middle = rest.start();
+        let mut seen = read_before(pid, middle).unwrap();
+        seen.extend(rest.read().unwrap());
+        // Other tests map things meanwhile, but none of them here.
+        seen.retain(|area| start < area.area.end && area.area.start < end);
+        let areas: Vec<u64> = seen.iter().map(|area| area.area.start).collect();
+        assert_eq!(areas, (start..end).step_by(4096).collect::<Vec<_>>());
+        assert!(seen.iter().all(|area| area.flags.contains(Flags::DO_NOT_DUMP)));
     }
 
     struct Pieces<'a> {
