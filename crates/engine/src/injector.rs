@@ -458,42 +458,6 @@ impl<'a> Injector<'a> {
         Ok(done)
     }
 
-    /// Starts a program that takes a while in the first thread. It has to be looked after until it has ended: see
-    /// [`Injector::has_ended`].
-    ///
-    /// # Errors
-    /// As [`Injector::run`].
-    pub(crate) fn start(&mut self, program: Program) -> Result<UnderWay> {
-        let slot = self.lay(0, 0, &program, true)?;
-        let begin = Instant::now();
-        self.launch(0, slot)?;
-        Ok(UnderWay { slot, program, begin })
-    }
-
-    /// Whether a started program has ended; does not wait.
-    ///
-    /// # Errors
-    /// The process died.
-    pub(crate) fn has_ended(&mut self, under_way: &UnderWay) -> Result<bool> {
-        match &self.arena {
-            Some((arena, _)) if !arena.done(under_way.slot) => {
-                attend(&mut self.process.threads[0])?;
-                Ok(false)
-            }
-            _ => Ok(true),
-        }
-    }
-
-    /// The results of a started program that has ended.
-    ///
-    /// # Errors
-    /// As [`Injector::run`].
-    pub(crate) fn finish(&mut self, under_way: UnderWay) -> Result<Ran> {
-        let thread = &self.process.threads[0];
-        ptrace::interrupt(thread.tid()).about(|| thread.subject())?;
-        self.collect(0, under_way.slot, &under_way.program, under_way.begin)
-    }
-
     fn clean(&mut self) -> Result<()> {
         if let Some((arena, foreign)) = self.arena.take() {
             self.single("munmap", SYS_MUNMAP, [foreign, arena.length() as u64, 0, 0, 0, 0])?;
@@ -561,12 +525,4 @@ fn attend(thread: &mut Stopped) -> Result<()> {
             Err(Refusal::new(Code::PROCESS_VANISHED, thread.subject(), "it ended while it was stopped"))
         }
     }
-}
-
-/// A program that was started and not waited for yet.
-#[derive(Debug)]
-pub(crate) struct UnderWay {
-    slot: Slot,
-    program: Program,
-    begin: Instant,
 }

@@ -48,10 +48,12 @@ pub mod stranger;
 pub mod stub;
 pub mod sysv_queue;
 pub mod sysv_semaphores;
+pub mod tcp;
 pub mod terminal;
 pub mod time_namespace;
 pub mod timerfd;
 pub mod unix_socket;
 pub mod userfault;
+pub mod vector;
 
 pub use errno::{Errno, Gone};

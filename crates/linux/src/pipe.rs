@@ -4,6 +4,10 @@
 use crate::errno::{Result, check, check_int};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+/// vmsplice(2): pages of the caller go into a pipe as they are.
+pub const SYS_VMSPLICE: i64 = libc::SYS_vmsplice;
+/// SPLICE_F_NONBLOCK: what has no room stays out.
+pub const DO_NOT_WAIT: u64 = libc::SPLICE_F_NONBLOCK as u64;
 const F_SETPIPE_SZ: i32 = 1031;
 const F_GETPIPE_SZ: i32 = 1032;
 
@@ -74,6 +78,20 @@ pub fn shift(from: BorrowedFd<'_>, to: BorrowedFd<'_>, bytes: u64) -> Result<u64
     })
 }
 
+/// Moves up to `bytes` that are in a pipe to a file or socket that calls do not wait for; pages of a process go as they are, not
+/// as copies.
+///
+/// # Errors
+/// EAGAIN: nothing there, or no room; what writing to it can fail with.
+pub fn forward(from: BorrowedFd<'_>, to: BorrowedFd<'_>, bytes: usize) -> Result<usize> {
+    let none = std::ptr::null_mut();
+    // SAFETY: null offsets, as pipes and sockets have none.
+    check("splice", unsafe {
+        libc::splice(from.as_raw_fd(), none, to.as_raw_fd(), none, bytes, libc::SPLICE_F_NONBLOCK) as libc::c_long
+    })
+    .map(|count| count as usize)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,5 +129,27 @@ mod tests {
         assert_eq!(shift(from.as_fd(), to.as_fd(), 1 << 20).unwrap_err().number, libc::EAGAIN);
         assert_eq!(unread(one.as_fd()).unwrap(), 4096);
         assert_eq!(set_capacity(one.as_fd(), 1 << 30).map_err(|error| error.number), Err(libc::EPERM));
+    }
+
+    #[test]
+    fn what_is_in_a_pipe_goes_on_as_far_as_there_is_room() {
+        let (from, into) = create(0).unwrap();
+        let mut into = File::from(into);
+        into.write_all(&[7; 9000]).unwrap();
+        let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+        near.set_nonblocking(true).unwrap();
+        assert_eq!(forward(from.as_fd(), near.as_fd(), 5000).unwrap(), 5000);
+        assert_eq!(forward(from.as_fd(), near.as_fd(), 5000).unwrap(), 4000);
+        assert_eq!(forward(from.as_fd(), near.as_fd(), 1).unwrap_err().number, libc::EAGAIN);
+        let mut bytes = vec![0; 9000];
+        far.read_exact(&mut bytes).unwrap();
+        assert_eq!(bytes, [7; 9000]);
+        // Nobody reads.
+        let mut full = 0;
+        while full == 0 {
+            into.write_all(&[8; 4096]).unwrap();
+            full = forward(from.as_fd(), near.as_fd(), 4096).map_or_else(|error| error.number, |_| 0);
+        }
+        assert_eq!((full, unread(from.as_fd()).unwrap() > 0), (libc::EAGAIN, true));
     }
 }

@@ -4,7 +4,7 @@ use godwit_handoff::frame::{Frame, HEADER_LENGTH, Header, Run as FrameRun, Runs}
 use godwit_handoff::{Malformed, Packet, Totals};
 use godwit_image::ObjectId;
 use godwit_image::page_set::{PageSet, Run};
-use godwit_linux::message::PARTS_MAX;
+use godwit_linux::vector::RANGES_MAX;
 use std::fs::File;
 use std::io::{self, Read};
 
@@ -245,7 +245,7 @@ impl Incoming {
         let (owner, bytes) = self.cutter.cut(u64::MAX >> 1, &mut self.ranges);
         let of_range = |(start, length): &(u64, usize)| Run { start: *start, end: start + *length as u64 };
         let ranges: PageSet = self.ranges.iter().map(of_range).collect();
-        let few = self.ranges.len() <= PARTS_MAX;
+        let few = self.ranges.len() <= RANGES_MAX;
         if few && bytes >= LEFT_BYTES_MIN && owner == self.left.0 && ranges.difference(&self.left.1).is_empty() {
             self.owner = owner;
             return true;

@@ -87,11 +87,11 @@ impl Pump {
         Ok(frame)
     }
 
-    /// The head of a frame of pages that we do not see, and how many bytes of them follow it: they are to leave as they are.
+    /// The head of a frame of pages that we do not see: they are to leave as they are.
     ///
     /// # Errors
     /// The other side would not take it.
-    pub(crate) fn head_of(&mut self, owner: ObjectId, ranges: &[(u64, usize)]) -> Result<(Vec<u8>, usize), Refusal> {
+    pub(crate) fn head_of(&mut self, owner: ObjectId, ranges: &[(u64, usize)]) -> Result<Vec<u8>, Refusal> {
         let bytes = ranges.iter().map(|(_, length)| length).sum();
         let runs = Runs { page_shift: PAGE_SHIFT, body_checksum: None, runs: runs_of(owner, ranges, &(0..bytes)) };
         let pages = runs.pages();
@@ -99,7 +99,7 @@ impl Pump {
         let header = Frame::Pages(runs).encode(&mut head).map_err(refused)?;
         self.count(&header, pages, bytes, None);
         self.pages_sent += pages;
-        Ok((head, bytes))
+        Ok(head)
     }
 
     /// The frames of a piece: ranges of one owner (start, length, page-aligned) and their bytes one after another.

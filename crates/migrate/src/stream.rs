@@ -214,6 +214,24 @@ impl Stream {
         Ok(count)
     }
 
+    /// Sends as much of what is in a pipe as can leave now, as it is; only when everything before has left.
+    pub(crate) fn forward(&mut self, pipe: BorrowedFd<'_>, bytes: usize) -> Result<usize, Broken> {
+        const EINTR: i32 = 4;
+        const EAGAIN: i32 = 11;
+        loop {
+            match godwit_linux::pipe::forward(pipe, self.lane.writer.as_fd(), bytes) {
+                Ok(0) => return Err(Broken::Closed),
+                Ok(count) => {
+                    self.sent += count as u64;
+                    return Ok(count);
+                }
+                Err(error) if error.number == EAGAIN => return Ok(0),
+                Err(error) if error.number == EINTR => {}
+                Err(error) => return Err(Broken::Failed(io::Error::from_raw_os_error(error.number))),
+            }
+        }
+    }
+
     /// What to wait for: always for the other side, and for room if something must leave.
     pub(crate) fn interest(&self, sending: bool) -> [(BorrowedFd<'_>, Readiness); 2] {
         let room = Readiness { readable: false, writable: sending || (!self.is_flushed() && !self.held_back) };

@@ -208,6 +208,13 @@ impl Rig {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// Bytes that have left the host of a process at the source.
+    fn sent(&self, pid: u32) -> u64 {
+        let table = self.look(pid, "cat net/dev");
+        let links = table.lines().filter_map(|line| line.split_once(':')).filter(|(name, _)| name.trim() != "lo");
+        links.filter_map(|(_, counts)| counts.split_whitespace().nth(8)?.parse::<u64>().ok()).sum()
+    }
+
     /// Descriptors with what they are, and areas without their sizes: it allocates as it goes on.
     fn shape(&self, pid: u32) -> String {
         self.look(pid, "ls -l fd | awk '{print $9, $11}'; awk '{print $6}' maps | sort | uniq -c; grep Cpus status")
@@ -383,6 +390,8 @@ fn moves(name: &str, crowded: bool) -> Result<(), String> {
 /// Bytes of a process that sends for a while, in MiB, and how much of that leaves in a second.
 const SENDING_MIB: usize = 96;
 const SENDING_RATE: u64 = 40 << 20;
+/// Bytes that have left when it is well under way.
+const SENT_BEFORE: u64 = 12 << 20;
 
 fn large_moves(name: &str) -> Result<(), String> {
     let rig = Rig::new("never", false).map_err(|error| error.to_string())?;
@@ -406,7 +415,7 @@ enum Trouble {
     Cut,
 }
 
-/// What happens while the process itself sends its pages ends the move, and leaves nothing of ours in the process.
+/// What happens while the process hands over its pages ends the move, and leaves nothing of ours in the process.
 fn sending(moment: &str, trouble: Trouble) -> Result<(), String> {
     let mut rig = Rig::new("never", false).map_err(|error| error.to_string())?;
     let hosts = [&rig.pair.source, &rig.pair.destination];
@@ -420,11 +429,11 @@ fn sending(moment: &str, trouble: Trouble) -> Result<(), String> {
     let moment = format!("unseen {moment}");
     let command = rig.pair.source.command(executable()).args(["migrate", &pid.to_string(), &destination, &moment]);
     let mover = command.stdout(Stdio::piped()).spawn().unwrap();
-    // It is in its program as long as its own descriptor of the link is there.
+    // While that much leaves, our programs lie in the process: it hands its pages over.
     let begin = Instant::now();
     let mut sends = false;
     while !sends && begin.elapsed() < Duration::from_secs(20) {
-        sends = rig.look(pid, "ls -l fd").contains("socket:");
+        sends = rig.sent(pid) > SENT_BEFORE && rig.look(pid, "cat maps").contains("memfd");
     }
     let caused = match trouble {
         Trouble::Died => Ok(()),
@@ -438,7 +447,7 @@ fn sending(moment: &str, trouble: Trouble) -> Result<(), String> {
     let output = mover.wait_with_output().unwrap();
     caused.map_err(|error| error.to_string())?;
     if !sends {
-        return Err("it never sent by itself".to_owned());
+        return Err("it never handed anything over".to_owned());
     }
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {

@@ -8,7 +8,7 @@ use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::memory::{self, ForeignAddress, ForeignMemory};
 use godwit_linux::memory_file;
-use godwit_linux::message::{self, Part};
+use godwit_linux::message;
 use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
 use godwit_linux::program::Program;
 use godwit_linux::userfault::{self, UserFault};
@@ -182,9 +182,8 @@ impl Restorer {
             let end = start.saturating_add(*length as u64).next_multiple_of(PAGE_BYTES);
             filled.insert(Run { start: start / PAGE_BYTES * PAGE_BYTES, end });
         }
-        let parts: Vec<Part<'_>> = ranges.iter().map(|(start, length)| Part::Memory(*start, *length)).collect();
         let mut program = Program::new();
-        let message = message::header(&mut program, &parts);
+        let message = message::header(&mut program, ranges);
         let arguments = [socket.into(), message, message::ALL.into()];
         let step = program.try_call("recvmsg", message::SYS_RECVMSG, arguments);
         let pid = self.owner_of(owner)?;

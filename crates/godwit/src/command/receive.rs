@@ -28,6 +28,7 @@ pub(crate) fn run(arguments: &Receive, output: &Output) -> CommandResult {
         return Err(usage("receive", "expected --listen ADDRESS:PORT or --stdio"));
     };
     let listener = TcpListener::bind(address).map_err(|error| failure(address, &error))?;
+    godwit_migrate::transport::tcp::prepare(&listener);
     let local = listener.local_addr().map_err(|error| failure(address, &error))?;
     // Whoever started us may wait for this line; port 0 becomes a number here.
     output.line(&format!("listening on {local}"));

@@ -1,5 +1,4 @@
 //! Transports: how the two sides reach each other. One file each behind [`Transport`]; all give a [`Lane`].
-use godwit_engine::outflow;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::file::do_not_wait;
 use godwit_linux::socket;
@@ -9,6 +8,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
+
+/// How long one call that waits for bytes does so, on a link on which nothing moves. It is also how late whoever makes it notices
+/// that it must stop.
+const RECEIVE_TIME: Duration = Duration::from_millis(300);
 
 pub mod ssh;
 pub mod tcp;
@@ -24,7 +27,7 @@ pub struct Lane {
     carrier: Option<Child>,
     /// For messages.
     pub(crate) peer: String,
-    /// Reader and writer are one socket, whose calls, where it waits, wait for a limited time.
+    /// Reader and writer are one socket, on which a call that waits for bytes does so for a limited time.
     pub(crate) is_socket: bool,
 }
 
@@ -44,8 +47,7 @@ impl Lane {
     /// # Errors
     /// As [`Lane::new`].
     pub fn socket(socket: OwnedFd, peer: String) -> io::Result<Lane> {
-        socket::set_time(socket.as_fd(), socket::SEND_TIME, outflow::SEND_TIME)?;
-        socket::set_time(socket.as_fd(), socket::RECEIVE_TIME, outflow::SEND_TIME)?;
+        socket::set_time(socket.as_fd(), socket::RECEIVE_TIME, RECEIVE_TIME)?;
         let mut lane = Lane::new(socket.try_clone()?, socket, peer)?;
         lane.is_socket = true;
         Ok(lane)

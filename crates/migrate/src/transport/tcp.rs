@@ -2,12 +2,16 @@
 use super::{Lane, Transport};
 use godwit_linux::socket;
 use std::io;
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// How long data may stay unacknowledged before the link counts as cut.
 pub const DEAD_AFTER: Duration = Duration::from_secs(8);
+
+/// BBR, the default of some hosts, costs half of the rate on a fast link, and what it has begun it leaves behind: to be chosen
+/// before there is a connection.
+const CONGESTION_CONTROL: &str = "cubic";
 
 /// A destination's address.
 #[derive(Clone, Debug)]
@@ -26,9 +30,9 @@ impl Transport for Tcp {
     fn connect(&self, patience: Duration) -> io::Result<Lane> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in self.address.to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, patience) {
-                Ok(stream) => return lane(stream),
-                Err(error) => last = error,
+            match godwit_linux::tcp::connect(&address, patience, CONGESTION_CONTROL) {
+                Ok(socket) => return lane(TcpStream::from(socket)),
+                Err(error) => last = io::Error::from_raw_os_error(error.number),
             }
         }
         Err(last)
@@ -39,6 +43,12 @@ impl Transport for Tcp {
     }
 }
 
+/// Whom a listener accepts begins as it is to be.
+pub fn prepare(listener: &TcpListener) {
+    // Where the kernel lacks it, its own choice serves.
+    let _ = socket::set_congestion_control(listener.as_fd(), CONGESTION_CONTROL);
+}
+
 /// The lane of an accepted or made connection.
 ///
 /// # Errors
@@ -46,8 +56,6 @@ impl Transport for Tcp {
 pub fn lane(stream: TcpStream) -> io::Result<Lane> {
     let peer = stream.peer_addr()?.to_string();
     stream.set_nodelay(true)?;
-    // BBR, the default of some hosts, costs half of the rate on a fast link. Where the kernel lacks cubic, its own choice serves.
-    let _ = socket::set_congestion_control(stream.as_fd(), "cubic");
     socket::notice_dead_peer(stream.as_fd(), DEAD_AFTER)?;
     Lane::socket(stream.into(), peer)
 }
