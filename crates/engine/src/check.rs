@@ -10,7 +10,7 @@ use crate::look::{Look, Purpose, Survey};
 use crate::procfs;
 use crate::resource::{Description, KINDS, Kind, edge, flock, owner};
 use godwit_image::{Code, Pid, Refusal, Subject, Verdict};
-use godwit_linux::features::{Feature, Features};
+use godwit_linux::features::Feature;
 use godwit_linux::kcmp::{self, Object};
 use godwit_linux::pidfd::PidFd;
 use godwit_linux::proc::stat::Stat;
@@ -77,21 +77,17 @@ impl Examination {
     }
 }
 
-/// The features of this host that [`examine`] asks for; a probe of these suffices.
-pub fn is_asked_for(feature: Feature) -> bool {
-    matches!(feature, Feature::SuspendSeccomp | Feature::ThreadDescriptor)
-}
-
 /// How often in a row an outsider has to be seen: a child that the tree has just made, and another one the next time, looks the same.
 const CONFIRMATIONS: usize = 3;
 
 /// Examines a running tree. Objects that appear or vanish meanwhile are not an error: the capture looks again. What blocks has
-/// to block twice: who is born meanwhile seems to be an outsider. `features`: of this host.
+/// to block twice: who is born meanwhile seems to be an outsider. `has`: what this host can do; asked only for what something in
+/// the tree needs.
 ///
 /// # Errors
 /// GW1001, GW1002: the tree cannot be looked at at all. GW1501: a choice is about a descriptor that does not exist.
-pub fn examine(root: i32, options: &Options, features: &Features) -> Result<Examination> {
-    let mut seen = examine_once(root, options, features);
+pub fn examine(root: i32, options: &Options, has: &dyn Fn(Feature) -> bool) -> Result<Examination> {
+    let mut seen = examine_once(root, options, has);
     let mut confirmed = 0;
     for pause in moment::PAUSES_MS {
         if seen.as_ref().is_ok_and(|examination| !examination.findings.iter().any(Finding::blocks)) {
@@ -108,7 +104,7 @@ pub fn examine(root: i32, options: &Options, features: &Features) -> Result<Exam
         if has_to_pass || is_about_others {
             std::thread::sleep(Duration::from_millis(pause));
         }
-        seen = examine_once(root, options, features);
+        seen = examine_once(root, options, has);
         let same = !has_to_pass && seen.as_ref().map(Examination::refusals).map_err(Clone::clone) == before;
         confirmed = if same { confirmed + 1 } else { 0 };
         if confirmed >= if is_about_others { CONFIRMATIONS } else { 1 } {
@@ -118,7 +114,7 @@ pub fn examine(root: i32, options: &Options, features: &Features) -> Result<Exam
     seen
 }
 
-fn examine_once(root: i32, options: &Options, features: &Features) -> Result<Examination> {
+fn examine_once(root: i32, options: &Options, has: &dyn Fn(Feature) -> bool) -> Result<Examination> {
     let began = Some(SystemTime::now());
     let (pids, members) = members(root)?;
     movable(root, &pids)?;
@@ -128,7 +124,7 @@ fn examine_once(root: i32, options: &Options, features: &Features) -> Result<Exa
         root,
         edges,
         survey,
-        features,
+        has,
         seen_files: BTreeSet::new(),
         processors: scheduling::every_processor().about(|| Subject::Host)?,
         examination: Examination { began, pids: pids.clone(), ..Examination::default() },
@@ -211,7 +207,7 @@ struct Examiner<'a> {
     root: i32,
     edges: Edges,
     survey: Survey,
-    features: &'a Features,
+    has: &'a dyn Fn(Feature) -> bool,
     seen_files: BTreeSet<(u64, u64, Vec<u8>, bool)>,
     /// Every processor that threads may be bound to here.
     processors: Vec<u8>,
@@ -306,7 +302,7 @@ impl Examiner<'_> {
         };
         self.examination.demand.process(stat, &status);
         let lacks = |feature: Feature, cause: &str| {
-            (!self.features.has(feature)).then(|| {
+            (!(self.has)(feature)).then(|| {
                 Refusal::new(Code::ENVIRONMENT, subject.clone(), format!("{cause}: {} is missing here", feature.name()))
                     .choice("see godwit doctor for what to change")
             })

@@ -126,6 +126,16 @@ pub fn duplicate_above(file: BorrowedFd<'_>, minimum: i32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }
 
+/// Begins to write to storage what was written into a file, without waiting for it. Nothing is promised by that.
+///
+/// # Errors
+/// EIO, ENOSPC; ESPIPE: not a file on storage.
+pub fn begin_to_store(file: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: no pointers.
+    check_int("sync_file_range", unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) })
+        .map(drop)
+}
+
 /// Owner of SIGIO and the like: (F_GETSIG signal, F_GETOWN_EX type, id); type 0 thread, 1 process, 2 group.
 ///
 /// # Errors

@@ -27,6 +27,7 @@ pub mod message_queue;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;
+pub mod offspring;
 pub mod pagemap;
 pub mod pidfd;
 pub mod pipe;

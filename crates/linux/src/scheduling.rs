@@ -125,6 +125,57 @@ pub fn every_processor() -> Result<Vec<u8>> {
     all
 }
 
+/// Leaves a processor to somebody else, if this thread is on it and may run on another one: a kernel that takes the halted processors
+/// of a virtual machine for busy ones wakes on the waker's processor, though another one has nothing to do.
+///
+/// # Errors
+/// EINVAL: the processors that it may run on changed meanwhile.
+pub fn leave_processor(processor: u32) -> Result<()> {
+    // SAFETY: no pointers. It cannot fail.
+    if u32::try_from(unsafe { libc::sched_getcpu() }) != Ok(processor) {
+        return Ok(());
+    }
+    let own = affinity(0)?;
+    let mut others = own.clone();
+    if let Some(byte) = others.get_mut(processor as usize / 8) {
+        *byte &= !(1 << (processor % 8));
+    }
+    if others.iter().all(|byte| *byte == 0) {
+        return Ok(());
+    }
+    set_affinity(0, &others)?;
+    set_affinity(0, &own)
+}
+
+/// As long as it lives, nobody whom this thread wakes takes its processor away from it. For a few calls: it is a real-time thread then,
+/// and its children would not be.
+#[derive(Debug)]
+pub struct Precedence {
+    before: Attributes,
+}
+
+impl Precedence {
+    /// Takes it; `None` where this thread may not have it.
+    pub fn take() -> Option<Precedence> {
+        const LOWEST: u32 = 1;
+        let before = get(0).ok()?;
+        let fixed = Attributes {
+            policy: libc::SCHED_FIFO as u32,
+            flags: libc::SCHED_FLAG_RESET_ON_FORK as u64,
+            priority: LOWEST,
+            ..Attributes::default()
+        };
+        (before.priority == 0).then(|| set(0, &fixed).ok()).flatten().map(|()| Precedence { before })
+    }
+}
+
+impl Drop for Precedence {
+    fn drop(&mut self) {
+        // Back to less than it has: that is always allowed.
+        let _ = set(0, &self.before);
+    }
+}
+
 /// As long as it lives, short sleeps of this thread take as long as they say, and not 50 µs more: prctl(2), PR_SET_TIMERSLACK.
 /// Children begin with the slack of the thread that makes them: nobody is to be born meanwhile who should not have it.
 #[derive(Debug)]
@@ -218,6 +269,31 @@ mod tests {
         assert_eq!(slack(), 1);
         drop(precise);
         assert_eq!(slack(), before);
+    }
+
+    #[test]
+    fn who_leaves_a_processor_is_elsewhere_and_bound_as_before() {
+        // SAFETY: no pointers.
+        let here = || unsafe { libc::sched_getcpu() } as u32;
+        let own = affinity(0).unwrap();
+        let elsewhere = (0..100).any(|_| {
+            let before = here();
+            leave_processor(before).unwrap();
+            here() != before
+        });
+        assert_eq!(elsewhere, own.iter().map(|byte| byte.count_ones()).sum::<u32>() > 1);
+        leave_processor(u32::MAX).unwrap();
+        assert_eq!(affinity(0).unwrap(), own);
+    }
+
+    #[test]
+    fn precedence_is_given_back() {
+        let before = get(0).unwrap();
+        if let Some(precedence) = Precedence::take() {
+            assert_eq!((get(0).unwrap().policy, get(0).unwrap().priority), (libc::SCHED_FIFO as u32, 1));
+            drop(precedence);
+        }
+        assert_eq!(get(0).unwrap(), before);
     }
 
     #[test]

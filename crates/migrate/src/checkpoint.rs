@@ -9,9 +9,11 @@ use godwit_engine::restore::Restorer;
 use godwit_image::layout::{self, Checkpoint, IMAGE_NAME, Invalid, PAGES_NAME, PARTIAL_NAME, PageIndex};
 use godwit_image::page_set::Run;
 use godwit_image::{Code, Refusal, Subject};
+use godwit_linux::file;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -96,14 +98,12 @@ fn write_files(
     }
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
     let checkpoint = Checkpoint { tree: captives.tree, pages: indices, created };
-    std::thread::scope(|scope| {
-        // Storage takes its time for each file, and both can have it at once.
-        let flusher = std::thread::Builder::new().spawn_scoped(scope, || pages_file.sync_all());
-        let bytes = layout::encode(&checkpoint).map_err(|invalid| damaged(directory, &invalid))?;
-        storage(partial.write_all_at(&bytes, 0).and_then(|()| partial.sync_all()), &partial_path)?;
-        let flushed = flusher.map(std::thread::ScopedJoinHandle::join);
-        storage(if let Ok(Ok(flushed)) = flushed { flushed } else { pages_file.sync_all() }, &pages_path)
-    })?;
+    // On their way while the image is encoded; storage takes its time for each file, and both have it at once.
+    // What fails here fails below, too, where it counts.
+    let _ = file::begin_to_store(pages_file.as_fd());
+    let bytes = layout::encode(&checkpoint).map_err(|invalid| damaged(directory, &invalid))?;
+    storage(partial.write_all_at(&bytes, 0).and_then(|()| partial.sync_all()), &partial_path)?;
+    storage(pages_file.sync_all(), &pages_path)?;
     storage(std::fs::rename(&partial_path, &image_path), &image_path)?;
     storage(File::open(directory).and_then(|directory| directory.sync_all()), directory)?;
     Ok(checkpoint)

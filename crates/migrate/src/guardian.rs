@@ -5,16 +5,18 @@
 //! has let go of everything that the engine traced, takes the journal's lock and does what `godwit recover` would do.
 use crate::journal::Journal;
 use crate::recovery;
+use crate::shepherd::told;
 use godwit_handoff::{MigrationId, Side};
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::namespace::{self, Placement};
+use godwit_linux::offspring;
 use godwit_linux::pidfd::PidFd;
 use godwit_linux::poll::{self, Readiness};
 use std::ffi::OsString;
 use std::io::{PipeWriter, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -38,6 +40,8 @@ enum State {
     Starting(JoinHandle<std::io::Result<Child>>),
     /// It has started, and tells once that it stands by.
     Started(Child, Option<ChildStdout>),
+    /// It is a copy of this process, and stands by from its first instruction on.
+    Copied,
     /// It could not be started.
     Failed,
 }
@@ -66,8 +70,28 @@ impl Guardian {
         Ok(Guardian { lifeline, state: State::Starting(thread) })
     }
 
+    /// As [`Self::start`], but as a copy of this process where it has one thread only: that is there at once, and the time that a program
+    /// takes to start is not taken from the move.
+    ///
+    /// # Errors
+    /// GW1003: it cannot be started.
+    pub(crate) fn copy(directory: &Path, migration: MigrationId, side: Side) -> Result<Guardian, Refusal> {
+        let (ear, lifeline) = std::io::pipe().map_err(failed)?;
+        let door = |error: godwit_linux::errno::Errno| failed(error.into());
+        // As long as the pipe is open, this number is ours.
+        let engine = PidFd::open(std::process::id() as i32).map_err(door)?;
+        let guard = |engine: OwnedFd| told(watch(Some(engine.as_fd()), directory, migration, side));
+        match offspring::fork(ear.as_fd(), engine.as_fd(), c"godwit-guardian", guard).map_err(door)? {
+            Some(_) => Ok(Guardian { lifeline, state: State::Copied }),
+            None => Guardian::start(directory, migration, side),
+        }
+    }
+
     /// Waits until it exists.
     fn settle(&mut self) -> Result<(), Refusal> {
+        if !matches!(self.state, State::Starting(_)) {
+            return Ok(());
+        }
         let State::Starting(thread) = std::mem::replace(&mut self.state, State::Failed) else { return Ok(()) };
         let started = thread.join().unwrap_or_else(|_| Err(std::io::Error::other("its thread died")));
         let mut child = started.map_err(failed)?;
@@ -82,8 +106,12 @@ impl Guardian {
     /// GW1003: it ended, or does not come to anything.
     pub(crate) fn await_ready(&mut self) -> Result<(), Refusal> {
         self.settle()?;
-        let State::Started(_, announcement) = &mut self.state else {
-            return Err(failed(std::io::Error::other("it could not be started")));
+        let announcement = match &mut self.state {
+            State::Started(_, announcement) => announcement,
+            State::Copied => return Ok(()),
+            State::Starting(_) | State::Failed => {
+                return Err(failed(std::io::Error::other("it could not be started")));
+            }
         };
         let Some(mut announcement) = announcement.take() else { return Ok(()) };
         let ready = poll::wait(&[(announcement.as_fd(), Readiness::READABLE)], Some(START_PATIENCE));
@@ -97,11 +125,15 @@ impl Guardian {
 
     /// It is not needed any more.
     pub(crate) fn dismiss(mut self) {
+        let is_early = matches!(self.state, State::Starting(_));
         // One that could not be started needs no telling; nor does one that is gone.
         let _ = self.settle();
         let _ = self.lifeline.write_all(b"d");
         drop(self.lifeline);
-        if let State::Started(child, _) = &mut self.state {
+        // What was guarded is over: whoever waits for that does not wait for a guardian's end, too.
+        if let State::Started(child, _) = &mut self.state
+            && is_early
+        {
             let _ = child.wait();
         }
     }
@@ -112,10 +144,22 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<(), Vec<Refusal>> {
     let [engine, directory, migration, side] = arguments else { return Ok(()) };
     // Before anything else: as long as the pipe is open, this number is the engine's.
     let engine = engine.to_str().and_then(|text| text.parse().ok()).and_then(|pid| PidFd::open(pid).ok());
-    let mut word = [0];
-    let mut stdin = std::io::stdin();
     // Who does not wait for this does not hear it.
     let _ = std::io::stdout().write_all(b"r").and_then(|()| std::io::stdout().flush());
+    let Some(migration) = migration.to_str().and_then(recovery::parse_migration) else { return Ok(()) };
+    let side = if side == "source" { Side::Source } else { Side::Destination };
+    watch(engine.as_ref().map(PidFd::as_fd), Path::new(directory), migration, side)
+}
+
+/// Waits for the engine's word or end on standard input, and settles what an engine without a word has left.
+fn watch(
+    engine: Option<BorrowedFd<'_>>,
+    directory: &Path,
+    migration: MigrationId,
+    side: Side,
+) -> Result<(), Vec<Refusal>> {
+    let mut word = [0];
+    let mut stdin = std::io::stdin();
     loop {
         match stdin.read(&mut word) {
             Ok(0) => break,
@@ -126,12 +170,10 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<(), Vec<Refusal>> {
     }
     // The pipe closes before the dying engine has let go of what it traced.
     if let Some(engine) = engine {
-        let _ = poll::wait(&[(engine.as_fd(), Readiness::READABLE)], Some(Duration::from_secs(60)));
+        let _ = poll::wait(&[(engine, Readiness::READABLE)], Some(Duration::from_secs(60)));
     }
-    let Some(migration) = migration.to_str().and_then(recovery::parse_migration) else { return Ok(()) };
-    let side = if side == "source" { Side::Source } else { Side::Destination };
     let one = |refusal: Refusal| vec![refusal];
-    let journal = Journal::open(&PathBuf::from(directory), migration, side, Duration::from_secs(60)).map_err(one)?;
+    let journal = Journal::open(directory, migration, side, Duration::from_secs(60)).map_err(one)?;
     match journal {
         Some(journal) => recovery::settle(journal, None).map(drop),
         None => Ok(()),

@@ -26,7 +26,7 @@ pub fn resume(mut restorer: Restorer, directory: &Path) -> Result<i32, Refusal> 
     let resumed = note(Stage::Accepted)
         .and_then(|()| restorer.hold())
         .and_then(|()| note(Stage::Committed))
-        .and_then(|()| restorer.resume());
+        .and_then(|()| restorer.resume_beside());
     // It runs, or there is nothing left of it: a journal that cannot be removed could only say so, too.
     let _ = note(Stage::Done);
     resumed

@@ -65,12 +65,13 @@ pub fn save(
 ) -> Result<Saved, Vec<Refusal>> {
     let one = |refusal: Refusal| vec![refusal];
     let migration = host::migration_id().map_err(one)?;
-    // While the tree is looked at: starting a program takes its time.
+    // First of all, as long as there is no thread of ours.
     let guardian = (!options.leave_running)
-        .then(|| Guardian::start(&options.run_directory, migration, Side::Source))
+        .then(|| Guardian::copy(&options.run_directory, migration, Side::Source))
         .transpose()
         .map_err(one)?;
-    let refusals = match check::examine(pid, &options.capture, &features::probe_those(check::is_asked_for)) {
+    let features = features::OnDemand::default();
+    let refusals = match check::examine(pid, &options.capture, &|feature| features.has(feature)) {
         Ok(examination) => examination.refusals(),
         Err(refusal) => one(refusal),
     };

@@ -119,7 +119,8 @@ pub fn entry(observer: impl FnOnce(&[OsString]) -> Option<Observer>) {
     std::process::exit(code);
 }
 
-fn told(result: Result<(), Vec<Refusal>>) -> i32 {
+/// An exit code, after the refusals were told on standard error.
+pub(crate) fn told(result: Result<(), Vec<Refusal>>) -> i32 {
     match result {
         Ok(()) => 0,
         Err(refusals) => {

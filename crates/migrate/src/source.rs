@@ -50,8 +50,10 @@ pub fn migrate(
     let one = |refusal: Refusal| vec![refusal];
     let mut examination = match &options.examination {
         Some(examination) => examination.clone(),
-        None => check::examine(pid, &options.capture, &godwit_linux::features::probe_those(check::is_asked_for))
-            .map_err(one)?,
+        None => {
+            let features = godwit_linux::features::OnDemand::default();
+            check::examine(pid, &options.capture, &|feature| features.has(feature)).map_err(one)?
+        }
     };
     let mut refusals = examination.refusals();
     refusals.extend(options.capture.edges.iter().filter(|edge| edge.choice == Choice::Inherit).map(nothing_to_inherit));

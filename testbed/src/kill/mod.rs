@@ -354,8 +354,11 @@ fn engines(program: &Path, host: &Host, receives: bool) -> Vec<(Role, PidFd)> {
         let parent = fs::read_to_string(path.join("status"))?;
         let parent = parent.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap_or_default().trim().to_owned();
         let parent = fs::read_to_string(format!("/proc/{parent}/cmdline")).unwrap_or_default();
+        // A guardian may be a copy of its engine.
+        let is_guardian = fs::read_to_string(path.join("comm"))?.trim_end() == "godwit-guardian";
         let mut words = own_words.split('\0');
         let role = match words.next().unwrap_or_default() {
+            _ if is_guardian => Role::SourceGuardian,
             "godwit-guardian" if receives => Role::DestinationGuardian,
             "godwit-guardian" => Role::SourceGuardian,
             "godwit-shepherd" if parent.starts_with("godwit-shepherd") => Role::Skeleton,

@@ -9,6 +9,8 @@ use crate::failure::{About, Result};
 use crate::freeze::libc_signal;
 use crate::hold::swallow_stops;
 use godwit_image::{Pid, Subject};
+use godwit_linux::proc::stat;
+use godwit_linux::scheduling::{self, Precedence};
 use godwit_linux::signal;
 use std::collections::BTreeSet;
 
@@ -63,16 +65,43 @@ impl Restorer {
     /// # Errors
     /// A thread is dead.
     pub fn resume(mut self) -> Result<i32> {
-        let root = self.tree.root().map_or(0, |task| task.pid.0);
-        self.created.keep();
-        if self.held {
-            let mut seen = BTreeSet::new();
-            let held = self.puppets.values_mut().filter_map(|puppet| Some((puppet.pid(), puppet.held_back()?)));
-            swallow_stops(held.filter(|(pid, _)| seen.insert(*pid)).map(|(_, stopped)| stopped).collect())?;
+        self.swallow_stops()?;
+        self.release_all()
+    }
+
+    /// The same for one who still has something to do then: the tree begins where we are, and we go on elsewhere, instead of waiting
+    /// until it leaves us its processor. Where that cannot be had we wait.
+    ///
+    /// # Errors
+    /// As [`Self::resume`].
+    pub fn resume_beside(mut self) -> Result<i32> {
+        self.swallow_stops()?;
+        let precedence = Precedence::take();
+        let root = self.release_all();
+        if let Ok(root) = root
+            && let Ok(stat) = stat::read_process_wide(root)
+        {
+            // Of what only costs time nothing is said.
+            let _ = scheduling::leave_processor(stat.processor as u32);
         }
+        drop(precedence);
+        root
+    }
+
+    fn swallow_stops(&mut self) -> Result<()> {
+        self.created.keep();
+        if !self.held {
+            return Ok(());
+        }
+        let mut seen = BTreeSet::new();
+        let held = self.puppets.values_mut().filter_map(|puppet| Some((puppet.pid(), puppet.held_back()?)));
+        swallow_stops(held.filter(|(pid, _)| seen.insert(*pid)).map(|(_, stopped)| stopped).collect())
+    }
+
+    fn release_all(&mut self) -> Result<i32> {
         // The root last: when it runs, its whole tree does.
         let puppets = std::mem::take(&mut self.puppets).into_values();
         puppets.rev().try_for_each(Puppet::release)?;
-        Ok(root)
+        Ok(self.tree.root().map_or(0, |task| task.pid.0))
     }
 }

@@ -63,7 +63,9 @@ fn ask(arguments: &Check, destination: &str, examination: &Examination) -> Resul
 
 pub(crate) fn run(arguments: &Check, output: &Output) -> CommandResult {
     let options = super::options(&arguments.edges)?;
-    let examination = check::examine(arguments.pid, &options, &features::probe()).map_err(|refusal| vec![refusal])?;
+    let features = features::OnDemand::default();
+    let has = |feature| features.has(feature);
+    let examination = check::examine(arguments.pid, &options, &has).map_err(|refusal| vec![refusal])?;
     let Said { refusals: elsewhere, changes } = match (&arguments.to, examination.findings.iter().any(Finding::blocks))
     {
         (Some(destination), false) => ask(arguments, destination, &examination)?,

@@ -13,6 +13,7 @@ pub use host::{Host, HugePages, capability};
 pub use table::{Feature, Group, Row, TABLE, Weight};
 
 use crate::errno::Errno;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 /// The outcome of trying a feature.
@@ -109,6 +110,17 @@ pub fn probe_those(wanted: impl Fn(Feature) -> bool) -> Features {
     Features { support: trials.support, userfaultfd, host: Host::read() }
 }
 
+/// Tries each feature when it is asked for first: most trees need none of those that only some programs need.
+#[derive(Debug, Default)]
+pub struct OnDemand(RefCell<BTreeMap<Feature, bool>>);
+
+impl OnDemand {
+    /// Whether a feature works.
+    pub fn has(&self, feature: Feature) -> bool {
+        *self.0.borrow_mut().entry(feature).or_insert_with(|| probe_those(|wanted| wanted == feature).has(feature))
+    }
+}
+
 /// What is to be tried, and what it gave.
 struct Trials<'a> {
     wanted: &'a dyn Fn(Feature) -> bool,
@@ -148,6 +160,13 @@ mod tests {
         let features = probe_those(|feature| feature == Feature::Compare);
         assert!(features.has(Feature::Compare));
         assert!(features.support.keys().all(|feature| *feature == Feature::Compare));
+    }
+
+    #[test]
+    fn what_is_asked_for_is_tried_and_nothing_else() {
+        let features = OnDemand::default();
+        assert!(features.has(Feature::Compare) && features.has(Feature::Compare));
+        assert_eq!(features.0.into_inner(), BTreeMap::from([(Feature::Compare, true)]));
     }
 
     #[test]
