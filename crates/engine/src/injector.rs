@@ -10,6 +10,7 @@ use crate::question::{ProcessAnswers, ThreadAnswers};
 pub use crate::ran::Ran;
 use crate::resource::processor_mode;
 use crate::resumption;
+use crate::thread_records::Records;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::arena::{self, Arena, Slot};
 use godwit_linux::memory::{ForeignAddress, ForeignMemory};
@@ -67,6 +68,8 @@ pub struct Injector<'a> {
     saved: Vec<Saved>,
     /// The areas as they were before anything of ours came.
     areas: Vec<maps::Area>,
+    /// For each thread the first that is like it: see `thread_records`.
+    spokesmen: Vec<usize>,
     answers: (Vec<ThreadAnswers>, ProcessAnswers),
 }
 
@@ -175,23 +178,27 @@ impl<'a> Injector<'a> {
     /// # Errors
     /// GW1007 when the stub has no place; kernel errors.
     pub fn install(process: &'a mut FrozenProcess) -> Result<Injector<'a>> {
-        Injector::install_with(process, || None)
+        Injector::install_with(process, None, || None)
     }
 
-    /// The same where somebody else may have read its areas meanwhile.
+    /// The same where the kernel's records of its threads are known, and where somebody else may have read its areas meanwhile.
     pub(crate) fn install_with(
         process: &'a mut FrozenProcess,
+        records: Option<&Records>,
         areas: impl FnOnce() -> Option<Vec<maps::Area>>,
     ) -> Result<Injector<'a>> {
         let pid = process.pid;
         let subject = || Subject::Process(pid);
         let mut saved = Vec::with_capacity(process.threads.len());
-        for thread in &mut process.threads {
+        for (index, thread) in process.threads.iter_mut().enumerate() {
             let registers = match thread.take_registers() {
                 Some(registers) => registers,
                 None => ptrace::registers(thread.tid()).about(|| thread.subject())?,
             };
-            let mask = ptrace::signal_mask(thread.tid()).about(|| thread.subject())?;
+            let mask = match records.and_then(|records| records.of(index)?.mask) {
+                Some(mask) => mask,
+                None => ptrace::signal_mask(thread.tid()).about(|| thread.subject())?,
+            };
             processor_mode::judge_code(thread.subject(), registers.cs)?;
             saved.push(Saved {
                 registers,
@@ -208,12 +215,19 @@ impl<'a> Injector<'a> {
         let memory = ForeignMemory::open(first).about(subject)?;
         let sequences = crate::sequence::begin_anew(
             &process.threads,
+            records,
             &memory,
             saved.iter_mut().map(|saved| &mut saved.registers).collect(),
         )?;
-        for ((saved, sequence), thread) in saved.iter_mut().zip(sequences).zip(&process.threads) {
-            saved.sequence = sequence;
-            saved.dispatch = dispatch(thread, &memory)?;
+        let spokesmen = records.map_or_else(|| (0..saved.len()).collect(), Records::spokesmen);
+        for (index, sequence) in sequences.into_iter().enumerate() {
+            let thread = &process.threads[index];
+            // Who is like one that has it off has it off.
+            let other = spokesmen[index];
+            let is_off = other != index && saved[other].dispatch.is_none();
+            let dispatch = if is_off { None } else { dispatch(thread, &memory)? };
+            let saved = &mut saved[index];
+            (saved.sequence, saved.dispatch) = (sequence, dispatch);
             saved.healing = healing(&saved.registers, saved.mask);
         }
         let areas = areas().map_or_else(|| maps::read(first).about(subject), Ok)?;
@@ -224,7 +238,7 @@ impl<'a> Injector<'a> {
             return Err(Refusal::new(Code::KERNEL_CALL, process.threads[index].subject(), cause).choice("try again"));
         }
         let answers = Default::default();
-        let mut injector = Injector { process, memory, site, arena: None, saved, areas, answers };
+        let mut injector = Injector { process, memory, site, arena: None, saved, areas, spokesmen, answers };
         injector.memory.write(ForeignAddress(site + CONTROL_BYTES as u64), stub::code()).about(subject)?;
         if let Some((base, length)) = abandoned {
             injector.single("munmap", SYS_MUNMAP, [base, length, 0, 0, 0, 0])?;
@@ -298,6 +312,12 @@ impl<'a> Injector<'a> {
     /// The number of living threads; programs are addressed by index.
     pub fn threads(&self) -> usize {
         self.process.threads.len()
+    }
+
+    /// One of each kind of threads that are alike in everything but what each has to itself.
+    pub(crate) fn distinct(&self) -> impl Iterator<Item = &Stopped> {
+        let alone = self.spokesmen.iter().enumerate().filter(|(index, other)| index == *other);
+        alone.filter_map(|(index, _)| self.process.threads.get(index))
     }
 
     /// The registers that a thread was stopped with.

@@ -37,6 +37,7 @@ mod sequence;
 mod sharing;
 mod sleep;
 mod surroundings;
+mod thread_records;
 mod tmpfs_file;
 mod turn;
 mod vfork;

@@ -1,13 +1,20 @@
 //! What is done for a freeze while the tree still runs, some time before.
 use crate::capture::bookmark::Bookmarks;
-use crate::freeze;
+use crate::freeze::{self, FrozenProcess, Stopped};
 use crate::glimpse::Glimpses;
+use crate::procfs;
+use crate::thread_records::{FEW, Reader, Records};
+use godwit_linux::kernel_types::KernelTypes;
+use godwit_linux::ptrace;
+use std::collections::BTreeMap;
 
 /// What is ready.
 #[derive(Debug, Default)]
 pub struct Preparation {
     pub(crate) glimpses: Glimpses,
     pub(crate) bookmarks: Bookmarks,
+    /// For processes with many threads, where the kernel allows it.
+    records: BTreeMap<i32, Reader>,
 }
 
 impl Preparation {
@@ -15,6 +22,35 @@ impl Preparation {
     pub fn of(root: i32) -> Preparation {
         let pids = freeze::tree(root).unwrap_or_default();
         crate::room::for_looks(pids.iter().copied());
-        Preparation { glimpses: Glimpses::of(pids.iter().copied()), bookmarks: Bookmarks::of(pids.into_iter()) }
+        Preparation {
+            records: readers(&pids),
+            glimpses: Glimpses::of(pids.iter().copied()),
+            bookmarks: Bookmarks::of(pids.into_iter()),
+        }
     }
+
+    /// The kernel's records of the threads of a process, which are all stopped.
+    pub(crate) fn records(&self, process: &FrozenProcess) -> Option<Records> {
+        let threads: Vec<i32> = process.threads.iter().map(Stopped::tid).collect();
+        let records = self.records.get(&process.pid)?.read(&threads)?;
+        // What tracers are told is to be the same.
+        let is_right = |index: usize| {
+            let (record, tid) = (records.of(index)?, threads[index]);
+            let mask = ptrace::signal_mask(tid).ok()?;
+            let sequence = ptrace::restartable_sequence(tid).ok()?;
+            Some(record.mask.is_none_or(|own| own == mask) && record.sequence == sequence)
+        };
+        records.asked().into_iter().all(|index| is_right(index) == Some(true)).then_some(records)
+    }
+}
+
+fn readers(pids: &[i32]) -> BTreeMap<i32, Reader> {
+    let has_many = |pid: &&i32| procfs::threads(**pid).is_ok_and(|threads| threads.len() >= FEW);
+    let large: Vec<i32> = pids.iter().filter(has_many).copied().collect();
+    if large.is_empty() {
+        return BTreeMap::new();
+    }
+    // A kernel that does not tell them has its threads asked.
+    let Ok(types) = KernelTypes::read() else { return BTreeMap::new() };
+    large.into_iter().filter_map(|pid| Some((pid, Reader::of(pid, &types)?))).collect()
 }

@@ -5,6 +5,7 @@
 //! So what the kernel would do at the end of the stop is done at its beginning.
 use crate::failure::{About, Result};
 use crate::freeze::Stopped;
+use crate::thread_records::Records;
 use godwit_linux::memory::{self, ForeignAddress, ForeignMemory};
 use godwit_linux::ptrace::{self, Registers, RestartableSequence};
 
@@ -33,12 +34,16 @@ fn restart(descriptor: &[u8], instruction: u64) -> Option<u64> {
 /// are changed along. Returns the registrations, thread by thread.
 pub(crate) fn begin_anew(
     threads: &[Stopped],
+    records: Option<&Records>,
     memory: &ForeignMemory,
     mut registers: Vec<&mut Registers>,
 ) -> Result<Vec<RestartableSequence>> {
     let mut registrations = Vec::with_capacity(threads.len());
-    for thread in threads {
-        registrations.push(ptrace::restartable_sequence(thread.tid()).about(|| thread.subject())?);
+    for (index, thread) in threads.iter().enumerate() {
+        registrations.push(match records.and_then(|records| records.of(index)) {
+            Some(record) => record.sequence,
+            None => ptrace::restartable_sequence(thread.tid()).about(|| thread.subject())?,
+        });
     }
     let registered: Vec<(usize, u64)> = registrations
         .iter()

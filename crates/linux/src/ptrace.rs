@@ -185,6 +185,13 @@ pub struct RestartableSequence {
     pad: u32,
 }
 
+impl RestartableSequence {
+    /// A registration without flags.
+    pub fn new(address: u64, length: u32, signature: u32) -> RestartableSequence {
+        RestartableSequence { address, length, signature, flags: 0, pad: 0 }
+    }
+}
+
 /// Reads the rseq registration (Linux 5.13).
 ///
 /// # Errors

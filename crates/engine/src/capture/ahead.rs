@@ -1,7 +1,8 @@
 //! What /proc tells of a frozen tree at some length, read by a second thread while the first one, which alone may trace, works
 //! with the processes. Whoever finds nothing here reads it himself.
 use super::bookmark::Bookmarks;
-use crate::freeze::FrozenTree;
+use crate::freeze::{FrozenProcess, FrozenTree, Stopped};
+use crate::thread_records::Records;
 use godwit_linux::proc::{Error, maps, smaps, status};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -53,12 +54,18 @@ struct Subject {
 impl Ahead {
     /// Begins to read, in the order in which the capture asks. Long lists of areas are read from their beginning and from their
     /// bookmark on at the same time.
-    pub(super) fn start(frozen: &mut FrozenTree) -> Ahead {
+    pub(super) fn start(frozen: &mut FrozenTree, records: &BTreeMap<i32, Records>) -> Ahead {
         let mut bookmarks = std::mem::take(&mut frozen.preparation.bookmarks);
         let living = frozen.processes.iter().filter(|process| !process.is_zombie());
+        let asked = |process: &FrozenProcess| -> Vec<i32> {
+            match records.get(&process.pid) {
+                Some(records) => records.asked().into_iter().map(|index| process.threads[index].tid()).collect(),
+                None => process.threads.iter().map(Stopped::tid).collect(),
+            }
+        };
         let subjects: Vec<Subject> = living
             .map(|process| {
-                let threads: Vec<i32> = process.threads.iter().map(|thread| thread.tid()).collect();
+                let threads = asked(process);
                 Subject { pid: process.pid, areas_end: bookmarks.keep_valid(threads[0]).unwrap_or(u64::MAX), threads }
             })
             .collect();

@@ -3,6 +3,7 @@ use super::Capture;
 use crate::failure::{About, Result};
 use crate::freeze::FrozenTree;
 use crate::look::{Look, Purpose};
+use crate::thread_records::Records;
 use godwit_image::descriptor::{FileTable, FilesystemContext, Slot};
 use godwit_image::tree::Tree;
 use godwit_image::{ObjectId, Subject};
@@ -31,20 +32,33 @@ fn same(firsts: &[(i32, ObjectId)], tid: i32, object: Object) -> Result<Option<O
 
 /// Captures all tables and contexts of a tree: first every descriptor gets its object, then every object its state, so
 /// that objects which refer to others find them whatever the order.
-pub(super) fn tables(frozen: &FrozenTree, capture: &mut Capture, tree: &mut Tree) -> Result<Tables> {
+pub(super) fn tables(
+    frozen: &FrozenTree,
+    records: &BTreeMap<i32, Records>,
+    capture: &mut Capture,
+    tree: &mut Tree,
+) -> Result<Tables> {
     let mut found = Tables::new();
     let mut tables: Vec<(i32, ObjectId)> = Vec::new();
     let mut contexts: Vec<(i32, ObjectId)> = Vec::new();
     let mut pending: Vec<(ObjectId, Look)> = Vec::new();
     for process in &frozen.processes {
         let mut of_process: Option<(i32, ObjectId, ObjectId)> = None;
-        for thread in &process.threads {
+        let records = records.get(&process.pid);
+        let tables_of = |index: usize| records?.of(index).map(|record| record.tables);
+        for (index, thread) in process.threads.iter().enumerate() {
             let tid = thread.tid();
             // Nearly always a thread shares with its leader: ask that first.
             if let Some((leader, table, context)) = of_process {
-                let files = kcmp::kcmp(leader, tid, Object::Files).about(|| thread.subject())?;
-                let filesystem = kcmp::kcmp(leader, tid, Object::Filesystem).about(|| thread.subject())?;
-                if files == Ordering::Equal && filesystem == Ordering::Equal {
+                let shares = match (tables_of(0), tables_of(index)) {
+                    (Some(of_first), Some(own)) => of_first == own,
+                    _ => {
+                        let files = kcmp::kcmp(leader, tid, Object::Files).about(|| thread.subject())?;
+                        let filesystem = kcmp::kcmp(leader, tid, Object::Filesystem).about(|| thread.subject())?;
+                        files == Ordering::Equal && filesystem == Ordering::Equal
+                    }
+                };
+                if shares {
                     found.insert(tid, (table, context));
                     continue;
                 }

@@ -7,6 +7,7 @@ use crate::look::{Look, Survey};
 use crate::resource::edge::Choice;
 use crate::resource::epoll_ready::Question;
 use crate::resource::{Captured, KINDS, record_locks};
+use crate::thread_records::Records;
 use godwit_image::page_set::PageSet;
 use godwit_image::tree::Tree;
 use godwit_image::{Code, Envelope, KindId, ObjectId, Pid, Refusal, Subject};
@@ -22,6 +23,7 @@ pub(crate) mod ahead;
 pub(crate) mod bookmark;
 mod credentials;
 mod files;
+mod inquiry;
 pub(crate) mod job_control;
 pub(crate) mod moment;
 mod schedule;
@@ -395,13 +397,18 @@ fn capture_all(frozen: &mut FrozenTree, options: &Options) -> Result<Captives> {
     let mut capture = Capture::new(&pids, Edges::find(&pids, &options.edges)?);
     let mut tree = Tree { host: crate::host::at_this_moment(&frozen.surroundings.host), ..Tree::default() };
     let mut spaces = Vec::new();
-    let mut ahead = if frozen.is_large { ahead::Ahead::start(frozen) } else { ahead::Ahead::none() };
+    let records: BTreeMap<i32, Records> = frozen
+        .processes
+        .iter()
+        .filter_map(|process| Some((process.pid, frozen.preparation.records(process)?)))
+        .collect();
+    let mut ahead = if frozen.is_large { ahead::Ahead::start(frozen, &records) } else { ahead::Ahead::none() };
     let mut shape = task::Shape::new(frozen)?;
-    let tables = files::tables(frozen, &mut capture, &mut tree)?;
+    let tables = files::tables(frozen, &records, &mut capture, &mut tree)?;
     for process in &mut frozen.processes {
         crate::namespaces::judge(process.pid, root, &frozen.surroundings.home)?;
-        let mut captured =
-            task::capture(process, &tables, &mut capture, &mut tree, &mut spaces, &mut shape, &mut ahead)?;
+        let known = (&tables, records.get(&process.pid));
+        let mut captured = task::capture(process, known, &mut capture, &mut tree, &mut spaces, &mut shape, &mut ahead)?;
         job_control::no_continuation(&captured)?;
         // Bound to nothing: so it is to be wherever it goes.
         captured.threads.iter_mut().filter(|thread| thread.affinity == frozen.surroundings.processors).for_each(

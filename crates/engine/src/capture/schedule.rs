@@ -54,6 +54,12 @@ impl Question {
         Question { attributes, affinity, io_priority, robust_list }
     }
 
+    /// The list of robust mutexes, where it may be asked for inside.
+    pub(super) fn robust_list(&self, ran: &Ran) -> Option<(u64, u64)> {
+        let place = self.robust_list.1;
+        answered(ran, self.robust_list.0).ok().map(|_| (ran.word(place), ran.word(place + 8)))
+    }
+
     /// Reads the answers.
     pub(super) fn answer(&self, ran: &Ran, tid: i32) -> Result<Schedule> {
         let attributes = match answered(ran, self.attributes.0) {
@@ -68,10 +74,7 @@ impl Question {
             Ok(priority) => priority as i32,
             Err(_) => scheduling::io_priority(tid)?,
         };
-        let robust_list = match answered(ran, self.robust_list.0) {
-            Ok(_) => (ran.word(self.robust_list.1), ran.word(self.robust_list.1 + 8)),
-            Err(_) => scheduling::robust_list(tid)?,
-        };
+        let robust_list = self.robust_list(ran).map_or_else(|| scheduling::robust_list(tid), Ok)?;
         let scheduling = Scheduling {
             policy: attributes.policy,
             flags: attributes.flags,

@@ -1,7 +1,8 @@
 //! One process and its threads: what /proc and ptrace tell, and what only the threads themselves can ask for.
 use super::ahead::Ahead;
 use super::files::Tables;
-use super::{Capture, SpacePages, credentials, job_control, schedule, space};
+use super::inquiry::{Answers, Inquiry, Questions};
+use super::{Capture, SpacePages, credentials, job_control, space};
 use crate::clock;
 use crate::failure::{About, Result, malformed};
 use crate::freeze::{FrozenProcess, FrozenTree};
@@ -10,9 +11,10 @@ use crate::interrupted;
 use crate::lineage::{Lineage, Member};
 use crate::look::{Look, Purpose};
 use crate::procfs;
-use crate::question::{self, ProcessQuestion, ThreadQuestion};
+use crate::question::{self, ProcessQuestion};
 use crate::resource::KINDS;
 use crate::sleep::Sleep;
+use crate::thread_records::Records;
 use godwit_image::credentials::Credentials;
 use godwit_image::memory::{AddressSpace, Layout};
 use godwit_image::page_set::PageSet;
@@ -33,90 +35,14 @@ mod number {
     pub(super) const BRK: i64 = 12;
     pub(super) const RT_SIGACTION: i64 = 13;
     pub(super) const GETITIMER: i64 = 36;
-    pub(super) const SIGALTSTACK: i64 = 131;
     pub(super) const PRCTL: i64 = 157;
-    pub(super) const PERSONALITY: i64 = 135;
-    pub(super) const PR_GET_NAME: u64 = 16;
     pub(super) const PRLIMIT64: i64 = 302;
     pub(super) const WAITID: i64 = 247;
-    pub(super) const PR_GET_PDEATHSIG: u64 = 2;
     pub(super) const PR_GET_DUMPABLE: u64 = 3;
-    pub(super) const PR_GET_TSC: u64 = 25;
-    pub(super) const PR_GET_SECUREBITS: u64 = 27;
-    pub(super) const PR_GET_TIMERSLACK: u64 = 30;
     pub(super) const PR_GET_CHILD_SUBREAPER: u64 = 37;
-    pub(super) const PR_GET_TID_ADDRESS: u64 = 40;
     pub(super) const PR_GET_THP_DISABLE: u64 = 42;
-    pub(super) const PR_MCE_KILL_GET: u64 = 34;
-    pub(super) const PR_GET_SPECULATION_CTRL: u64 = 52;
     pub(super) const PR_GET_MDWE: u64 = 66;
     pub(super) const PR_GET_MEMORY_MERGE: u64 = 68;
-}
-
-/// What one thread is asked by a program.
-struct Questions {
-    program: Program,
-    tid_address: usize,
-    stack: usize,
-    death_signal: usize,
-    timestamp: usize,
-    slack: Step,
-    securebits: Step,
-    machine_check: Step,
-    speculation: [Step; 3],
-    name: usize,
-    personality: Step,
-    scheduling: schedule::Question,
-    rare: ThreadQuestion,
-}
-
-impl Questions {
-    /// The first thread is asked more about what the others have in common with it.
-    fn new(stranger: Option<i32>, is_first: bool) -> Questions {
-        let mut program = Program::new();
-        let mut prctl = |option: u64, argument: Argument| {
-            program.try_call(
-                "prctl",
-                number::PRCTL,
-                [option.into(), argument, 0_u64.into(), 0_u64.into(), 0_u64.into()],
-            )
-        };
-        let slack = prctl(number::PR_GET_TIMERSLACK, 0_u64.into());
-        let securebits = prctl(number::PR_GET_SECUREBITS, 0_u64.into());
-        let machine_check = prctl(number::PR_MCE_KILL_GET, 0_u64.into());
-        let speculation = [0_u64, 1, 2].map(|which| prctl(number::PR_GET_SPECULATION_CTRL, which.into()));
-        let personality = program.call("personality", number::PERSONALITY, [u64::from(u32::MAX).into()]);
-        let (space, name) = program.space(16);
-        let zero = Argument::Value(0);
-        program.call("prctl", number::PRCTL, [number::PR_GET_NAME.into(), space, zero, zero, zero]);
-        let mut ask = |option: u64| {
-            let (space, offset) = program.space(8);
-            program.try_call("prctl", number::PRCTL, [option.into(), space, 0_u64.into(), 0_u64.into(), 0_u64.into()]);
-            offset
-        };
-        let tid_address = ask(number::PR_GET_TID_ADDRESS);
-        let death_signal = ask(number::PR_GET_PDEATHSIG);
-        let timestamp = ask(number::PR_GET_TSC);
-        let (space, stack) = program.space(24);
-        program.call("sigaltstack", number::SIGALTSTACK, [0_u64.into(), space]);
-        let scheduling = schedule::Question::ask(&mut program);
-        let rare = ThreadQuestion::ask(&mut program, stranger, is_first);
-        Questions {
-            program,
-            scheduling,
-            rare,
-            tid_address,
-            stack,
-            death_signal,
-            timestamp,
-            slack,
-            securebits,
-            machine_check,
-            speculation,
-            name,
-            personality,
-        }
-    }
 }
 
 /// What the whole process is asked, through its first thread.
@@ -360,7 +286,7 @@ fn empty_thread() -> Thread {
 /// Captures one process; adds its address space when it is a new one.
 pub(super) fn capture(
     process: &mut FrozenProcess,
-    tables: &Tables,
+    (tables, records): (&Tables, Option<&Records>),
     capture: &mut Capture,
     tree: &mut Tree,
     spaces: &mut Vec<SpacePages>,
@@ -377,19 +303,15 @@ pub(super) fn capture(
     let leader_dead = process.leader_dead;
     let stat = process.stat.clone();
     let parent_thread = Some(Pid(process.parent_thread)).filter(|thread| thread.0 != 0);
-    let mut injector = Injector::install_with(process, || ahead.map(first))?;
+    let mut injector = Injector::install_with(process, records, || ahead.map(first))?;
     let stranger = capture.strangers.for_thread(pid, first)?;
     let (of_first, of_others) = (Questions::new(stranger, true), Questions::new(stranger, false));
-    let questions: Vec<&Questions> =
-        (0..injector.threads()).map(|index| if index == 0 { &of_first } else { &of_others }).collect();
-    let programs: Vec<(usize, &Program)> =
-        questions.iter().enumerate().map(|(index, questions)| (index, &questions.program)).collect();
-    let answers = injector.run_those(&programs)?;
+    let inquiry = Inquiry::make(&mut injector, (&of_first, &of_others), records)?;
     job_control::settled(injector.process())?;
     let whole = ProcessQuestions::new(injector.areas());
     let answer = injector.run(&[(0, whole.program.clone())])?;
     let answer = answer.first().ok_or_else(|| malformed(subject(), "no answer"))?;
-    let rare = questions.iter().zip(&answers).map(|(questions, ran)| questions.rare.answer(ran)).collect();
+    let rare = inquiry.of_all().map(|answers| answers.questions.rare.answer(answers.ran)).collect();
     question::keep(&mut injector, rare, whole.rare.answer(answer))?;
     shape.ask_about_children(&mut injector)?;
     let mut objects = Vec::new();
@@ -412,8 +334,9 @@ pub(super) fn capture(
         let (name, exit_status) = (stat.comm.clone(), stat.exit_code);
         threads.push(Thread { tid: Pid(pid), name, dead: true, exit_status, ..empty_thread() });
     }
-    for (index, (questions, ran)) in questions.iter().zip(&answers).enumerate() {
-        threads.push(thread(&injector, index, questions, ran, tables, shape, ahead)?);
+    let mut credentials = BTreeMap::new();
+    for (index, answers) in inquiry.of_all().enumerate() {
+        threads.push(thread(&injector, index, &answers, tables, shape, (&mut *ahead, &mut credentials))?);
     }
     if tree.tasks.is_empty() {
         whole.clocks.answer(answer, &mut tree.host);
@@ -523,23 +446,32 @@ fn pending(tid: i32, shared: bool) -> Result<Vec<Queued>> {
     Ok(queued.into_iter().map(|information| Queued { information: information.to_vec() }).collect())
 }
 
+/// Captures one thread. `credentials`: those of who was asked, by index.
 fn thread(
     injector: &Injector<'_>,
     index: usize,
-    questions: &Questions,
-    ran: &Ran,
+    answers: &Answers<'_>,
     tables: &Tables,
     shape: &Shape,
-    ahead: &mut Ahead,
+    (ahead, known): (&mut Ahead, &mut BTreeMap<usize, Credentials>),
 ) -> Result<Thread> {
+    let Answers { questions, ran, asked, .. } = answers;
     let stopped = &injector.process().threads[index];
     let (pid, tid) = (stopped.pid(), stopped.tid());
     let subject = || Subject::Thread(pid, tid);
-    let status = ahead.status(pid, tid).about(subject)?;
-    let securebits = ran.result("prctl", questions.securebits).about(subject)? as u32;
+    let credentials = match known.get(asked) {
+        Some(credentials) => credentials.clone(),
+        None => {
+            let status = ahead.status(pid, tid).about(subject)?;
+            let securebits = ran.result("prctl", questions.securebits).about(subject)? as u32;
+            let credentials = credentials::capture(tid, &status, securebits)?;
+            known.entry(*asked).or_insert(credentials).clone()
+        }
+    };
     let rseq = injector.sequence(index);
     let schedule = questions.scheduling.answer(ran, tid).about(subject)?;
     let mut registers = injector.registers(index).copied().ok_or_else(|| malformed(subject(), "no registers"))?;
+    let own = answers.own(&schedule, registers.rsp);
     let sleep = shape.sleeps.get(&tid).map(|sleep| (sleep, shape.frozen_at));
     let (wait, note) = interrupted::resume_point(&mut registers, sleep);
     let (files, filesystem) = match tables.get(&tid) {
@@ -548,20 +480,16 @@ fn thread(
     };
     Ok(Thread {
         tid: Pid(tid),
-        name: ran.data(questions.name, 16).split(|byte| *byte == 0).next().unwrap_or_default().to_vec(),
+        name: own.name,
         registers: ptrace::words(&registers).to_vec(),
         extended_state: ptrace::extended_state(tid).about(subject)?,
         signal_mask: injector.mask(index),
-        pending: pending(tid, false)?,
-        alternate_stack: AlternateStack {
-            address: ran.word(questions.stack),
-            flags: ran.word(questions.stack + 8) as i32,
-            size: ran.word(questions.stack + 16),
-        },
-        clear_child_tid: ran.word(questions.tid_address),
-        robust_list: schedule.robust_list,
+        pending: if own.has_signals { pending(tid, false)? } else { Vec::new() },
+        alternate_stack: own.alternate_stack,
+        clear_child_tid: own.clear_child_tid,
+        robust_list: own.robust_list,
         restartable_sequence: (rseq.address, rseq.length, rseq.signature, rseq.flags),
-        credentials: credentials::capture(tid, &status, securebits)?,
+        credentials,
         files,
         filesystem,
         parent_death_signal: ran.word(questions.death_signal) as i32,

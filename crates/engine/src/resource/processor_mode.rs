@@ -102,7 +102,7 @@ impl TaskState for ProcessorMode {
                 "it has memory segments of its own (modify_ldt), as old 16-bit and Windows code has",
             ));
         }
-        for thread in &injector.process().threads {
+        for thread in injector.distinct() {
             if ptrace::may_use_ports(thread.tid()).about(|| thread.subject())? {
                 return Err(refuse(thread.subject(), "it may use I/O ports (ioperm), which are this host's"));
             }
