@@ -1,29 +1,50 @@
 //! The hold: a stop that outlives this process, and how it is taken back without a trace.
 //!
 //! A source gives every thread a SIGSTOP of its own. One for a whole process would do (`restore::hold` does so), but where somebody
-//! else sends one meanwhile the two would be one, and be taken back together.
+//! else sends one meanwhile the two would be one, and be taken back together. A process with many threads gets one all the same:
+//! to send each one the kernel walks all threads, which takes longer than the rest of the move when there are thousands.
 use crate::failure::{About, Result};
-use crate::freeze::{FrozenTree, POLLS_MAX, STOP_PAUSE, Stopped, libc_signal};
-use godwit_image::{Code, Refusal};
+use crate::freeze::{FrozenProcess, FrozenTree, POLLS_MAX, STOP_PAUSE, Stopped, libc_signal};
+use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::ptrace::{self, Event};
 use std::time::{Duration, Instant};
 
-fn send_stops(threads: &[(i32, i32)]) -> Result<()> {
-    threads.iter().try_for_each(|(pid, tid)| {
-        godwit_linux::signal::send_to_thread(*pid, *tid, libc_signal::STOP)
-            .about(|| godwit_image::Subject::Thread(*pid, *tid))
+/// Threads from which on a process gets one stop.
+const MANY: usize = 128;
+
+/// Whom a SIGSTOP is for.
+#[derive(Clone, Copy, Debug)]
+enum Whom {
+    Process(i32),
+    Thread(i32, i32),
+}
+
+fn send_stops(whom: &[Whom]) -> Result<()> {
+    whom.iter().try_for_each(|whom| match *whom {
+        Whom::Process(pid) => {
+            godwit_linux::signal::send_to_process(pid, libc_signal::STOP).about(|| Subject::Process(pid))
+        }
+        Whom::Thread(pid, tid) => {
+            godwit_linux::signal::send_to_thread(pid, tid, libc_signal::STOP).about(|| Subject::Thread(pid, tid))
+        }
     })
 }
 
 impl FrozenTree {
     /// What job control has stopped stays so anyway.
-    fn to_be_held(&self) -> Vec<(i32, i32)> {
+    fn to_be_held(&self) -> Vec<Whom> {
         let running = self.processes.iter().filter(|process| process.group_stop() == 0);
-        running.flat_map(|process| &process.threads).map(|thread| (thread.pid(), thread.tid())).collect()
+        let each = |process: &FrozenProcess| -> Vec<Whom> {
+            match process.threads.len() {
+                MANY.. => vec![Whom::Process(process.pid)],
+                _ => process.threads.iter().map(|thread| Whom::Thread(thread.pid(), thread.tid())).collect(),
+            }
+        };
+        running.flat_map(each).collect()
     }
 
-    /// Makes the stop outlive this process: every thread gets a pending SIGSTOP that it takes the moment that nobody
-    /// traces it, before it runs one instruction.
+    /// Makes the stop outlive this process: every thread finds a pending SIGSTOP the moment that nobody traces it, before it runs
+    /// one instruction.
     ///
     /// # Errors
     /// A thread is dead.
@@ -34,8 +55,8 @@ impl FrozenTree {
         }
     }
 
-    /// Begins to hold while something else is done: for each of many threads the kernel walks all of them. No program may run in
-    /// them from here on. [`FrozenTree::hold`] waits for the end.
+    /// Begins to hold while something else is done. No program may run in its threads from here on. [`FrozenTree::hold`] waits for
+    /// the end.
     pub fn begin_hold(&mut self) {
         let threads = self.to_be_held();
         let builder = std::thread::Builder::new().name("hold".to_owned());
@@ -57,7 +78,11 @@ impl FrozenTree {
         // Who had died before its stop was sent is found out below.
         drop(self.await_holder());
         let running = self.processes.iter_mut().filter(|process| process.group_stop() == 0);
-        swallow_stops(running.flat_map(|process| &mut process.threads).collect())?;
+        let takers = running.flat_map(|process| {
+            let takers = if process.threads.len() >= MANY { 1 } else { process.threads.len() };
+            process.threads.iter_mut().take(takers)
+        });
+        swallow_stops(takers.collect())?;
         self.release();
         Ok(())
     }

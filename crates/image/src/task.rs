@@ -71,7 +71,7 @@ pub struct Thread {
     pub name: Vec<u8>,
     /// struct user_regs_struct, 27 words, already adjusted so that resuming continues an interrupted call.
     pub registers: Vec<u64>,
-    /// NT_X86_XSTATE regset.
+    /// NT_X86_XSTATE regset; zeros at the end, up to the length that the host told, may be missing.
     #[serde(with = "serde_bytes")]
     pub extended_state: Vec<u8>,
     /// Blocked signals.

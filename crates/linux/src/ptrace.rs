@@ -143,12 +143,21 @@ pub fn extended_state(tid: i32) -> Result<Vec<u8>> {
     Ok(buffer[..vector.iov_len].to_vec())
 }
 
-/// Writes the extended state; the length must be the kernel's own.
+/// Writes the extended state, of which `bytes` are: zeros follow what is given.
 ///
 /// # Errors
 /// EFAULT: another length than this kernel's; EINVAL: components that this processor lacks.
-pub fn set_extended_state(tid: i32, state: &[u8]) -> Result<()> {
-    let mut vector = libc::iovec { iov_base: state.as_ptr().cast_mut().cast(), iov_len: state.len() };
+pub fn set_extended_state(tid: i32, state: &[u8], bytes: usize) -> Result<()> {
+    let mut buffer = [0_u8; EXTENDED_STATE_BYTES_MAX];
+    let whole = if state.len() < bytes {
+        let too_long = crate::Errno { number: libc::EFAULT, call: "ptrace(SETREGSET)" };
+        let whole = buffer.get_mut(..bytes).ok_or(too_long)?;
+        whole[..state.len()].copy_from_slice(state);
+        &*whole
+    } else {
+        state
+    };
+    let mut vector = libc::iovec { iov_base: whole.as_ptr().cast_mut().cast(), iov_len: whole.len() };
     request("ptrace(SETREGSET)", libc::PTRACE_SETREGSET, tid, NT_X86_XSTATE, (&raw mut vector) as usize).map(drop)
 }
 

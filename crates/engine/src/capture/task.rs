@@ -177,6 +177,8 @@ pub(super) struct Shape {
     /// Timed waits, and when they were cut short.
     sleeps: BTreeMap<i32, Sleep>,
     frozen_at: Instant,
+    /// What this host says of the extended state of its processors.
+    extended_state_bytes: u32,
 }
 
 impl Shape {
@@ -205,6 +207,7 @@ impl Shape {
             untold: BTreeMap::new(),
             sleeps: frozen.sleeps.clone(),
             frozen_at: frozen.frozen_at,
+            extended_state_bytes: frozen.surroundings.host.extended_state_bytes,
         })
     }
 
@@ -446,6 +449,17 @@ fn pending(tid: i32, shared: bool) -> Result<Vec<Queued>> {
     Ok(queued.into_iter().map(|information| Queued { information: information.to_vec() }).collect())
 }
 
+/// A thread's extended state without the zeros at its end: most of it, for most threads. `bytes`: how long the host says it is.
+fn extended_state(tid: i32, bytes: u32) -> godwit_linux::errno::Result<Vec<u8>> {
+    let mut state = ptrace::extended_state(tid)?;
+    if state.len() == bytes as usize {
+        let used = state.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        state.truncate(used);
+        state.shrink_to_fit();
+    }
+    Ok(state)
+}
+
 /// Captures one thread. `credentials`: those of who was asked, by index.
 fn thread(
     injector: &Injector<'_>,
@@ -482,7 +496,7 @@ fn thread(
         tid: Pid(tid),
         name: own.name,
         registers: ptrace::words(&registers).to_vec(),
-        extended_state: ptrace::extended_state(tid).about(subject)?,
+        extended_state: extended_state(tid, shape.extended_state_bytes).about(subject)?,
         signal_mask: injector.mask(index),
         pending: if own.has_signals { pending(tid, false)? } else { Vec::new() },
         alternate_stack: own.alternate_stack,

@@ -8,7 +8,7 @@ use crate::restore::Bind;
 use crate::{resumption, sleep};
 use godwit_image::credentials::Credentials;
 use godwit_image::task::{State, Task, Thread, Wait};
-use godwit_image::{Code, ObjectId, Refusal, Subject};
+use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::memory::{ForeignAddress, ForeignMemory};
 use godwit_linux::ptrace::Registers;
 use godwit_linux::{limits, ptrace, scheduling, stub};
@@ -110,7 +110,7 @@ impl Restorer {
         }
         let areas = task.space.and_then(|id| self.tree.space(id)).map(|space| space.areas.iter());
         if let Some(vdso) = areas.and_then(|mut areas| areas.find(|area| area.name == "[vdso]")) {
-            let registers = thread_registers(task, thread)?;
+            let registers = thread_registers(task.pid, thread)?;
             let place = resumption::place(vdso.end);
             let waits = (wait.call, wait.remaining_ns);
             if let Some(registers) = resumption::prepare(thread.tid.0, &registers, waits, place)? {
@@ -133,7 +133,7 @@ impl Restorer {
         self.arena.write(slot.offset + TIME, &raw);
         let block = self.arena.base() + slot.offset as u64;
         let time = block + TIME as u64;
-        let r = thread_registers(task, thread)?;
+        let r = thread_registers(task.pid, thread)?;
         let arguments = match wait.call {
             sleep::NANOSLEEP => [time, r.rsi, 0, 0, 0, 0],
             sleep::CLOCK_NANOSLEEP => [r.rdi, r.rsi, time, r.r10, 0, 0],
@@ -252,7 +252,8 @@ impl Restorer {
         if !self.puppets.contains_key(&thread.tid) {
             return Err(Refusal::new(Code::RESTORE_FAILED, subject(), "it was not created"));
         }
-        ptrace::set_extended_state(tid, &thread.extended_state).map_err(|error| {
+        let bytes = self.tree.host.extended_state_bytes as usize;
+        ptrace::set_extended_state(tid, &thread.extended_state, bytes).map_err(|error| {
             Refusal::new(
                 Code::DESTINATION_LACKS,
                 subject(),
@@ -262,7 +263,7 @@ impl Restorer {
         if let Some(dispatch) = &thread.user_dispatch {
             ptrace::set_user_dispatch(tid, dispatch).about(subject)?;
         }
-        let mut registers = thread_registers(task, thread)?;
+        let mut registers = thread_registers(task.pid, thread)?;
         if let Some(resumed) = self.resumed.get(&thread.tid) {
             registers = *resumed;
         } else if let Some(wait) = thread.wait.filter(|_| !self.waits.contains(&thread.tid)) {
@@ -309,8 +310,8 @@ fn set_scheduling(pid: i32, thread: &Thread, processors: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn thread_registers(task: &Task, thread: &Thread) -> Result<Registers> {
-    let subject = Subject::Thread(task.pid.0, thread.tid.0);
+pub(super) fn thread_registers(pid: Pid, thread: &Thread) -> Result<Registers> {
+    let subject = Subject::Thread(pid.0, thread.tid.0);
     let words = thread.registers.as_slice().try_into().map_err(|_| malformed(subject, "it has not 27 registers"))?;
     Ok(ptrace::from_words(words))
 }

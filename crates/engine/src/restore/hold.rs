@@ -4,10 +4,12 @@
 //! for signals first, under the lock that they share, takes it and stops all: before any has run an instruction. A SIGSTOP
 //! for each thread would do the same, but to send one the kernel walks all threads of the process.
 use super::Restorer;
+use super::finish::thread_registers;
 use super::puppet::Puppet;
 use crate::failure::{About, Result};
 use crate::freeze::libc_signal;
 use crate::hold::swallow_stops;
+use godwit_image::task::Thread;
 use godwit_image::{Pid, Subject};
 use godwit_linux::proc::stat;
 use godwit_linux::scheduling::{self, Precedence};
@@ -99,9 +101,21 @@ impl Restorer {
     }
 
     fn release_all(&mut self) -> Result<i32> {
-        // The root last: when it runs, its whole tree does.
-        let puppets = std::mem::take(&mut self.puppets).into_values();
-        puppets.rev().try_for_each(Puppet::release)?;
-        Ok(self.tree.root().map_or(0, |task| task.pid.0))
+        let root = self.tree.root().map_or(0, |task| task.pid.0);
+        // The root's process last: when it runs, its whole tree does. Of its threads those first that were at work: who waits for
+        // something loses nothing.
+        let waiting = self.waiting_threads(Pid(root));
+        let mut puppets: Vec<Puppet> = std::mem::take(&mut self.puppets).into_values().rev().collect();
+        puppets.sort_by_key(|puppet| (puppet.is_of(Pid(root)), waiting.contains(&puppet.tid())));
+        puppets.into_iter().try_for_each(Puppet::release)?;
+        Ok(root)
+    }
+
+    /// Threads of a process that go on in a system call.
+    fn waiting_threads(&self, pid: Pid) -> BTreeSet<Pid> {
+        let threads = self.tree.tasks.iter().filter(|task| task.pid == pid).flat_map(|task| &task.threads);
+        let call =
+            |thread: &Thread| thread_registers(pid, thread).is_ok_and(|registers| registers.orig_rax as i64 >= 0);
+        threads.filter(|thread| call(thread)).map(|thread| thread.tid).collect()
     }
 }
