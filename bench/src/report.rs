@@ -84,7 +84,7 @@ impl Measured {
             }
             Budget::PartOfStream(least) => {
                 let stream = Summary::of(limits.stream.iter().copied())?.median;
-                let value = self.case.memory as f64 / (self.reported("total_ms")?.median / 1e3) / stream;
+                let value = self.case.memory as f64 / (self.gap()?.median / 1e3) / stream;
                 (value, value >= least)
             }
         };

@@ -20,6 +20,9 @@ const LEGEND: &str = "
 * *down*: the largest step of CLOCK_REALTIME that the process saw in its own loop: median (least to most).
 * *reported*: the down time that `godwit` itself reports. *total*: its total migration time, from the request to nothing left at
   the source. *command*: from the start of the command in its host to its end.
+* *budget* of memory: its bytes by the down time as the process saw it, as a part of what the raw stream carries. What is copied by
+  a total copy is copied while the process is down; in the total there is besides what comes before (the examination, and making
+  memory at the destination, while the process runs) and after (ending the source, while it runs already at the destination).
 * *over the link*: bytes sent. *pages*: sent of all.
 * *least for these bytes*: the raw TCP stream's time for them, and one request with its answer.
 * *engine's memory*: the most that all processes of `godwit` at both sides had resident at one moment, what they share counted once
@@ -142,10 +145,10 @@ mod tests {
     use crate::measurement::Sample;
     use serde_json::json;
 
-    fn report(total_ms: f64) -> Report {
+    fn report(down_ms: f64) -> Report {
         let case = CASES.iter().find(|case| case.name == "1-gib").expect("it is in the table");
-        let reported = json!({ "total_ms": total_ms, "bytes_sent": 1 << 30, "pages_sent": 10, "pages_total": 20 });
-        let sample = Sample { gap_ms: 500.0, command_ms: total_ms, reported, peaks: Default::default() };
+        let reported = json!({ "total_ms": 2.0 * down_ms, "bytes_sent": 1 << 30, "pages_sent": 10, "pages_total": 20 });
+        let sample = Sample { gap_ms: down_ms, command_ms: 2.0 * down_ms, reported, peaks: Default::default() };
         let limits = Limits { stream: vec![f64::from(1 << 30)], request: vec![0.0], ..Limits::default() };
         let measured = Measured { case, samples: vec![sample], peaks: Default::default(), trouble: None };
         Report { machine: Machine::default(), repetitions: 1, limits, measured: vec![measured] }
@@ -155,7 +158,7 @@ mod tests {
     fn a_budget_stands_beside_its_figure() {
         let page = markdown(&report(1250.0));
         assert!(page.contains("≥ 70 % of the raw stream: 80 % | yes |"), "{page}");
-        assert!(page.contains("| 1000.00 | 0.5 |"), "{page}");
+        assert!(page.contains("| 1000.00 | 1.2 |"), "{page}");
         assert!(report(1250.0).is_kept());
     }
 

@@ -206,9 +206,9 @@ impl Godwit {
         let (from, to) = (place.of(pair), place.other().of(pair));
         let mut receive = self.receive(to, run, false, None)?;
         let target = self.target(to);
-        // There with checksums, back as fast as it goes.
+        // There as ever, back with checksums of pages.
         let pid = run.pid.to_string();
-        let arguments = ["migrate", &pid, &target, "--no-page-checksums"];
+        let arguments = ["migrate", &pid, &target, "--page-checksums"];
         let taken = if place == Place::Destination { arguments.len() } else { arguments.len() - 1 };
         let moved = self.done(from, run, &arguments[..taken]);
         if let Err(said) = moved {

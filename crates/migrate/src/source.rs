@@ -94,7 +94,7 @@ fn attempt(
         requirements: Requirements::of(
             examination,
             demand::host_as_seen_by(pid).map_err(one)?,
-            !options.page_checksums,
+            !options.page_checksums && lane.is_socket,
         )
         .encode(),
         row: row.clone(),

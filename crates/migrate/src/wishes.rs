@@ -28,7 +28,7 @@ pub struct Options {
     pub cancel: Option<OwnedFd>,
     /// Where the journal is.
     pub run_directory: PathBuf,
-    /// Whether pages carry checksums of their own.
+    /// Whether pages carry checksums of their own, besides those of what carries them. Then somebody has to read them on their way.
     pub page_checksums: bool,
     /// Whether a second process stands by to finish what a killed engine leaves.
     pub guardian: bool,
@@ -48,7 +48,7 @@ impl Default for Options {
             remote_program: None,
             cancel: None,
             run_directory: journal::run_directory(),
-            page_checksums: true,
+            page_checksums: false,
             guardian: true,
             observer: None,
         }

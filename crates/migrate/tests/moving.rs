@@ -75,9 +75,9 @@ fn die_at(moment: &str) -> Option<Observer> {
 }
 
 fn migrate(pid: i32, destination: &str, moment: &str) -> ExitCode {
-    // `unseen MOMENT`: large memory leaves without our reading it.
-    let (unseen, moment) = moment.strip_prefix("unseen ").map_or((false, moment), |moment| (true, moment));
-    let options = source::Options { observer: die_at(moment), page_checksums: !unseen, ..source::Options::default() };
+    // `seen MOMENT`: pages carry checksums, so all of them are read.
+    let (page_checksums, moment) = moment.strip_prefix("seen ").map_or((false, moment), |moment| (true, moment));
+    let options = source::Options { observer: die_at(moment), page_checksums, ..source::Options::default() };
     match source::migrate(pid, destination, options, &mut |_| {}) {
         Ok(report) => {
             println!("{report:?}");
@@ -182,8 +182,7 @@ impl Rig {
     }
 
     fn start(&self, name: &str) -> (u32, std::path::PathBuf) {
-        // Enough to be made before the freeze.
-        self.start_large(name, 40)
+        self.start_large(name, STARTED_MIB)
     }
 
     fn start_large(&self, name: &str, mebibytes: usize) -> (u32, std::path::PathBuf) {
@@ -352,8 +351,11 @@ fn test(words: &[&str]) -> ExitCode {
         println!("skipped: {error}");
         return ExitCode::SUCCESS;
     }
-    run("moves", &|name| moves(name, false));
-    run("moves to where its numbers are taken", &|name| moves(name, true));
+    for (about, moment) in [("", "never"), (" with checksums of pages", "seen never")] {
+        run(&format!("moves{about}"), &|name| moves(name, moment, STARTED_MIB, false));
+        run(&format!("moves to where its numbers are taken{about}"), &|name| moves(name, moment, STARTED_MIB, true));
+        run(&format!("large memory moves{about}"), &|name| moves(name, moment, SENDING_MIB, false));
+    }
     run("moves with a lock on a file that both hosts see", &moves_with_lock);
     for moment in SOURCE_MOMENTS {
         run(&format!("source dies {moment}"), &|_| killed(moment, "never", false));
@@ -364,7 +366,6 @@ fn test(words: &[&str]) -> ExitCode {
             run(&format!("{where_to}destination dies {moment}"), &|_| killed("never", moment, crowded));
         }
     }
-    run("large memory moves unseen", &large_moves);
     run("source dies while its process sends", &|_| sending("400 ms after before send", Trouble::Died));
     run("link is cut while a process sends", &|_| sending("never", Trouble::Cut));
     run("destination dies while a process sends", &|_| sending("never", Trouble::OtherDied));
@@ -372,10 +373,10 @@ fn test(words: &[&str]) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn moves(name: &str, crowded: bool) -> Result<(), String> {
+fn moves(name: &str, moment: &str, mebibytes: usize, crowded: bool) -> Result<(), String> {
     let rig = Rig::new("never", crowded).map_err(|error| error.to_string())?;
-    let (pid, file) = rig.start(name);
-    let output = rig.migrate(pid, "never");
+    let (pid, file) = rig.start_large(name, mebibytes);
+    let output = rig.migrate(pid, moment);
     println!("{}", String::from_utf8_lossy(&output.stdout).trim());
     if !output.status.success() {
         return Err(format!("{output:?}"));
@@ -387,26 +388,13 @@ fn moves(name: &str, crowded: bool) -> Result<(), String> {
     check_numbers(&file).map(drop)
 }
 
+/// Bytes of a process, in MiB: enough to be made before the freeze.
+const STARTED_MIB: usize = 40;
 /// Bytes of a process that sends for a while, in MiB, and how much of that leaves in a second.
 const SENDING_MIB: usize = 96;
 const SENDING_RATE: u64 = 40 << 20;
 /// Bytes that have left when it is well under way.
 const SENT_BEFORE: u64 = 12 << 20;
-
-fn large_moves(name: &str) -> Result<(), String> {
-    let rig = Rig::new("never", false).map_err(|error| error.to_string())?;
-    let (pid, file) = rig.start_large(name, SENDING_MIB);
-    let output = rig.migrate(pid, "unseen never");
-    println!("{}", String::from_utf8_lossy(&output.stdout).trim());
-    if !output.status.success() {
-        return Err(format!("{output:?}"));
-    }
-    await_growth(&file)?;
-    if rig.runs(&rig.pair.source) || !rig.runs(&rig.pair.destination) {
-        return Err("it runs in the wrong place".to_owned());
-    }
-    check_numbers(&file).map(drop)
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Trouble {
@@ -426,8 +414,7 @@ fn sending(moment: &str, trouble: Trouble) -> Result<(), String> {
     let (pid, file) = rig.start_large("numbers", SENDING_MIB);
     let before = rig.shape(pid);
     let destination = format!("tcp://{}:{PORT}", rig.pair.destination.address());
-    let moment = format!("unseen {moment}");
-    let command = rig.pair.source.command(executable()).args(["migrate", &pid.to_string(), &destination, &moment]);
+    let command = rig.pair.source.command(executable()).args(["migrate", &pid.to_string(), &destination, moment]);
     let mover = command.stdout(Stdio::piped()).spawn().unwrap();
     // While that much leaves, our programs lie in the process: it hands its pages over.
     let begin = Instant::now();
@@ -515,7 +502,7 @@ const DESTINATION_MOMENTS: [&str; 22] = [
 fn killed(source: &str, destination: &str, crowded: bool) -> Result<(), String> {
     let rig = Rig::new(destination, crowded).map_err(|error| error.to_string())?;
     let (pid, file) = rig.start("numbers");
-    let output = rig.migrate(pid, &format!("unseen {source}"));
+    let output = rig.migrate(pid, source);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let here = || rig.runs(&rig.pair.source);
     let there = || rig.runs(&rig.pair.destination);
