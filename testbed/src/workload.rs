@@ -232,7 +232,9 @@ impl Run {
         Ok(match (verdict, alive(host, pid)) {
             (Some(Verdict::Pass), true) => Verdict::Silent("said PASS, but does not end".to_owned()),
             (Some(verdict), _) => verdict,
-            (None, true) => Verdict::Silent(format!("no verdict after {} s", patience.as_secs())),
+            (None, true) => {
+                Verdict::Silent(format!("no verdict after {} s: {}", patience.as_secs(), whereabouts(host, pid)))
+            }
             (None, false) => Verdict::Silent(format!("ended without a verdict, after {said:?}")),
         })
     }
@@ -240,6 +242,15 @@ impl Run {
     fn said(&self) -> String {
         fs::read_to_string(&self.report).unwrap_or_default()
     }
+}
+
+/// What a process does that should have ended: its state, signals, tracer, and the call that it is in.
+fn whereabouts(host: &Host, pid: u32) -> String {
+    let script =
+        format!("cd /proc/{pid} && grep -E '^(State|TracerPid|Threads|SigQ|.*Pnd|SigBlk)' status; cat syscall wchan");
+    let output = host.command("sh").arg("-c").arg(script).output();
+    let said = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    said.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 impl Verdict {
