@@ -1,4 +1,5 @@
 //! What the source foresees of its root's large memory before the tree is stopped, so that the destination can make it by then.
+use crate::pieces::{AREA_BYTES_END, Pieces};
 use godwit_image::memory::{Area, AreaFlags, Backing};
 use godwit_image::page_set::{PageSet, Run};
 use godwit_linux::pagemap::Pagemap;
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 const READ_WRITE: u32 = 3;
 /// Smaller areas are made when they are needed.
-const AREA_BYTES_MIN: u64 = 4 << 20;
+const AREA_BYTES_MIN: u64 = AREA_BYTES_END;
 /// So are shorter runs of pages.
 const RUN_BYTES_MIN: u64 = 1 << 20;
 /// Less than that is made when it comes.
@@ -28,25 +29,29 @@ pub struct Foresight {
     pub present: PageSet,
     /// It wants no huge pages (PR_SET_THP_DISABLE).
     pub small_pages: bool,
+    /// Its small areas, where they are many.
+    #[serde(default)]
+    pub pieces: Pieces,
 }
 
 impl Foresight {
-    /// No memory: only that there will be a root of this number.
+    /// No large memory: only that there will be a root of this number, and its small areas.
     #[must_use]
     pub fn without_memory(&self) -> Foresight {
         Foresight { areas: Vec::new(), present: PageSet::new(), ..self.clone() }
     }
 
     /// Looks at a running process.
-    pub(crate) fn of(root: i32, areas: &[smaps::AreaFlags], small_pages: bool) -> Foresight {
+    pub(crate) fn of(root: i32, listed: &[smaps::AreaFlags], small_pages: bool) -> Foresight {
         let unlike = AreaFlags::SHARED | AreaFlags::GROWS_DOWN | AreaFlags::HUGE_TLB | AreaFlags::DROPPABLE;
-        let large = areas.iter().filter(|details| details.area.end - details.area.start >= AREA_BYTES_MIN);
+        let large = listed.iter().filter(|details| details.area.end - details.area.start >= AREA_BYTES_MIN);
         let plain = large.filter_map(crate::capture::space::anonymous);
         let plain = plain.filter(|area| area.protection == READ_WRITE && !area.has(unlike) && area.protection_key == 0);
         let areas: Vec<Area> = plain.take(AREAS_MAX).collect();
         let mut present = PageSet::new();
+        let pieces = Pieces::of(root, listed.iter().filter_map(crate::capture::space::anonymous));
         // It runs: what cannot be read now is not foreseen.
-        let bare = Foresight { root, small_pages, ..Foresight::default() };
+        let bare = Foresight { root, small_pages, pieces: pieces.clone(), ..Foresight::default() };
         let Ok(pagemap) = Pagemap::open(root) else { return bare };
         for area in &areas {
             let mut of_area = PageSet::new();
@@ -59,7 +64,7 @@ impl Foresight {
         if present.bytes() < BYTES_MIN || present.runs().len() > RUNS_MAX {
             return bare;
         }
-        Foresight { root, areas, present, small_pages }
+        Foresight { root, areas, present, small_pages, pieces }
     }
 
     /// Whether what came from another host is what it is to be.

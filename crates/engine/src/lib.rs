@@ -24,6 +24,7 @@ pub mod look;
 mod namespaces;
 pub mod outflow;
 pub mod pages;
+pub mod pieces;
 pub mod preparation;
 mod processor;
 mod procfs;

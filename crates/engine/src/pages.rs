@@ -135,9 +135,13 @@ fn read_space(
     let memory = ForeignMemory::open(space.pid).about(subject)?;
     let pagemap = Pagemap::open(space.pid).about(subject)?;
     let mut entries = Vec::new();
+    let mut looked_at = Vec::with_capacity(PIECE_RANGES);
     pieces(pages.runs(), |ranges, total| {
         let part = &mut buffer[..total];
-        let shared = are_shared(&pagemap, ranges, &mut entries).about(subject)?;
+        // Of most it is known.
+        looked_at.clear();
+        looked_at.extend(ranges.iter().filter(|(start, length)| !space.alone.covers(*start, start + *length as u64)));
+        let shared = are_shared(&pagemap, &looked_at, &mut entries).about(subject)?;
         let read = match (!shared).then(|| memory::gather(space.pid, ranges, part)) {
             None => 0,
             Some(Ok(read)) => read,

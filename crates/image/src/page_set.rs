@@ -111,6 +111,12 @@ impl PageSet {
         self.runs.is_empty()
     }
 
+    /// Whether all of a range is in the set.
+    pub fn covers(&self, start: u64, end: u64) -> bool {
+        let index = self.runs.partition_point(|run| run.end <= start);
+        self.runs.get(index).is_some_and(|run| run.start <= start && end <= run.end)
+    }
+
     /// Whether the byte at `address` is in the set.
     pub fn contains(&self, address: u64) -> bool {
         let index = self.runs.partition_point(|run| run.end <= address);
@@ -147,6 +153,8 @@ mod tests {
             }
             for (index, bit) in bits.iter().enumerate() {
                 assert_eq!(set.contains(index as u64), *bit);
+                let end = (index + 3).min(64);
+                assert_eq!(set.covers(index as u64, end as u64), bits[index..end].iter().all(|bit| *bit));
             }
             let other: PageSet = [Run { start: 3, end: 17 }, Run { start: 20, end: 21 }, Run { start: 40, end: 64 }]
                 .into_iter()

@@ -2,6 +2,7 @@
 //! the feature probe. All `unsafe` of the project lives here. It must never know an image, a strategy or a peer.
 #![deny(unsafe_code)]
 
+pub mod area_query;
 pub mod arena;
 pub mod attributes;
 pub mod clock;

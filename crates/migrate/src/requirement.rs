@@ -2,6 +2,7 @@
 use godwit_engine::check::Examination;
 use godwit_engine::demand::Demand;
 use godwit_engine::ground::{self, Ground};
+use godwit_engine::pieces::Pieces;
 use godwit_image::codec;
 use godwit_image::host::HostFacts;
 use godwit_image::{Code, Refusal, Subject};
@@ -25,13 +26,18 @@ impl Requirements {
         Requirements { host, demand: examination.demand.clone(), unseen }
     }
 
-    /// The bytes. What does not fit into a message, of very many files, is left out and found when they are opened.
+    /// The bytes. What does not fit into a message is left out: of very many areas, which are made when they come, and of very many
+    /// files, which are found when they are opened.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut requirements = self.clone();
         loop {
             let bytes = codec::encode(&requirements).unwrap_or_default();
-            if bytes.len() <= BYTES_MAX || requirements.demand.needs.is_empty() {
+            let pieces = &mut requirements.demand.foresight.pieces;
+            if bytes.len() <= BYTES_MAX || (requirements.demand.needs.is_empty() && *pieces == Pieces::default()) {
                 return bytes;
+            }
+            if std::mem::take(pieces) != Pieces::default() {
+                continue;
             }
             let left = requirements.demand.needs.len() / 2;
             requirements.demand.needs.truncate(left);

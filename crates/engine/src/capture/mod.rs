@@ -77,6 +77,8 @@ pub struct SpacePages {
     pub pid: i32,
     /// Pages that only this space has.
     pub pages: PageSet,
+    /// Areas of which no other process has a page, as far as that is known.
+    pub alone: PageSet,
 }
 
 /// A captured tree: the plain data, and where its bulk bytes can be read as long as it is frozen.

@@ -153,7 +153,7 @@ fn device(device: u64) -> (u32, u32) {
     ((device >> 8 & 0xfff | device >> 32 & !0xfff) as u32, (device & 0xff | device >> 12 & !0xff) as u32)
 }
 
-/// Areas from this size on are looked through by themselves.
+/// Anonymous memory without a hole is looked through by itself from this size on.
 const LARGE_BYTES: u64 = 4 << 20;
 
 /// Finds the pages of a space that only it has: they travel. Scans over everything: pages of shared mappings and
@@ -170,13 +170,14 @@ pub(super) fn pages(tid: i32, space: ObjectId, areas: &[maps::Area]) -> Result<(
     };
     let areas = || areas.iter().filter(|area| area.name != b"[vsyscall]");
     // Large anonymous memory by itself, and in one go what lies between.
-    let is_large = |area: &&maps::Area| area.end - area.start >= LARGE_BYTES && is_anonymous(area) && !area.shared;
+    let anonymous = areas().filter(|area| is_anonymous(area) && !area.shared);
+    let anonymous: PageSet = anonymous.map(|area| Run { start: area.start, end: area.end }).collect();
     if let (Some(first), Some(last)) = (areas().next(), areas().next_back()) {
         let mut next = first.start;
-        for area in areas().filter(is_large) {
-            pagemap.private_pages(next, area.start, &mut found).about(|| Subject::Process(tid))?;
-            pagemap.anonymous_pages(area.start, area.end, &mut found).about(|| Subject::Process(tid))?;
-            next = area.end;
+        for large in anonymous.runs().iter().filter(|run| run.bytes() >= LARGE_BYTES) {
+            pagemap.private_pages(next, large.start, &mut found).about(|| Subject::Process(tid))?;
+            pagemap.anonymous_pages(large.start, large.end, &mut found).about(|| Subject::Process(tid))?;
+            next = large.end;
         }
         pagemap.private_pages(next, last.end, &mut found).about(|| Subject::Process(tid))?;
     }
@@ -187,7 +188,13 @@ pub(super) fn pages(tid: i32, space: ObjectId, areas: &[maps::Area]) -> Result<(
         }
     }
     let huge = huge.intersection(&pages);
-    Ok((SpacePages { space, pid: tid, pages }, huge))
+    Ok((SpacePages { space, pid: tid, pages, alone: PageSet::new() }, huge))
+}
+
+/// The areas of memory of which no page is in another process, too, since a fork.
+pub(super) fn alone(listed: &[smaps::AreaFlags]) -> PageSet {
+    let alone = listed.iter().filter(|details| details.shared_bytes == 0 && is_anonymous(&details.area));
+    alone.map(|details| Run { start: details.area.start, end: details.area.end }).collect()
 }
 
 /// Finds the guard pages (MADV_GUARD_INSTALL, Linux 6.13) of the areas that may have some.

@@ -375,6 +375,7 @@ pub(super) fn capture(
             let (mut pages, huge) = space::pages(first, id, &before)?;
             let listed = ahead.areas(first, &before).about(subject)?;
             let areas = space::areas(first, &listed, capture)?;
+            pages.alone = space::alone(&listed);
             let executable = Look::link(first, "exe", Purpose::Executable, 0)?;
             let executable = capture.file(&executable, false)?;
             let parent = parent_space(&stat, tree).filter(|_| shape.lineage.is_fork(Pid(pid)));

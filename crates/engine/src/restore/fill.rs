@@ -208,7 +208,10 @@ impl Restorer {
     fn placement(&mut self, id: ObjectId) -> Result<Option<Placement>> {
         let space = self.tree.space(id).cloned().ok_or_else(|| super::missing(id))?;
         // What the task writes itself must not be waited for by the kernel.
-        let own = self.prepared().filter(|(space, _)| *space == id).map(|(_, areas)| areas.clone()).unwrap_or_default();
+        let mut own =
+            self.prepared().filter(|(space, _)| *space == id).map(|(_, areas)| areas.clone()).unwrap_or_default();
+        // Pages that are there already are written over.
+        own.extend(&self.reserved_areas(id).cloned().unwrap_or_default());
         // Areas that are one for the time being are one range.
         let joined = self.joined.get(&id).map_or(&[][..], Vec::as_slice);
         let groups = joined.iter().map(|group| group.range);

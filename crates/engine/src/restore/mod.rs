@@ -29,6 +29,7 @@ mod joined;
 mod late;
 mod locks;
 mod make;
+mod piecework;
 mod puppet;
 mod queued_signals;
 mod reserve;

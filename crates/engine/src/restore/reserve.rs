@@ -6,7 +6,7 @@
 //! meanwhile. What the captured tree does not have after all is given back, and what it has besides is made as ever: nothing
 //! depends on the foresight but time. It dies with us like every half-built task.
 use super::puppet::{Puppet, bury_all};
-use super::{ADDRESS_MAX, Restorer, space};
+use super::{ADDRESS_MAX, Restorer, piecework, space};
 use crate::failure::{About, Result};
 use crate::foresight::Foresight;
 use godwit_image::memory::{Area, AreaFlags, Backing, PAGE_BYTES};
@@ -54,7 +54,10 @@ pub struct Reserve {
     pid: Pid,
     puppet: Option<Puppet>,
     arena: Arena,
+    /// Ascending.
     areas: Vec<Area>,
+    /// Which of them are large.
+    large: PageSet,
     small_pages: bool,
     made: PageSet,
 }
@@ -66,6 +69,8 @@ pub(super) struct Reserved {
     pub(super) space: ObjectId,
     /// Whole areas that are mapped already.
     pub(super) areas: PageSet,
+    /// Those of them that the task itself may fill.
+    own: PageSet,
     /// Pages that exist in them and were not filled: to be given back.
     made: PageSet,
 }
@@ -79,16 +84,26 @@ impl Reserve {
         let begin = Instant::now();
         let subject = || Subject::Process(foresight.root);
         let available = godwit_linux::proc::meminfo::read().about(subject)?.available;
-        if !foresight.is_sound() || foresight.present.bytes().saturating_add(LEFT_FREE) > available {
+        let Some((pieces, made)) = foresight.pieces.told() else { return Ok(None) };
+        let bytes = foresight.present.bytes().saturating_add(made.bytes());
+        let mut areas = [&foresight.areas[..], &pieces].concat();
+        areas.sort_unstable_by_key(|area| area.start);
+        let apart = areas.windows(2).all(|pair| pair[0].end <= pair[1].start);
+        if !foresight.is_sound() || !apart || bytes.saturating_add(LEFT_FREE) > available {
             return Ok(None);
         }
-        let Some(arena) = foresight_arena(&foresight.areas) else { return Ok(None) };
+        let Some(arena) = foresight_arena(&areas) else { return Ok(None) };
         let number = clone::fork_sleeper(&[foresight.root], CLONE_FILES, SIGCHLD).about(subject)?;
         let pid = Pid(number);
         let puppet = Some(Puppet::attach(pid, pid)?);
-        let (areas, small_pages) = (foresight.areas.clone(), foresight.small_pages || !huge_pages_are_allowed());
-        let mut reserve = Reserve { pid, puppet, arena, areas, small_pages, made: PageSet::new() };
-        reserve.map()?;
+        let small_pages = foresight.small_pages || !huge_pages_are_allowed();
+        let large = foresight.areas.iter().map(|area| Run { start: area.start, end: area.end }).collect();
+        let mut reserve = Reserve { pid, puppet, arena, areas, large, small_pages, made: PageSet::new() };
+        reserve.map(&foresight.areas)?;
+        if !pieces.is_empty() {
+            piecework::make(&pieces, &made, |program| reserve.run(program))?;
+            reserve.made = made;
+        }
         for run in foresight.present.runs() {
             let mut start = run.start;
             while start < run.end {
@@ -118,15 +133,15 @@ impl Reserve {
         self.arena.bulk()
     }
 
-    /// Nothing of ours stays in it but the arena; its areas come.
-    fn map(&mut self) -> Result<()> {
+    /// Nothing of ours stays in it but the arena; large areas come.
+    fn map(&mut self, areas: &[Area]) -> Result<()> {
         let mut program = Program::new();
         space::begin_anew(&mut program, self.pid)?;
         let (base, end) = (self.arena.base(), self.arena.base() + self.arena.length() as u64);
         for (first, last) in [(0x1_0000, base), (end, ADDRESS_MAX)] {
             program.call("munmap", SYS_MUNMAP, [first.into(), (last - first).into()]);
         }
-        for area in &self.areas {
+        for area in areas {
             let flags = space::anonymous_flags(area);
             let arguments = [
                 area.start.into(),
@@ -176,18 +191,21 @@ impl Reserve {
         if space.parent.is_some() || (space.huge_pages_disabled && !self.small_pages) {
             return None;
         }
+        let huge = |area: &Area| !space.huge.intersection(&[run(area)].into_iter().collect()).is_empty();
         let alike = |area: &&Area| {
             let start = self.areas.partition_point(|own| own.start < area.start);
             self.areas.get(start).is_some_and(|own| {
                 (own.start, own.end, own.protection, own.flags) == (area.start, area.end, area.protection, area.flags)
                     && area.backing == Backing::Anonymous
                     && area.protection_key == 0
+                    // Small areas are made without huge pages.
+                    && (space.huge.is_empty() || self.large.contains(area.start) || !huge(area))
             })
         };
-        let areas: PageSet =
-            space.areas.iter().filter(alike).map(|area| Run { start: area.start, end: area.end }).collect();
+        let areas: PageSet = space.areas.iter().filter(alike).map(run).collect();
         let made = self.made.intersection(&areas);
-        Some(Reserved { space: space.id, areas, made })
+        let own = areas.intersection(&self.large);
+        Some(Reserved { space: space.id, areas, own, made })
     }
 }
 
@@ -196,6 +214,10 @@ impl Drop for Reserve {
         // Its number must be free again for whoever asks next.
         bury_all(self.puppet.take());
     }
+}
+
+fn run(area: &Area) -> Run {
+    Run { start: area.start, end: area.end }
 }
 
 /// An arena that is nowhere where the areas are.
@@ -215,8 +237,9 @@ impl Restorer {
     /// Keeps a reserve for the root, if it fits.
     pub(super) fn take_reserve(&mut self, reserve: Reserve) {
         self.reserved = reserve.fitting(&self.tree);
-        let with_memory = self.reserved.as_ref().filter(|reserved| !reserved.made.is_empty());
-        self.promised = with_memory.map(|reserved| (reserved.space, reserved.areas.clone()));
+        let with_memory =
+            self.reserved.as_ref().filter(|reserved| !reserved.made.intersection(&reserved.own).is_empty());
+        self.promised = with_memory.map(|reserved| (reserved.space, reserved.own.clone()));
         self.reserve = self.reserved.is_some().then_some(reserve);
     }
 

@@ -5,6 +5,8 @@ use crate::failure::{About, Result};
 use godwit_image::memory::{AddressSpace, Area, AreaFlags, Backing, PAGE_BYTES};
 use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
+use godwit_linux::area_query::{Areas, Found};
+use godwit_linux::proc::maps;
 use godwit_linux::program::{Argument, Program};
 use godwit_linux::ptrace;
 
@@ -380,13 +382,23 @@ impl Restorer {
 
     /// The kernel places its own pages where it likes when the wanted range is taken: look again.
     fn check_kernel_areas(&self, pid: Pid, space: &AddressSpace) -> Result<()> {
-        let wanted = space.areas.iter().filter(|area| area.backing == Backing::Kernel);
-        let maps = godwit_linux::proc::maps::read(pid.0).about(|| Subject::Process(pid.0))?;
+        let wanted: Vec<&Area> = space.areas.iter().filter(|area| area.backing == Backing::Kernel).collect();
+        let queries = Areas::of(pid.0).about(|| Subject::Process(pid.0))?;
+        let known: godwit_linux::errno::Result<Vec<_>> = wanted.iter().map(|area| queries.at(area.start)).collect();
+        let known: Vec<Option<Found>> = match known {
+            Ok(known) => known,
+            // It cannot be asked for one.
+            Err(_) => {
+                let maps = godwit_linux::proc::maps::read(pid.0).about(|| Subject::Process(pid.0))?;
+                let found = |map: maps::Area| Some(Found { start: map.start, end: map.end, name: map.name });
+                maps.into_iter().map(found).collect()
+            }
+        };
         for area in wanted {
-            let found = maps
-                .iter()
-                .any(|map| map.start == area.start && map.end == area.end && map.name == area.name.as_bytes());
-            if !found {
+            let is_it = |found: &Found| {
+                (found.start, found.end, &found.name[..]) == (area.start, area.end, area.name.as_bytes())
+            };
+            if !known.iter().flatten().any(is_it) {
                 return Err(Refusal::new(
                     Code::DESTINATION_LACKS,
                     Subject::Mapping(pid.0, area.start, area.name.clone()),

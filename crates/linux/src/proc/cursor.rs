@@ -24,6 +24,17 @@ impl<'a> Lines<'a> {
         Ok(Lines { number, ..Lines::new(file, text)? })
     }
 
+    /// What has not been handed out.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Hands out no line of the next so many bytes, which are so many lines.
+    pub(super) fn pass_over(&mut self, bytes: usize, lines: usize) {
+        self.rest = self.rest.get(bytes..).unwrap_or_default();
+        self.number += lines;
+    }
+
     /// How many lines were handed out.
     pub(super) fn number(&self) -> usize {
         self.number

@@ -20,6 +20,7 @@ pub mod meminfo;
 pub mod mountinfo;
 pub mod oom_score_adj;
 pub mod personality;
+mod repetition;
 pub mod smaps;
 pub mod smaps_rollup;
 pub mod stat;

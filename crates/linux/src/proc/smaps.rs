@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use super::cursor::Lines;
+use super::repetition::Repetitions;
 use super::{BUFFER, Error, FIRST_PIECE, KEPT, Malformed, Subject, maps};
 
 /// What smaps says of one area beyond maps.
@@ -22,6 +23,8 @@ pub struct AreaFlags {
     pub thp_eligible: bool,
     /// `KernelPageSize`, bytes: 4096 but for hugetlb.
     pub kernel_page_size: u64,
+    /// `Shared_Clean` and `Shared_Dirty`, bytes: pages that other address spaces have, too.
+    pub shared_bytes: u64,
 }
 
 /// A set of VmFlags codes.
@@ -118,11 +121,18 @@ const FILE: &str = "smaps";
 /// An area whose lines are not all read.
 struct Partial {
     area: maps::Area,
-    flags: Option<Flags>,
     unknown: Vec<[u8; 2]>,
+    told: Told,
+}
+
+/// What the lines behind the first one have told.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    flags: Option<Flags>,
     protection_key: Option<u32>,
     thp_eligible: bool,
     kernel_page_size: Option<u64>,
+    shared_bytes: u64,
 }
 
 /// Takes the text in pieces, because smaps has about 1 KB per area: 60 MB for as many as a process may have.
@@ -131,34 +141,47 @@ struct Parser {
     areas: Vec<AreaFlags>,
     current: Option<Partial>,
     lines: usize,
+    repetitions: Repetitions<Told>,
 }
 
 impl Parser {
     /// Takes some whole lines.
     fn feed(&mut self, text: &[u8]) -> Result<(), Malformed> {
         let mut lines = Lines::continued(FILE, text, self.lines)?;
-        for mut line in lines.by_ref() {
+        // Where the lines of the current area begin, if they are all here and were not known.
+        let mut begin = None;
+        loop {
+            let here = text.len() - lines.rest().len();
+            let Some(mut line) = lines.next() else { break };
             // Addresses are printed in lower case, every key begins in upper case.
             if let [b'0'..=b'9' | b'a'..=b'f', ..] = line.rest() {
+                if let (Some(begin), Some(current)) = (begin.take(), &self.current)
+                    && current.unknown.is_empty()
+                {
+                    self.repetitions.keep(&text[begin..here], current.told);
+                }
                 self.close(|why| line.malformed(why))?;
                 let area = maps::parse_line(&mut line)?;
                 if self.areas.last().is_some_and(|previous| area.start < previous.area.end) {
                     return Err(line.malformed("areas overlap or go backwards"));
                 }
-                self.current = Some(Partial {
-                    area,
-                    flags: None,
-                    unknown: Vec::new(),
-                    protection_key: None,
-                    thp_eligible: false,
-                    kernel_page_size: None,
-                });
+                let told = match self.repetitions.told(lines.rest()) {
+                    Some((told, length, count)) => {
+                        lines.pass_over(length, count);
+                        told
+                    }
+                    None => {
+                        begin = Some(text.len() - lines.rest().len());
+                        Told::default()
+                    }
+                };
+                self.current = Some(Partial { area, unknown: Vec::new(), told });
                 continue;
             }
             let Some(current) = &mut self.current else { return Err(line.malformed("no area before this line")) };
             match line.before(b':') {
                 Some(b"VmFlags") => {
-                    if current.flags.is_some() {
+                    if current.told.flags.is_some() {
                         return Err(line.malformed("the line is there twice"));
                     }
                     let mut flags = Flags::default();
@@ -170,16 +193,19 @@ impl Parser {
                             (None, Err(_)) => return Err(line.malformed("a code has not two letters")),
                         }
                     }
-                    current.flags = Some(flags);
+                    current.told.flags = Some(flags);
                 }
-                Some(b"ProtectionKey") => current.protection_key = Some(line.decimal_word("protection key")?),
-                Some(b"THPeligible") => current.thp_eligible = line.decimal_word::<u64>("0 or 1")? != 0,
+                Some(b"ProtectionKey") => current.told.protection_key = Some(line.decimal_word("protection key")?),
+                Some(b"THPeligible") => current.told.thp_eligible = line.decimal_word::<u64>("0 or 1")? != 0,
                 Some(b"KernelPageSize") => {
                     let size = line.kibibytes()?;
                     if !size.is_power_of_two() {
                         return Err(line.malformed("the page size is no power of two"));
                     }
-                    current.kernel_page_size = Some(size);
+                    current.told.kernel_page_size = Some(size);
+                }
+                Some(b"Shared_Clean" | b"Shared_Dirty") => {
+                    current.told.shared_bytes = current.told.shared_bytes.saturating_add(line.kibibytes()?);
                 }
                 Some(_) => {}
                 None => return Err(line.malformed("no : behind the name")),
@@ -190,14 +216,19 @@ impl Parser {
     }
 
     fn close(&mut self, malformed: impl Fn(&'static str) -> Malformed) -> Result<(), Malformed> {
-        let Some(Partial { area, flags, unknown, protection_key, thp_eligible, kernel_page_size }) =
-            self.current.take()
-        else {
-            return Ok(());
-        };
+        let Some(Partial { area, unknown, told }) = self.current.take() else { return Ok(()) };
+        let Told { flags, protection_key, thp_eligible, kernel_page_size, shared_bytes } = told;
         let flags = flags.ok_or_else(|| malformed("an area without VmFlags"))?;
         let kernel_page_size = kernel_page_size.ok_or_else(|| malformed("an area without KernelPageSize"))?;
-        self.areas.push(AreaFlags { area, flags, unknown, protection_key, thp_eligible, kernel_page_size });
+        self.areas.push(AreaFlags {
+            area,
+            flags,
+            unknown,
+            protection_key,
+            thp_eligible,
+            kernel_page_size,
+            shared_bytes,
+        });
         Ok(())
     }
 
@@ -298,6 +329,16 @@ impl Rest {
 /// the page any more it writes again for the next read, and to write a large one it looks at every page of it. An area takes 1 KiB.
 const READ_BYTES_MAX: usize = 2816;
 
+/// The length of the whole areas at the beginning of a text, or, where there are none, of the whole lines: all is the same to the
+/// parser, but what is not cut it knows again.
+fn whole_areas(text: &[u8]) -> usize {
+    const LAST: &[u8] = b"\nVmFlags:";
+    let end = |from: usize| text[from..].iter().position(|byte| *byte == b'\n').map(|newline| from + newline + 1);
+    let lasts = (0..text.len().saturating_sub(LAST.len())).rev().filter(|at| text[*at..].starts_with(LAST));
+    let areas = lasts.filter_map(|at| end(at + 1)).next();
+    areas.unwrap_or_else(|| text.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1))
+}
+
 fn read_pieces(
     file: &mut impl Read,
     buffer: &mut Vec<u8>,
@@ -318,7 +359,7 @@ fn read_pieces(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(explain(error)),
         };
-        let whole = buffer[..filled].iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        let whole = whole_areas(&buffer[..filled]);
         parser.feed(&buffer[..whole])?;
         if parser.ends_at(end) {
             return Ok(parser.areas);
