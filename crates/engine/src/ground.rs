@@ -64,18 +64,18 @@ impl Ground {
         Ground::with(features::probe())
     }
 
-    /// The same without the trials that [`Ground::lacks`] does not ask for with this demand and host.
+    /// The same, but what no tree can be built without is taken for granted (to try it takes as long as a good part of the building),
+    /// and of the rest only what [`Ground::lacks`] asks for with this demand and host is tried.
     pub fn read_for(demand: &Demand, host: &HostFacts) -> Ground {
         let needs = demand.needs.iter().filter_map(|(_, need)| match need {
             Need::Feature(name) => Some(name.as_str()),
             Need::Brought(_) | Need::Path { .. } => None,
         });
-        let mut names: BTreeSet<&str> = needs.collect();
-        names.extend(TABLE.iter().filter(|row| row.weight == Weight::Required).map(|row| row.name));
-        if clock::is_shifted(host) {
-            names.insert(Feature::TimeNamespaces.name());
-        }
-        Ground::with(features::probe_those(|feature| names.contains(feature.name())))
+        let shifted = clock::is_shifted(host).then(|| Feature::TimeNamespaces.name());
+        let names: BTreeSet<&str> = needs.chain(shifted).collect();
+        let tried = features::probe_those(|feature| names.contains(feature.name()));
+        let granted = TABLE.iter().filter(|row| row.weight == Weight::Required && !names.contains(row.name));
+        Ground::with(granted.fold(tried, |features, row| features.with(row.feature)))
     }
 
     fn with(features: Features) -> Ground {

@@ -1,6 +1,7 @@
 //! What can be said on the command line, and the help for it.
 use clap::{Args, Parser, Subcommand};
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 /// Exit codes, as every command's help tells them.
@@ -24,6 +25,37 @@ pub(crate) struct Arguments {
     pub(crate) quiet: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// What one command alone understands.
+#[derive(Debug, Parser)]
+struct Alone<Words: Args> {
+    #[arg(long)]
+    json: bool,
+    #[arg(long, short)]
+    quiet: bool,
+    #[command(flatten)]
+    words: Words,
+}
+
+impl Arguments {
+    /// What was said. To describe all commands takes longer than to understand one of them: where a command's own description suffices,
+    /// the others are not made. What it does not understand is left to all of them, so that there is one kind of message.
+    pub(crate) fn understand(words: &[OsString]) -> Result<Arguments, clap::Error> {
+        let alone = match words.get(1).and_then(|word| word.to_str()) {
+            Some("checkpoint") => Alone::understand(words, Command::Checkpoint),
+            Some("restore") => Alone::understand(words, Command::Restore),
+            _ => None,
+        };
+        alone.map_or_else(|| Arguments::try_parse_from(words), Ok)
+    }
+}
+
+impl<Words: Args> Alone<Words> {
+    fn understand(words: &[OsString], command: impl FnOnce(Words) -> Command) -> Option<Arguments> {
+        let Alone { json, quiet, words } = Alone::try_parse_from(&words[1..]).ok()?;
+        Some(Arguments { json, quiet, command: command(words) })
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -233,4 +265,38 @@ pub(crate) enum ImageCommand {
         /// Directory of the checkpoint.
         directory: PathBuf,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_command_alone_understands_what_all_of_them_do() {
+        for line in [
+            "checkpoint 7 /x",
+            "checkpoint --json 7 /x --leave-running --edge fd:1=null -q",
+            "restore /x",
+            "restore /x --detach --quiet --unused-processor-flags a,b --json",
+        ] {
+            let words: Vec<OsString> = ["godwit"].into_iter().chain(line.split(' ')).map(OsString::from).collect();
+            let all = Arguments::try_parse_from(&words).unwrap();
+            let alone = match all.command {
+                Command::Checkpoint(_) => Alone::understand(&words, Command::Checkpoint),
+                _ => Alone::understand(&words, Command::Restore),
+            };
+            assert_eq!(format!("{alone:?}"), format!("{:?}", Some(all)), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_no_command_understands_is_told_by_all() {
+        for line in
+            ["checkpoint", "checkpoint seven /x", "restore", "restore /x --help", "restore /x --nonsense", "nonsense"]
+        {
+            let words: Vec<OsString> = ["godwit"].into_iter().chain(line.split(' ')).map(OsString::from).collect();
+            let (found, all) = (Arguments::understand(&words), Arguments::try_parse_from(&words));
+            assert_eq!(found.unwrap_err().to_string(), all.unwrap_err().to_string(), "{line}");
+        }
+    }
 }

@@ -4,7 +4,6 @@ mod command;
 mod output;
 
 use arguments::{Arguments, Command, ImageCommand};
-use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -12,7 +11,8 @@ fn main() -> ExitCode {
     godwit_testbed::entry();
     // So do shepherds and guardians, each a process of its own.
     godwit_migrate::entry(command::shepherd_observer);
-    let arguments = match Arguments::try_parse() {
+    let words: Vec<_> = std::env::args_os().collect();
+    let arguments = match Arguments::understand(&words) {
         Ok(arguments) => arguments,
         Err(error) => return output::misunderstood(&error),
     };

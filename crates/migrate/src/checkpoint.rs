@@ -175,8 +175,9 @@ pub fn verify(directory: &Path, progress: Progress<'_>) -> Result<Checkpoint> {
     Ok(checkpoint)
 }
 
-/// Builds the tree of a checkpoint; the caller resumes it. Before anything is made, all that this host lacks for it is found;
-/// what will only differ comes with the tree.
+/// Builds the tree of a checkpoint; the caller resumes it. Before anything is made, all that this host lacks for it is found,
+/// but for what no tree can be built without: that shows when this one is, and is told in its place.
+/// What will only differ comes with the tree.
 ///
 /// # Errors
 /// As [`open`], GW1202, GW1203, and everything that a restore can refuse; nothing is left behind then.
@@ -190,15 +191,21 @@ pub fn restore(
     let mut demand = Demand::of_image(&checkpoint.tree).map_err(one)?;
     demand.memory_bytes = checkpoint.pages.iter().map(PageIndex::bytes).sum();
     demand.unused_processor_flags.clone_from(unused_processor_flags);
-    let host = &checkpoint.tree.host;
-    let ground = Ground::read_for(&demand, host);
-    let changes = ground.changes(&demand, host);
-    let mut refusals = ground.lacks(&demand, host);
+    let host = checkpoint.tree.host.clone();
+    let ground = Ground::read_for(&demand, &host);
+    let changes = ground.changes(&demand, &host);
+    let mut refusals = ground.lacks(&demand, &host);
     refusals.extend(ground::taken(&demand));
     if !refusals.is_empty() {
         return Err(refusals);
     }
-    build(directory, checkpoint, progress).map_err(one).map(|restorer| (restorer, changes))
+    match build(directory, checkpoint, progress) {
+        Ok(restorer) => Ok((restorer, changes)),
+        Err(refusal) => {
+            let lacking = Ground::read().lacks(&demand, &host);
+            Err(if lacking.is_empty() { one(refusal) } else { lacking })
+        }
+    }
 }
 
 fn build(directory: &Path, checkpoint: Checkpoint, progress: Progress<'_>) -> Result<Restorer> {

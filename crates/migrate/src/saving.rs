@@ -15,6 +15,8 @@ use godwit_image::layout::Checkpoint;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::features;
 use godwit_linux::poll::{self, Readiness};
+use godwit_linux::proc::stat;
+use godwit_linux::scheduling;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -128,6 +130,13 @@ fn write_frozen(
 ) -> Result<(FrozenTree, Checkpoint), Refusal> {
     let existed = directory.exists();
     let pid = frozen.processes.first().map_or(0, |process| process.pid);
+    if let [process] = frozen.processes.as_slice()
+        && process.threads.len() == 1
+        && let Ok(stat) = stat::read_process_wide(pid)
+    {
+        // It and we take turns from now on. Of what only costs time nothing is said.
+        let _ = scheduling::go_to_processor(stat.processor as u32);
+    }
     let mut frozen = Some(frozen);
     let captives = capture::capture_at_a_good_moment(&mut frozen, &options.capture)?;
     let checkpoint = checkpoint::write(captives, directory, &mut |done, total| {

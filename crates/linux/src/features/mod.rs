@@ -73,6 +73,13 @@ impl Features {
         Feature::named(name).is_some_and(|feature| self.has(feature))
     }
 
+    /// The same host, of which something is taken for granted.
+    #[must_use]
+    pub fn with(mut self, feature: Feature) -> Features {
+        self.support.insert(feature, Support::Works);
+        self
+    }
+
     /// The same host as if its kernel had not got a feature.
     #[must_use]
     pub fn without(mut self, feature: Feature) -> Features {
@@ -151,6 +158,7 @@ mod tests {
             assert_eq!(Feature::named(row.name), Some(row.feature));
             assert!(!features.clone().without(row.feature).has(row.feature));
             assert!(!Features::all().without(row.feature).has_named(row.name));
+            assert!(Features::all().without(row.feature).with(row.feature).has(row.feature));
         }
         assert!(!features.has_named("no such feature"));
     }
