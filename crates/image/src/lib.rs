@@ -19,6 +19,7 @@ pub mod page_set;
 pub mod refusal;
 pub mod signal;
 pub mod task;
+mod threads;
 pub mod tree;
 
 pub use code::Code;

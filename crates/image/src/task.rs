@@ -45,6 +45,7 @@ pub struct Task {
     /// ITIMER_REAL, _VIRTUAL, _PROF: (value µs, interval µs).
     pub interval_timers: [(u64, u64); 3],
     /// Threads, the leader first.
+    #[serde(with = "crate::threads")]
     pub threads: Vec<Thread>,
     /// Objects of scope task (POSIX timers, record locks, …), as envelopes.
     pub objects: Vec<ObjectId>,
