@@ -15,6 +15,7 @@ use godwit_linux::arena::Slot;
 use godwit_linux::clone::{self, Arguments};
 use godwit_linux::proc::stat;
 use godwit_linux::program::Program;
+use godwit_linux::scheduling;
 use godwit_linux::stub::{Ending, Healing};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -27,6 +28,8 @@ const CLONE_FS: u64 = 0x200;
 const CLONE_FILES: u64 = 0x400;
 /// Their entries and data fit the large slot.
 const THREADS_PER_PROGRAM: usize = 2000;
+/// Threads from which on their maker is busy for longer than it takes to go to another processor.
+const BUSY: usize = 16;
 /// How long a newborn may take to do what it is born for.
 const BIRTH_TIME_MAX: Duration = Duration::from_secs(10);
 /// Looks at a newborn before the processor is given away for longer.
@@ -228,6 +231,12 @@ impl Restorer {
         }
         let place = self.place(maker, &making)?;
         self.puppet(maker)?.start(&self.arena, place, &making, Ending::Trap)?;
+        if threads.len() >= BUSY
+            && let Ok(stat) = stat::read(pid.0, maker.0)
+        {
+            // Both of us have enough to do for a processor. Of what only costs time nothing is said.
+            let _ = scheduling::leave_processor(stat.processor as u32);
+        }
         // Each is attached as soon as it has done what it was born for, while the maker goes on.
         for tid in threads {
             let slot = self.slot(*tid)?;
