@@ -29,6 +29,11 @@ impl Preparation {
         }
     }
 
+    /// Whether [`Preparation::records`] may have some.
+    pub(crate) fn has_records(&self, pid: i32) -> bool {
+        self.records.contains_key(&pid)
+    }
+
     /// The kernel's records of the threads of a process, which are all stopped.
     pub(crate) fn records(&self, process: &FrozenProcess) -> Option<Records> {
         let threads: Vec<i32> = process.threads.iter().map(Stopped::tid).collect();

@@ -2,11 +2,11 @@
 //! with the processes. Whoever finds nothing here reads it himself.
 use super::bookmark::Bookmarks;
 use crate::freeze::{FrozenProcess, FrozenTree, Stopped};
-use crate::thread_records::Records;
 use godwit_linux::proc::{Error, maps, smaps, status};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::time::Duration;
 
 /// Whether a second thread pays for a running tree of these processes, each with how many threads it has: of a small one it takes the processor that the tree's own
 /// threads need to answer.
@@ -37,6 +37,8 @@ enum Item {
 #[derive(Debug)]
 pub(super) struct Ahead {
     items: Option<Receiver<Item>>,
+    /// Threads whose status comes.
+    expected: BTreeSet<i32>,
     statuses: BTreeMap<i32, Result<status::Status, Error>>,
     areas: BTreeMap<i32, Result<Vec<smaps::AreaFlags>, Error>>,
     /// Second parts of the areas, of those processes that have some.
@@ -47,6 +49,9 @@ pub(super) struct Ahead {
 /// A living process, and what a reader of its areas is to read.
 struct Subject {
     pid: i32,
+    /// Its first living thread.
+    first: i32,
+    /// Those whose status is to be read.
     threads: Vec<i32>,
     areas_end: u64,
 }
@@ -54,28 +59,29 @@ struct Subject {
 impl Ahead {
     /// Begins to read, in the order in which the capture asks. Long lists of areas are read from their beginning and from their
     /// bookmark on at the same time.
-    pub(super) fn start(frozen: &mut FrozenTree, records: &BTreeMap<i32, Records>) -> Ahead {
+    pub(super) fn start(frozen: &mut FrozenTree) -> Ahead {
         let mut bookmarks = std::mem::take(&mut frozen.preparation.bookmarks);
         let living = frozen.processes.iter().filter(|process| !process.is_zombie());
+        // Where the kernel's records are read few are looked at, and who they are is not known yet.
         let asked = |process: &FrozenProcess| -> Vec<i32> {
-            match records.get(&process.pid) {
-                Some(records) => records.asked().into_iter().map(|index| process.threads[index].tid()).collect(),
-                None => process.threads.iter().map(Stopped::tid).collect(),
-            }
+            let threads = process.threads.iter().filter(|_| !frozen.preparation.has_records(process.pid));
+            threads.map(Stopped::tid).collect()
         };
         let subjects: Vec<Subject> = living
             .map(|process| {
-                let threads = asked(process);
-                Subject { pid: process.pid, areas_end: bookmarks.keep_valid(threads[0]).unwrap_or(u64::MAX), threads }
+                let (first, threads) = (process.threads[0].tid(), asked(process));
+                let areas_end = bookmarks.keep_valid(first).unwrap_or(u64::MAX);
+                Subject { pid: process.pid, first, threads, areas_end }
             })
             .collect();
+        let expected = subjects.iter().flat_map(|subject| subject.threads.iter().copied()).collect();
         let rests = subjects.iter().filter(|subject| subject.areas_end < u64::MAX);
-        let rests = rests.map(|subject| (subject.threads[0], None)).collect();
+        let rests = rests.map(|subject| (subject.first, None)).collect();
         let (sender, items) = channel();
         let name = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let other = sender.clone();
         let started = name("ahead").spawn(move || read(&subjects, &sender));
-        let mut ahead = Ahead { items: started.is_ok().then_some(items), rests, ..Ahead::none() };
+        let mut ahead = Ahead { items: started.is_ok().then_some(items), expected, rests, ..Ahead::none() };
         if ahead.rests.is_empty() || name("ahead, second").spawn(move || read_rests(bookmarks, &other)).is_err() {
             ahead.rests.values_mut().for_each(|rest| *rest = Some(Err(Error::Gone)));
         }
@@ -86,6 +92,7 @@ impl Ahead {
     pub(super) fn none() -> Ahead {
         Ahead {
             items: None,
+            expected: BTreeSet::new(),
             statuses: BTreeMap::new(),
             areas: BTreeMap::new(),
             rests: BTreeMap::new(),
@@ -95,12 +102,12 @@ impl Ahead {
 
     /// Waits for the next item; false when there will be none.
     fn next(&mut self) -> bool {
-        match self.items.as_ref().map(Receiver::recv) {
-            Some(Ok(Item::Status(tid, status))) => drop(self.statuses.insert(tid, *status)),
-            Some(Ok(Item::Areas(tid, areas))) => drop(self.areas.insert(tid, areas)),
-            Some(Ok(Item::Rest(tid, areas))) => drop(self.rests.insert(tid, Some(areas))),
-            Some(Ok(Item::Map(tid, areas))) => drop(self.maps.insert(tid, areas)),
-            Some(Err(_)) | None => {
+        match self.items.as_ref().and_then(receive) {
+            Some(Item::Status(tid, status)) => drop(self.statuses.insert(tid, *status)),
+            Some(Item::Areas(tid, areas)) => drop(self.areas.insert(tid, areas)),
+            Some(Item::Rest(tid, areas)) => drop(self.rests.insert(tid, Some(areas))),
+            Some(Item::Map(tid, areas)) => drop(self.maps.insert(tid, areas)),
+            None => {
                 self.items = None;
                 return false;
             }
@@ -124,7 +131,7 @@ impl Ahead {
             if let Some(status) = self.statuses.remove(&tid) {
                 return status;
             }
-            if !self.next() {
+            if !self.expected.contains(&tid) || !self.next() {
                 return status::read(pid, tid);
             }
         }
@@ -157,21 +164,37 @@ impl Ahead {
     }
 }
 
+/// Waits for an item awake, at first: who wakes somebody has him on its own processor, where it goes on working (an idle one of a
+/// virtual machine counts as busy for it). `None`: none will come.
+fn receive(items: &Receiver<Item>) -> Option<Item> {
+    const LOOKS: u32 = 20_000;
+    const PAUSE: Duration = Duration::from_micros(50);
+    let mut looks = 0_u32;
+    loop {
+        match items.try_recv() {
+            Ok(item) => return Some(item),
+            Err(TryRecvError::Disconnected) => return None,
+            Err(TryRecvError::Empty) => {}
+        }
+        looks = looks.saturating_add(1);
+        if looks < LOOKS { std::thread::yield_now() } else { std::thread::sleep(PAUSE) }
+    }
+}
+
 fn read(subjects: &[Subject], sender: &Sender<Item>) {
-    for first in subjects.iter().map(|subject| subject.threads[0]) {
+    for first in subjects.iter().map(|subject| subject.first) {
         if sender.send(Item::Map(first, maps::read(first))).is_err() {
             return;
         }
     }
-    for Subject { pid, threads, areas_end } in subjects {
+    for Subject { pid, first, threads, areas_end } in subjects {
         for tid in threads {
             if sender.send(Item::Status(*tid, Box::new(status::read(*pid, *tid)))).is_err() {
                 return;
             }
         }
         // Through a living thread: of a dead leader the kernel shows nothing.
-        let first = threads[0];
-        if sender.send(Item::Areas(first, smaps::read_before(first, *areas_end))).is_err() {
+        if sender.send(Item::Areas(*first, smaps::read_before(*first, *areas_end))).is_err() {
             return;
         }
     }

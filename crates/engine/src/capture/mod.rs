@@ -399,12 +399,12 @@ fn capture_all(frozen: &mut FrozenTree, options: &Options) -> Result<Captives> {
     let mut capture = Capture::new(&pids, Edges::find(&pids, &options.edges)?);
     let mut tree = Tree { host: crate::host::at_this_moment(&frozen.surroundings.host), ..Tree::default() };
     let mut spaces = Vec::new();
+    let mut ahead = if frozen.is_large { ahead::Ahead::start(frozen) } else { ahead::Ahead::none() };
     let records: BTreeMap<i32, Records> = frozen
         .processes
         .iter()
         .filter_map(|process| Some((process.pid, frozen.preparation.records(process)?)))
         .collect();
-    let mut ahead = if frozen.is_large { ahead::Ahead::start(frozen, &records) } else { ahead::Ahead::none() };
     let mut shape = task::Shape::new(frozen)?;
     let tables = files::tables(frozen, &records, &mut capture, &mut tree)?;
     for process in &mut frozen.processes {
