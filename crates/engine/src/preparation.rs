@@ -6,6 +6,7 @@ use crate::procfs;
 use crate::thread_records::{FEW, Reader, Records};
 use godwit_linux::kernel_types::KernelTypes;
 use godwit_linux::ptrace;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 /// What is ready.
@@ -22,10 +23,13 @@ impl Preparation {
     pub fn of(root: i32) -> Preparation {
         let pids = freeze::tree(root).unwrap_or_default();
         crate::room::for_looks(pids.iter().copied());
+        // A kernel that does not tell its types has its threads asked, and its areas told by /proc.
+        let types = OnceCell::new();
+        let types = || types.get_or_init(|| KernelTypes::read().ok()).as_ref();
         Preparation {
-            records: readers(&pids),
+            records: readers(&pids, types),
             glimpses: Glimpses::of(pids.iter().copied()),
-            bookmarks: Bookmarks::of(pids.into_iter()),
+            bookmarks: Bookmarks::of(pids.iter().copied(), types),
         }
     }
 
@@ -49,13 +53,11 @@ impl Preparation {
     }
 }
 
-fn readers(pids: &[i32]) -> BTreeMap<i32, Reader> {
+fn readers<'t>(pids: &[i32], types: impl Fn() -> Option<&'t KernelTypes>) -> BTreeMap<i32, Reader> {
     let has_many = |pid: &&i32| procfs::threads(**pid).is_ok_and(|threads| threads.len() >= FEW);
     let large: Vec<i32> = pids.iter().filter(has_many).copied().collect();
     if large.is_empty() {
         return BTreeMap::new();
     }
-    // A kernel that does not tell them has its threads asked.
-    let Ok(types) = KernelTypes::read() else { return BTreeMap::new() };
-    large.into_iter().filter_map(|pid| Some((pid, Reader::of(pid, &types)?))).collect()
+    large.into_iter().filter_map(|pid| Some((pid, Reader::of(pid, types()?)?))).collect()
 }

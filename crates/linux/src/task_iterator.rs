@@ -1,5 +1,6 @@
-//! Reading the same members of the kernel's own record of every thread of a process (struct task_struct) in one go, by a program
-//! in the kernel (a BPF iterator over tasks: Documentation/bpf/bpf_iterators.rst, kernel/bpf/task_iter.c).
+//! Reading the same members of the kernel's own record of every thread of a process (struct task_struct), or of every area of its
+//! memory (struct vm_area_struct), in one go, by a program in the kernel (a BPF iterator: Documentation/bpf/bpf_iterators.rst,
+//! kernel/bpf/task_iter.c).
 //!
 //! The program only copies. Where its kernel does not allow it (no types told, no CAP_BPF and CAP_PERFMON, before Linux 6.1),
 //! nothing is read and the threads have to be asked.
@@ -18,8 +19,30 @@ const PROG_TYPE_TRACING: u32 = 26;
 const TRACE_ITER: u32 = 28;
 const PROBE_READ_KERNEL: i32 = 113;
 const SEQ_WRITE: i32 = 127;
-/// The kernel's function that stands for the iteration.
-const TARGET: &str = "bpf_iter_task";
+/// What is gone through: the kernel's function that stands for it, and where the program's argument has the record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Iteration {
+    Threads,
+    Areas,
+}
+
+impl Iteration {
+    fn function(self) -> &'static str {
+        match self {
+            Iteration::Threads => "bpf_iter_task",
+            Iteration::Areas => "bpf_iter_task_vma",
+        }
+    }
+
+    /// struct bpf_iter__task {meta, task}, struct bpf_iter__task_vma {meta, task, vma}.
+    fn record_at(self) -> i32 {
+        match self {
+            Iteration::Threads => 8,
+            Iteration::Areas => 16,
+        }
+    }
+}
+
 /// The helpers that it calls are for programs with a licence that the kernel knows.
 const LICENSE: &[u8] = b"Dual MIT/GPL\0";
 /// A program's stack.
@@ -29,10 +52,10 @@ const POINTER_AT: i32 = -8;
 /// Most bytes of a record.
 pub const RECORD_BYTES_MAX: u32 = STACK_BYTES - 8;
 
-/// What is copied of each thread.
+/// What is copied of each.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Source {
-    /// Offsets of pointers to follow, from the thread's record on.
+    /// Offsets of pointers to follow, from the record on.
     pub pointers: Vec<u32>,
     /// Offset in what the last pointer points to.
     pub offset: u32,
@@ -97,10 +120,10 @@ impl Code {
     }
 }
 
-/// The program: a struct bpf_iter__task {meta, task} comes in the first register, and meta begins with the sequence to write to.
-fn program(sources: &[Source], record: u32) -> Vec<u64> {
+/// The program: its argument comes in the first register, and meta begins with the sequence to write to.
+fn program(iteration: Iteration, sources: &[Source], record: u32) -> Vec<u64> {
     let mut code = Code(Vec::new());
-    code.load(R::Task, R::First, 8);
+    code.load(R::Task, R::First, iteration.record_at());
     code.load(R::Output, R::First, 0);
     code.load(R::Output, R::Output, 0);
     let branch = code.0.len();
@@ -146,11 +169,12 @@ fn put_address<T>(attributes: &mut [u32; 36], at: usize, value: *const T) {
     (attributes[at], attributes[at + 1]) = (address as u32, (address >> 32) as u32);
 }
 
-/// A program in the kernel, ready to read the threads of one process.
+/// A program in the kernel, ready to read the threads or the areas of one process.
 #[derive(Debug)]
 pub struct TaskIterator {
     link: OwnedFd,
     record: u32,
+    iteration: Iteration,
 }
 
 impl TaskIterator {
@@ -159,16 +183,36 @@ impl TaskIterator {
     /// # Errors
     /// EPERM: it takes CAP_BPF and CAP_PERFMON. ENOENT: this kernel has no such iteration. E2BIG: records are too large.
     pub fn of(pid: i32, types: &KernelTypes, sources: &[Source]) -> Result<TaskIterator> {
+        // union bpf_iter_link_info: its task.pid restricts the iteration to the threads of that process.
+        TaskIterator::over(Iteration::Threads, [0, pid as u32, 0, 0], types, sources)
+    }
+
+    /// Prepares to read of every area of a process's memory, through one of its threads; in ascending order. The first copy has to be
+    /// where the area begins.
+    ///
+    /// # Errors
+    /// As [`TaskIterator::of`].
+    pub fn of_areas(tid: i32, types: &KernelTypes, sources: &[Source]) -> Result<TaskIterator> {
+        // Its task.tid restricts it to one thread: each of several would tell them all again.
+        TaskIterator::over(Iteration::Areas, [tid as u32, 0, 0, 0], types, sources)
+    }
+
+    fn over(
+        iteration: Iteration,
+        information: [u32; 4],
+        types: &KernelTypes,
+        sources: &[Source],
+    ) -> Result<TaskIterator> {
         let number = |number, call| Errno { number, call };
         let record: u32 = sources.iter().map(|source| room(source.bytes)).sum();
         if record > RECORD_BYTES_MAX || sources.iter().any(|source| source.bytes == 0) {
             return Err(number(libc::E2BIG, "bpf"));
         }
-        let target = types.function(TARGET).ok_or(number(libc::ENOENT, "bpf"))?;
+        let target = types.function(iteration.function()).ok_or(number(libc::ENOENT, "bpf"))?;
         // Padding between the copies is written, too, and has to be something.
         let padded: Vec<Source> =
             sources.iter().map(|source| Source { bytes: room(source.bytes), ..source.clone() }).collect();
-        let code = program(&padded, record);
+        let code = program(iteration, &padded, record);
         let mut load = [0_u32; 36];
         (load[0], load[1]) = (PROG_TYPE_TRACING, code.len() as u32);
         put_address(&mut load, 2, code.as_ptr());
@@ -176,16 +220,14 @@ impl TaskIterator {
         // expected_attach_type, attach_btf_id of union bpf_attr.
         (load[17], load[27]) = (TRACE_ITER, target);
         let program = bpf(PROG_LOAD, &load)?;
-        // union bpf_iter_link_info: its task.pid restricts the iteration to the threads of that process.
-        let information = [0, pid as u32, 0, 0];
         let mut create = [0_u32; 36];
         (create[0], create[2]) = (program.as_raw_fd() as u32, TRACE_ITER);
         put_address(&mut create, 4, information.as_ptr());
         create[6] = size_of_val(&information) as u32;
-        Ok(TaskIterator { link: bpf(LINK_CREATE, &create)?, record })
+        Ok(TaskIterator { link: bpf(LINK_CREATE, &create)?, record, iteration })
     }
 
-    /// Reads of all threads that there are now, one record after another, in no order: the copies in the order of the sources,
+    /// Reads of all threads or areas that there are now, one record after another, threads in no order: the copies in the order of the sources,
     /// each in its [`room`], where what is behind its bytes means nothing.
     ///
     /// # Errors
@@ -194,11 +236,35 @@ impl TaskIterator {
         let mut create = [0_u32; 36];
         create[0] = self.link.as_raw_fd() as u32;
         let mut records = Vec::new();
-        File::from(bpf(ITER_CREATE, &create)?).read_to_end(&mut records)?;
+        let mut file = File::from(bpf(ITER_CREATE, &create)?);
+        match self.iteration {
+            Iteration::Threads => _ = file.read_to_end(&mut records)?,
+            Iteration::Areas => self.read_ascending(&mut file, &mut records)?,
+        }
         if records.len().is_multiple_of(self.record as usize) {
             Ok(records)
         } else {
             Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "half a record"))
+        }
+    }
+
+    /// Whoever reads on behind the last area gets the last ones again, and again (kernel/bpf/task_iter.c, of one thread).
+    fn read_ascending(&self, file: &mut File, records: &mut Vec<u8>) -> std::io::Result<()> {
+        // More than the kernel has ready at once: it hands out whole records then.
+        let mut piece = vec![0_u8; 128 << 10];
+        let key = |record: &[u8]| record.first_chunk().map(|raw| u64::from_le_bytes(*raw));
+        let mut last = None;
+        loop {
+            let count = match file.read(&mut piece) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                count => count?,
+            };
+            let first = key(&piece[..count]);
+            if count == 0 || first <= last {
+                return Ok(());
+            }
+            records.extend_from_slice(&piece[..count]);
+            last = records.len().checked_sub(self.record as usize).and_then(|at| key(&records[at..]));
         }
     }
 
@@ -211,6 +277,27 @@ impl TaskIterator {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_kernels_record_of_every_area_is_read() {
+        let Ok(types) = KernelTypes::read() else { return println!("skipped: the kernel does not tell its types") };
+        let places = types.members("vm_area_struct", ["vm_start", "vm_end", "vm_flags"]).unwrap();
+        let source =
+            |place: crate::kernel_types::Place| Source { pointers: Vec::new(), offset: place.offset, bytes: 8 };
+        let sources = places.map(|place| source(place.unwrap()));
+        let own = match TaskIterator::of_areas(std::process::id() as i32, &types, &sources) {
+            Err(error) if error.number == libc::EPERM => return println!("skipped: {error}"),
+            other => other.unwrap(),
+        };
+        let records = own.read().unwrap();
+        let word = |record: &[u8], at: usize| u64::from_le_bytes(*record[at * 8..].first_chunk().unwrap());
+        let vdso = crate::proc::maps::read(std::process::id() as i32).unwrap();
+        let vdso = vdso.into_iter().find(|area| area.name == b"[vdso]").unwrap();
+        let found = records.chunks_exact(own.record_bytes()).find(|record| word(record, 0) == vdso.start).unwrap();
+        assert_eq!(word(found, 1), vdso.end);
+        // VM_READ, VM_EXEC.
+        assert_eq!(word(found, 2) & 7, 5);
+    }
 
     #[test]
     fn the_kernels_record_of_every_thread_is_read() {

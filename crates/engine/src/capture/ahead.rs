@@ -1,6 +1,6 @@
 //! What /proc tells of a frozen tree at some length, read by a second thread while the first one, which alone may trace, works
 //! with the processes. Whoever finds nothing here reads it himself.
-use super::bookmark::Bookmarks;
+use super::bookmark::{Bookmarks, Found};
 use crate::freeze::{FrozenProcess, FrozenTree, Stopped};
 use godwit_linux::proc::{Error, maps, smaps, status};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,7 +28,7 @@ enum Item {
     Status(i32, Box<Result<status::Status, Error>>),
     Areas(i32, Result<Vec<smaps::AreaFlags>, Error>),
     /// Those from where another reader goes on.
-    Rest(i32, Result<Vec<smaps::AreaFlags>, Error>),
+    Rest(i32, Result<Found, Error>),
     /// Areas without what only smaps tells, before anything of ours is there.
     Map(i32, Result<Vec<maps::Area>, Error>),
 }
@@ -42,7 +42,7 @@ pub(super) struct Ahead {
     statuses: BTreeMap<i32, Result<status::Status, Error>>,
     areas: BTreeMap<i32, Result<Vec<smaps::AreaFlags>, Error>>,
     /// Second parts of the areas, of those processes that have some.
-    rests: BTreeMap<i32, Option<Result<Vec<smaps::AreaFlags>, Error>>>,
+    rests: BTreeMap<i32, Option<Result<Found, Error>>>,
     maps: BTreeMap<i32, Result<Vec<maps::Area>, Error>>,
 }
 
@@ -147,7 +147,12 @@ impl Ahead {
         let Some(Ok(mut seen)) = self.areas.remove(&tid) else { return smaps::read(tid) };
         match self.rests.remove(&tid) {
             None => {}
-            Some(Some(Ok(mut rest))) => seen.append(&mut rest),
+            Some(Some(Ok(Found { mut rest, records }))) => {
+                seen.append(&mut rest);
+                if let Some(records) = records {
+                    return records.areas(&seen, before).map_or_else(|| smaps::read(tid), Ok);
+                }
+            }
             Some(Some(Err(_)) | None) => return smaps::read(tid),
         }
         // The mapping that programs lie in may be one more.
@@ -201,8 +206,8 @@ fn read(subjects: &[Subject], sender: &Sender<Item>) {
 }
 
 fn read_rests(bookmarks: Bookmarks, sender: &Sender<Item>) {
-    for (tid, rest) in bookmarks.into_rests() {
-        if sender.send(Item::Rest(tid, rest.read())).is_err() {
+    for (tid, found) in bookmarks.into_found() {
+        if sender.send(Item::Rest(tid, found)).is_err() {
             return;
         }
     }

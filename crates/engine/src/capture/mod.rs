@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 pub(crate) mod ahead;
+mod area_records;
 pub(crate) mod bookmark;
 mod credentials;
 mod files;

@@ -12,8 +12,7 @@ pub(super) struct Repetition<T> {
 }
 
 /// Beginnings of lines that tell something.
-const TELLING: [&[u8]; 6] =
-    [b"VmFlags:", b"ProtectionKey:", b"THPeligible:", b"KernelPageSize:", b"Shared_Clean:", b"Shared_Dirty:"];
+const TELLING: [&[u8]; 5] = [b"VmFlags:", b"ProtectionKey:", b"KernelPageSize:", b"Shared_Clean:", b"Shared_Dirty:"];
 
 impl<T> Repetition<T> {
     fn of(text: &[u8], told: T) -> Repetition<T> {

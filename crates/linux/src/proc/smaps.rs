@@ -19,8 +19,6 @@ pub struct AreaFlags {
     pub unknown: Vec<[u8; 2]>,
     /// `ProtectionKey`; absent on processors without them.
     pub protection_key: Option<u32>,
-    /// `THPeligible`: whether the area may get transparent huge pages now.
-    pub thp_eligible: bool,
     /// `KernelPageSize`, bytes: 4096 but for hugetlb.
     pub kernel_page_size: u64,
     /// `Shared_Clean` and `Shared_Dirty`, bytes: pages that other address spaces have, too.
@@ -130,7 +128,6 @@ struct Partial {
 struct Told {
     flags: Option<Flags>,
     protection_key: Option<u32>,
-    thp_eligible: bool,
     kernel_page_size: Option<u64>,
     shared_bytes: u64,
 }
@@ -196,7 +193,6 @@ impl Parser {
                     current.told.flags = Some(flags);
                 }
                 Some(b"ProtectionKey") => current.told.protection_key = Some(line.decimal_word("protection key")?),
-                Some(b"THPeligible") => current.told.thp_eligible = line.decimal_word::<u64>("0 or 1")? != 0,
                 Some(b"KernelPageSize") => {
                     let size = line.kibibytes()?;
                     if !size.is_power_of_two() {
@@ -217,18 +213,10 @@ impl Parser {
 
     fn close(&mut self, malformed: impl Fn(&'static str) -> Malformed) -> Result<(), Malformed> {
         let Some(Partial { area, unknown, told }) = self.current.take() else { return Ok(()) };
-        let Told { flags, protection_key, thp_eligible, kernel_page_size, shared_bytes } = told;
+        let Told { flags, protection_key, kernel_page_size, shared_bytes } = told;
         let flags = flags.ok_or_else(|| malformed("an area without VmFlags"))?;
         let kernel_page_size = kernel_page_size.ok_or_else(|| malformed("an area without KernelPageSize"))?;
-        self.areas.push(AreaFlags {
-            area,
-            flags,
-            unknown,
-            protection_key,
-            thp_eligible,
-            kernel_page_size,
-            shared_bytes,
-        });
+        self.areas.push(AreaFlags { area, flags, unknown, protection_key, kernel_page_size, shared_bytes });
         Ok(())
     }
 
@@ -425,10 +413,7 @@ mod tests {
             Size:               2048 kB\nKernelPageSize:     2048 kB\nMMUPageSize:        2048 kB\n\
             THPeligible:           1\nProtectionKey:         3\nVmFlags: rd wr sh mr mw me ms de ht \n";
         let areas = parse(text).unwrap();
-        assert_eq!(
-            (areas[0].kernel_page_size, areas[0].protection_key, areas[0].thp_eligible),
-            (2 << 20, Some(3), true)
-        );
+        assert_eq!((areas[0].kernel_page_size, areas[0].protection_key), (2 << 20, Some(3)));
         assert!(areas[0].flags.contains(Flags::HUGETLB | Flags::SHARED));
         assert_eq!(find(&areas, 0x7f00_0000_1000), None);
     }

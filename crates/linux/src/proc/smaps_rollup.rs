@@ -10,6 +10,8 @@ const FILE: &str = "smaps_rollup";
 pub struct Proportional {
     /// `Pss_Anon`
     pub anonymous: u64,
+    /// `Anonymous`: the same undivided.
+    pub anonymous_whole: u64,
     /// `Pss_Shmem`
     pub shared: u64,
     /// `SwapPss`
@@ -27,6 +29,7 @@ pub fn parse(text: &[u8]) -> Result<Proportional, Malformed> {
     for mut line in lines {
         match line.before(b':') {
             Some(b"Pss_Anon") => sizes.anonymous = line.kibibytes()?,
+            Some(b"Anonymous") => sizes.anonymous_whole = line.kibibytes()?,
             Some(b"Pss_Shmem") => sizes.shared = line.kibibytes()?,
             Some(b"SwapPss") => sizes.swap = line.kibibytes()?,
             Some(_) => {}
@@ -46,12 +49,13 @@ mod tests {
     use super::*;
     use crate::proc::mutation;
 
-    const GOLDEN: &[u8] = b"55d0-7fff ---p 00000000 00:00 0                          [rollup]\nRss:  1124 kB\nPss_Anon:  88 kB\nPss_Shmem:  4 kB\nSwapPss: 12 kB\nLocked: 0 kB\n";
+    const GOLDEN: &[u8] = b"55d0-7fff ---p 00000000 00:00 0                          [rollup]\nRss:  1124 kB\nPss_Anon:  88 kB\nPss_Shmem:  4 kB\nAnonymous: 96 kB\nSwapPss: 12 kB\nLocked: 0 kB\n";
 
     #[test]
     fn sizes() {
         let sizes = parse(GOLDEN).unwrap();
         assert_eq!((sizes.anonymous, sizes.shared, sizes.swap), (88 << 10, 4 << 10, 12 << 10));
+        assert_eq!(sizes.anonymous_whole, 96 << 10);
         assert_eq!(parse(b"").unwrap(), Proportional::default());
         mutation::try_all(GOLDEN, |text| parse(text).is_ok());
         assert!(read(std::process::id() as i32).unwrap().anonymous > 0);
