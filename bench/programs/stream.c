@@ -2,6 +2,7 @@
  * with an answer of 4 KiB.
  *   stream serve ADDRESS PORT          prints "listening", serves one connection
  *   stream send ADDRESS PORT BYTES     prints the time until the other side has everything, ns
+ *   stream carry ADDRESS PORT BYTES    the same out of so much memory into as much that was made beforehand, none of it in a cache
  *   stream ask ADDRESS PORT COUNT      prints the time of each request and answer, ns */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -11,11 +12,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { BUFFER = 1 << 20, REQUEST = 4096 };
+static const uint64_t CARRY = 1ULL << 63;
 
 static char buffer[BUFFER];
 
@@ -46,6 +49,18 @@ static void whole(int socket, size_t bytes, int sending)
     }
 }
 
+/* Memory whose pages are there; in huge ones where it is `made` for the purpose. */
+static char *memory(size_t bytes, int made)
+{
+    char *all = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (all == MAP_FAILED)
+        exit(1);
+    if (made)
+        madvise(all, bytes, MADV_HUGEPAGE);
+    memset(all, 0x5a, bytes);
+    return all;
+}
+
 static int serve(int listener)
 {
     MUST(listen(listener, 1));
@@ -60,6 +75,19 @@ static int serve(int listener)
             whole(socket, REQUEST, 0);
             whole(socket, REQUEST, 1);
         }
+    if (bytes & CARRY) {
+        bytes &= ~CARRY;
+        char *all = memory(bytes, 1);
+        MUST(send(socket, "r", 1, 0));
+        for (size_t done = 0; done < bytes;) {
+            ssize_t part = MUST(recv(socket, all + done, bytes - done, MSG_WAITALL));
+            if (part == 0)
+                return 1;
+            done += (size_t)part;
+        }
+        MUST(send(socket, "k", 1, 0));
+        return 0;
+    }
     while (bytes > 0) {
         ssize_t part = MUST(recv(socket, buffer, BUFFER, 0));
         if (part == 0)
@@ -96,6 +124,18 @@ int main(int argc, char **argv)
             whole(socket_, REQUEST, 0);
             printf("%llu\n", (unsigned long long)(now() - start));
         }
+        return 0;
+    }
+    if (strcmp(argv[1], "carry") == 0) {
+        char *all = memory(count, 0);
+        uint64_t asked = count | CARRY;
+        MUST(send(socket_, &asked, sizeof asked, 0));
+        MUST(recv(socket_, buffer, 1, MSG_WAITALL));
+        uint64_t start = now();
+        for (size_t done = 0; done < count;)
+            done += (size_t)MUST(send(socket_, all + done, count - done, 0));
+        MUST(recv(socket_, buffer, 1, MSG_WAITALL));
+        printf("%llu\n", (unsigned long long)(now() - start));
         return 0;
     }
     uint64_t start = now();

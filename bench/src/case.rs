@@ -99,7 +99,7 @@ pub const CASES: &[Case] = &[
         ..LIGHT
     },
     Case {
-        name: "1-gib-checked",
+        name: "gib-checked",
         about: "the same with `--page-checksums`",
         program: "memory",
         arguments: &["1073741824"],

@@ -1,5 +1,5 @@
-//! The limits, measured in the same run as what they limit: a raw TCP stream over the same link, an empty request and answer,
-//! a copy in memory, one call injected into a stopped process.
+//! The limits, measured in the same run as what they limit: a raw TCP stream over the same link, one that carries memory, an empty request
+//! and answer, a copy in memory, one call injected into a stopped process.
 use crate::error::{Doing, Error, program};
 use crate::program::Programs;
 use crate::summary::Summary;
@@ -28,6 +28,8 @@ const SYS_GETPID: i64 = 39;
 pub struct Limits {
     /// Raw TCP stream, bytes per second.
     pub stream: Vec<f64>,
+    /// The same from memory into memory, none of which is in a cache, bytes per second.
+    pub carry: Vec<f64>,
     /// Request and answer of 4 KiB, s.
     pub request: Vec<f64>,
     /// Copy in memory, bytes per second.
@@ -45,6 +47,8 @@ impl Limits {
         for _ in 0..repetitions {
             let nanoseconds = converse(pair, programs, port, "send", STREAM_BYTES)?;
             self.stream.extend(nanoseconds.iter().map(|time| STREAM_BYTES as f64 / time * 1e9));
+            let nanoseconds = converse(pair, programs, port, "carry", STREAM_BYTES)?;
+            self.carry.extend(nanoseconds.iter().map(|time| STREAM_BYTES as f64 / time * 1e9));
         }
         // The first ones warm the connection up.
         let times = converse(pair, programs, port, "ask", u64::from(REQUESTS))?;

@@ -160,6 +160,7 @@ impl Report {
             "repetitions": self.repetitions,
             "limits": {
                 "stream_bytes_per_second": of(&self.limits.stream),
+                "carry_bytes_per_second": of(&self.limits.carry),
                 "request_s": of(&self.limits.request),
                 "copy_bytes_per_second": of(&self.limits.copy),
                 "injected_call_s": of(&self.limits.call),

@@ -72,6 +72,11 @@ fn limits(report: &Report) -> String {
     let rate = |value: f64| format!("{}/s", bytes(value));
     let microseconds = |value: f64| format!("{:.1} µs", value * 1e6);
     line("raw TCP stream (cubic, one connection, buffers of 1 MiB) over the same link", &limits.stream, &rate);
+    line(
+        "the same out of 1 GiB of memory into 1 GiB of memory made beforehand, none of it in a cache",
+        &limits.carry,
+        &rate,
+    );
     line("request of 4 KiB and answer of 4 KiB over the same link", &limits.request, &microseconds);
     line("copy in memory (256 MiB, one thread)", &limits.copy, &rate);
     line("one system call injected into a stopped process", &limits.call, &microseconds);

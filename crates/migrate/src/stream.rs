@@ -71,6 +71,8 @@ pub(crate) struct Stream {
     /// Bytes that must leave, in order; the first `gone` of them have.
     outgoing: Vec<u8>,
     gone: usize,
+    /// So many zeros leave before the byte of `outgoing` with this number: what a frame lacks that nobody will want.
+    owed: (usize, usize),
     /// A frame is half sent: nothing else may leave now.
     held_back: bool,
     /// Bytes that have left.
@@ -85,6 +87,7 @@ impl Stream {
             left: VecDeque::new(),
             outgoing: Vec::new(),
             gone: 0,
+            owed: (0, 0),
             held_back: false,
             sent: 0,
         }
@@ -183,17 +186,31 @@ impl Stream {
         self.outgoing.splice(self.gone..self.gone, first.iter().chain(second).copied());
     }
 
+    /// To be called after that: behind the next `after` bytes that leave so many zeros do, as the rest of a frame which the other
+    /// side throws away.
+    pub(crate) fn owe(&mut self, after: usize, zeros: usize) {
+        self.owed = (self.gone + after, zeros);
+    }
+
     /// Whether nothing waits to leave.
     pub(crate) fn is_flushed(&self) -> bool {
-        self.gone == self.outgoing.len()
+        self.gone == self.outgoing.len() && self.owed.1 == 0
     }
 
     /// Lets leave what can.
     pub(crate) fn flush(&mut self) -> Result<(), Broken> {
-        while self.gone < self.outgoing.len() && !self.held_back {
-            let part = &self.outgoing[self.gone..];
+        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        while !self.is_flushed() && !self.held_back {
+            let (at, zeros) = self.owed;
+            let end = if zeros > 0 { at } else { self.outgoing.len() };
+            let is_owed = self.gone == end;
+            let part = if is_owed { &ZEROS[..zeros.min(ZEROS.len())] } else { &self.outgoing[self.gone..end] };
             match write(&mut self.lane.writer, &[IoSlice::new(part)])? {
                 0 => return Ok(()),
+                count if is_owed => {
+                    self.owed.1 -= count;
+                    self.sent += count as u64;
+                }
                 count => {
                     self.gone += count;
                     self.sent += count as u64;
@@ -327,6 +344,29 @@ mod tests {
             drop(theirs);
             assert!(matches!(stream.next(), Err(Broken::Closed)));
         }
+    }
+
+    #[test]
+    fn what_is_owed_leaves_between_the_rest_of_a_head_and_what_was_said_before() {
+        let (mut stream, mut theirs) = pair();
+        stream.outgoing = b"said".to_vec();
+        stream.hold_back();
+        stream.flush().unwrap();
+        assert_eq!(stream.sent, 0);
+        stream.finish_later(b"head", b"");
+        stream.owe(4, 100_000);
+        assert!(!stream.is_flushed());
+        let reader = std::thread::spawn(move || {
+            let mut bytes = vec![1; 100_008];
+            theirs.read_exact(&mut bytes).unwrap();
+            bytes
+        });
+        while !stream.is_flushed() {
+            stream.flush().unwrap();
+        }
+        let bytes = reader.join().unwrap();
+        assert_eq!((&bytes[..4], &bytes[100_004..]), (&b"head"[..], &b"said"[..]));
+        assert!(bytes[4..100_004].iter().all(|byte| *byte == 0));
     }
 
     #[test]

@@ -15,10 +15,16 @@ pub(crate) fn pays(processes: &[(i32, usize)]) -> bool {
     const THREADS: usize = 16;
     /// Text of some 300 areas.
     const AREAS_BYTES: u64 = 24 << 10;
+    /// For the flags of areas the kernel walks through all of their pages: a millisecond of it.
+    const PAGES: u64 = 16 << 10;
     let is_large = |(pid, threads): (i32, usize)| {
         let areas = || std::fs::File::open(format!("/proc/{pid}/maps"));
         let length = || areas().and_then(|file| std::io::copy(&mut file.take(AREAS_BYTES), &mut std::io::sink()));
-        threads > THREADS || length().is_ok_and(|length| length >= AREAS_BYTES)
+        let sizes = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+        let resident = sizes.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+        threads > THREADS
+            || resident.is_some_and(|pages| pages >= PAGES)
+            || length().is_ok_and(|length| length >= AREAS_BYTES)
     };
     processes.len() > PROCESSES || processes.iter().any(|process| is_large(*process))
 }

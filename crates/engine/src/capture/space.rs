@@ -156,6 +156,11 @@ fn device(device: u64) -> (u32, u32) {
 /// Anonymous memory without a hole is looked through by itself from this size on.
 const LARGE_BYTES: u64 = 4 << 20;
 
+/// Whether it may take a while to find the pages.
+pub(super) fn is_large(areas: &[maps::Area]) -> bool {
+    areas.iter().any(|area| area.end - area.start >= LARGE_BYTES && is_anonymous(area) && !area.shared)
+}
+
 /// Finds the pages of a space that only it has: they travel. Scans over everything: pages of shared mappings and
 /// unmodified file pages count as pages of files, the kernel's own areas as nothing. The second set are those of them that
 /// lie in transparent huge pages.

@@ -306,7 +306,13 @@ pub(super) fn capture(
     let leader_dead = process.leader_dead;
     let stat = process.stat.clone();
     let parent_thread = Some(Pid(process.parent_thread)).filter(|thread| thread.0 != 0);
-    let mut injector = Injector::install_with(process, records, || ahead.map(first))?;
+    let map = ahead.map(first);
+    // While the second thread reads the areas nothing can be mapped here: what takes no mapping comes first.
+    let early = match map.clone().filter(|map| space::is_large(map)) {
+        Some(map) => space::pages(first, ObjectId(0), &map).map(|pages| Some((map, pages)))?,
+        None => None,
+    };
+    let mut injector = Injector::install_with(process, records, || map)?;
     let stranger = capture.strangers.for_thread(pid, first)?;
     let (of_first, of_others) = (Questions::new(stranger, true), Questions::new(stranger, false));
     let inquiry = Inquiry::make(&mut injector, (&of_first, &of_others), records)?;
@@ -372,7 +378,10 @@ pub(super) fn capture(
         None => {
             let id = capture.fresh();
             // The flags of many areas take longer to read than all the rest.
-            let (mut pages, huge) = space::pages(first, id, &before)?;
+            let (mut pages, huge) = match early {
+                Some((of, (pages, huge))) if of == before => (SpacePages { space: id, ..pages }, huge),
+                _ => space::pages(first, id, &before)?,
+            };
             let listed = ahead.areas(first, &before).about(subject)?;
             let areas = space::areas(first, &listed, capture)?;
             pages.alone = space::alone(&listed);

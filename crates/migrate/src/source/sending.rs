@@ -10,10 +10,15 @@ use godwit_handoff::{Action, Event};
 use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{Code, ObjectId, Refusal, Subject};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Bytes of a frame whose pages their process hands over.
-const FRAME_BYTES: usize = 16 << 20;
+/// Bytes of the first frame whose pages their process hands over, and of others where the link is slow: a frame that was begun has
+/// to be ended before anything else is said.
+const FRAME_BYTES: usize = 8 << 20;
+/// Bytes of one at most, as the other side takes it. It wakes its task for each.
+const FRAME_BYTES_MAX: usize = 64 << 20;
+/// A frame that has left in less may be followed by a larger one.
+const FRAME_TIME: Duration = Duration::from_millis(50);
 
 /// A frame whose pages nobody has read.
 #[derive(Debug)]
@@ -26,6 +31,12 @@ fn bytes_of(piece: &Piece) -> usize {
     piece.iter().map(|(_, length)| length).sum()
 }
 
+impl Unread {
+    fn bytes(&self) -> usize {
+        self.head.len() + self.pieces.iter().map(bytes_of).sum::<usize>()
+    }
+}
+
 /// The bytes of a piece, from one of them on, read by us.
 fn read(outflow: &Outflow<'_>, piece: &Piece, from: usize) -> Result<Vec<u8>, Refusal> {
     let mut bytes = vec![0; bytes_of(piece)];
@@ -36,18 +47,6 @@ fn read(outflow: &Outflow<'_>, piece: &Piece, from: usize) -> Result<Vec<u8>, Re
     }
     bytes.drain(..from);
     Ok(bytes)
-}
-
-impl Unread {
-    /// Head and pages from a byte on, read by us. Of a process that is gone they are zeros: whoever gets them throws them away.
-    fn rest(&self, from: usize, outflow: &Outflow<'_>) -> Vec<u8> {
-        let mut bytes = self.head.clone();
-        for piece in &self.pieces {
-            bytes.extend(read(outflow, piece, 0).unwrap_or_else(|_| vec![0; bytes_of(piece)]));
-        }
-        bytes.drain(..from);
-        bytes
-    }
 }
 
 /// Cuts the pages of a space into frames, one at a time, and keeps account of them.
@@ -75,10 +74,10 @@ impl Cutter<'_> {
         Some(Run { start, end })
     }
 
-    /// The next frame; `None` at the end.
-    fn frame(&mut self, outflow: &Outflow<'_>, pump: &mut Pump) -> Result<Option<Unread>, Refusal> {
+    /// The next frame, of at most `limit` bytes; `None` at the end.
+    fn frame(&mut self, outflow: &Outflow<'_>, pump: &mut Pump, limit: usize) -> Result<Option<Unread>, Refusal> {
         let (mut pieces, mut bytes): (Vec<Piece>, usize) = (Vec::new(), 0);
-        while bytes < FRAME_BYTES {
+        while bytes + PIECE_BYTES <= limit {
             let Some(unit) = self.unit() else { break };
             if !outflow.looks_full(unit)? {
                 continue;
@@ -163,18 +162,21 @@ impl Driver<'_> {
     }
 
     fn pour(&mut self, outflow: &mut Outflow<'_>, cutter: &mut Cutter<'_>) -> Result<(), Refusal> {
-        while let Some(frame) = cutter.frame(outflow, &mut self.pump)? {
+        let mut limit = FRAME_BYTES;
+        while let Some(frame) = cutter.frame(outflow, &mut self.pump, limit)? {
             // Between two frames everything that was said may leave.
             self.drain()?;
-            let mut gone = 0;
+            let (mut gone, begin) = (0, Instant::now());
             let result = self.pour_frame(outflow, &frame, &mut gone);
-            // The other side must be able to read what is said then.
-            let is_cut = result.is_err() && gone > 0 && self.stream.is_some();
-            let rest = if is_cut { frame.rest(gone, outflow) } else { Vec::new() };
             if let Some(stream) = &mut self.stream {
-                stream.finish_later(&rest, &[]);
+                // The other side must be able to read what is said when sending was ended within a frame. It throws that frame away.
+                let cut = if result.is_err() && gone > 0 { frame.bytes() - gone } else { 0 };
+                let head = if cut > 0 { frame.head.get(gone..).unwrap_or_default() } else { &[] };
+                stream.finish_later(head, &[]);
+                stream.owe(head.len(), cut - head.len());
             }
             result?;
+            limit = if begin.elapsed() < FRAME_TIME { (limit * 2).min(FRAME_BYTES_MAX) } else { FRAME_BYTES };
         }
         Ok(())
     }
