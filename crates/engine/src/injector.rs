@@ -256,7 +256,7 @@ impl<'a> Injector<'a> {
         let raw = self.single("memfd_create", SYS_MEMFD_CREATE, [name, MFD_CLOEXEC, 0, 0, 0, 0])?;
         let duplicate = PidFd::open_thread(self.process.threads[0].tid())
             .and_then(|pidfd| pidfd.duplicate(ForeignDescriptor(raw as i32)));
-        let slots = self.process.threads.len().min(SLOTS_MAX);
+        let slots = self.slots();
         let length = arena::length(slots, arena::SLOT_BYTES);
         let arena = duplicate.and_then(|descriptor| Arena::on(descriptor, slots));
         let many = slots >= arena::MANY_SLOTS;
@@ -393,9 +393,14 @@ impl<'a> Injector<'a> {
         Ok(ran)
     }
 
+    /// For how many programs there is room: for no more than are asked at once.
+    fn slots(&self) -> usize {
+        self.distinct().count().clamp(1, SLOTS_MAX)
+    }
+
     /// How many programs are started before the first is waited for: half of those that there are slots for.
     fn batch(&self) -> usize {
-        self.process.threads.len().min(SLOTS_MAX).div_ceil(2)
+        self.slots().div_ceil(2)
     }
 
     /// Starts programs in the slots from one on; one that is alone may be large.
