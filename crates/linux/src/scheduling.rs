@@ -167,6 +167,15 @@ pub fn go_to_processor(processor: u32) -> Result<()> {
     set_affinity(0, &own)
 }
 
+/// Leaves the processor that this thread is on for another one, as [`leave_processor`]: where who woke it goes on working.
+///
+/// # Errors
+/// As [`leave_processor`].
+pub fn go_elsewhere() -> Result<()> {
+    // SAFETY: no pointers. It cannot fail.
+    u32::try_from(unsafe { libc::sched_getcpu() }).map_or(Ok(()), leave_processor)
+}
+
 /// As long as it lives, nobody whom this thread wakes takes its processor away from it. For a few calls: it is a real-time thread then,
 /// and its children would not be.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::PageSet;
 use godwit_image::tree::Tree;
 use godwit_image::{Code, ObjectId, Refusal, Subject, codec};
+use godwit_linux::scheduling;
 use std::time::Duration;
 
 /// How long the source may wait for memory that is made for it, before it stops its tree.
@@ -91,6 +92,10 @@ impl Build {
     pub(crate) fn state(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         if self.restorer.is_some() {
             return Err(malformed("there is more of it than was said"));
+        }
+        if self.state.is_empty() {
+            // Whoever sends it may be on this host, too, and goes on sending where it woke us. Of what only costs time nothing is said.
+            let _ = scheduling::go_elsewhere();
         }
         self.state.extend_from_slice(bytes);
         let (Some(length), Some(total)) = (number(&self.state, 0), number(&self.state, 8)) else { return Ok(()) };

@@ -61,18 +61,32 @@ impl Restorer {
 
     /// Everything of tasks that is done from inside: afterwards nothing of ours is left in them.
     fn complete_tasks(&mut self, tasks: &[Task], own: &Credentials) -> Result<()> {
-        let mut programs = Vec::new();
+        let (mut programs, mut scheduled) = (Vec::new(), Vec::with_capacity(tasks.len()));
         for task in tasks {
             let program = self.process_program(task);
-            self.run(first_thread(task)?.tid, &program)?;
+            let first = first_thread(task)?;
+            self.run(first.tid, &program)?;
+            if is_handed_on(first) {
+                set_scheduling(task.pid.0, first, &self.processors)?;
+            }
             let done = self.bear_threads(task, own)?;
             for thread in task.threads.iter().filter(|thread| !thread.dead && !done.contains_key(&thread.tid)) {
                 programs.push((thread.tid, self.thread_program(task, thread, own)));
             }
+            // What is scheduled as its maker is so from its birth.
+            let is_so = |thread: &Thread| {
+                let alike = (thread.scheduling, thread.io_priority) == (first.scheduling, first.io_priority);
+                alike && thread.affinity == first.affinity && done.contains_key(&thread.tid) && is_handed_on(first)
+            };
+            let others = task.threads.iter().filter(|thread| !thread.dead && !is_so(thread));
+            scheduled.push(others.collect::<Vec<&Thread>>());
         }
         // From outside, before privileges go down inside.
-        for task in tasks {
+        for (task, threads) in tasks.iter().zip(scheduled) {
             self.set_from_outside(task)?;
+            for thread in threads {
+                set_scheduling(task.pid.0, thread, &self.processors)?;
+            }
         }
         for task in tasks {
             for thread in task.threads.iter().filter(|thread| !thread.dead) {
@@ -170,7 +184,7 @@ impl Restorer {
         Ok(())
     }
 
-    /// Limits, scheduling, priorities: settable on another process.
+    /// Limits and the like: settable on another process.
     fn set_from_outside(&self, task: &Task) -> Result<()> {
         let pid = task.pid.0;
         for (resource, (soft, hard)) in task.limits.iter().take(RLIMIT_COUNT).enumerate() {
@@ -195,9 +209,6 @@ impl Restorer {
         if let Some(filter) = filter {
             let path = format!("/proc/{}/coredump_filter", first_thread(task)?.tid);
             std::fs::write(&path, format!("{filter:#x}")).about(|| Subject::Path(path))?;
-        }
-        for thread in task.threads.iter().filter(|thread| !thread.dead) {
-            set_scheduling(pid, thread, &self.processors)?;
         }
         Ok(())
     }
@@ -273,6 +284,13 @@ impl Restorer {
         ptrace::set_registers(tid, &registers).about(subject)?;
         ptrace::set_signal_mask(tid, thread.signal_mask).about(subject)
     }
+}
+
+/// Whether the threads that a thread makes are scheduled as it is itself (sched(7)): not where it says that they are not to be, and
+/// a real-time maker would keep us from our work.
+fn is_handed_on(thread: &Thread) -> bool {
+    const SCHED_OTHER: u32 = 0;
+    (thread.scheduling.policy, thread.scheduling.flags) == (SCHED_OTHER, 0)
 }
 
 /// `processors`: every one that threads may be bound to here.
