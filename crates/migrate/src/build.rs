@@ -13,6 +13,9 @@ use std::time::Duration;
 /// How long the source may wait for memory that is made for it, before it stops its tree.
 const PREPARATION: Duration = Duration::from_secs(4);
 
+/// Bytes of state from which on it takes longer to read than to go to another processor.
+const MUCH_STATE: u64 = 40 << 10;
+
 /// Zeros to write where pages are named as zero.
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
@@ -93,12 +96,13 @@ impl Build {
         if self.restorer.is_some() {
             return Err(malformed("there is more of it than was said"));
         }
-        if self.state.is_empty() {
+        let begins = self.state.is_empty();
+        self.state.extend_from_slice(bytes);
+        let (Some(length), Some(total)) = (number(&self.state, 0), number(&self.state, 8)) else { return Ok(()) };
+        if begins && length > MUCH_STATE {
             // Whoever sends it may be on this host, too, and goes on sending where it woke us. Of what only costs time nothing is said.
             let _ = scheduling::go_elsewhere();
         }
-        self.state.extend_from_slice(bytes);
-        let (Some(length), Some(total)) = (number(&self.state, 0), number(&self.state, 8)) else { return Ok(()) };
         if length > codec::PAYLOAD_BYTES_MAX as u64 || self.state.len() as u64 > STATE_HEADER as u64 + length {
             return Err(malformed("its length is wrong"));
         }
