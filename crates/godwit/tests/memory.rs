@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[test]
 fn a_gibibyte_passes_through_a_small_engine() {
     let plan = Plan {
-        only: vec!["1-gib".to_owned(), "1000-threads".to_owned()],
+        only: ["1-gib", "gib-checked", "1000-threads"].map(str::to_owned).to_vec(),
         repetitions: 1,
         godwit: PathBuf::from(env!("CARGO_BIN_EXE_godwit")),
         timelines: None,

@@ -137,6 +137,10 @@ features! {
         "see whether a thread has system-call user dispatch",
         "programs that use it (Wine) are not recognised and may fail when read",
         "use Linux 6.4 or later";
+    KernelRecords = "kernel-records", Read, Better,
+        "read what the kernel has written down of threads and areas in one go (a BPF iterator)",
+        "a tree of many threads or areas is down for longer: each is asked or listed",
+        "run as root (CAP_BPF and CAP_PERFMON) on a kernel built with CONFIG_DEBUG_INFO_BTF (Linux 6.1 or later)";
     HandlePaths = "file-handles", Read, Some,
         "find the path of an inotify watch",
         "programs with inotify watches are refused",

@@ -5,10 +5,12 @@ use super::child::Sleeper;
 use super::{Feature, Trials};
 use crate::errno::{Errno, Result, check, check_int};
 use crate::kcmp::{Object, kcmp};
+use crate::kernel_types::KernelTypes;
 use crate::memory::{self, ForeignAddress, ForeignMemory};
 use crate::pidfd::{ForeignDescriptor, PidFd};
 use crate::proc::maps;
 use crate::ptrace::{self, Event, options};
+use crate::task_iterator::{Source, TaskIterator};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 const PTRACE_SECCOMP_GET_FILTER: libc::c_uint = 0x420c;
@@ -25,6 +27,18 @@ pub(super) fn probe(trials: &mut Trials<'_>) {
     trials.put(Feature::ThreadDescriptor, || thread_descriptor(own));
     trials.put(Feature::MappedFiles, || mapped_file(own));
     trials.put(Feature::HandlePaths, file_handle);
+    trials.put(Feature::KernelRecords, || kernel_records(own));
+}
+
+/// Reads the names of all threads of this process from the kernel's records.
+fn kernel_records(own: i32) -> Result<()> {
+    const CALL: &str = "bpf";
+    let failure = |error: std::io::Error| Errno { number: error.raw_os_error().unwrap_or(libc::ENODATA), call: CALL };
+    let types = KernelTypes::read().map_err(failure)?;
+    let place = types.members("task_struct", ["comm"]).and_then(|[place]| place);
+    let place = place.ok_or(Errno { number: libc::ENODATA, call: CALL })?;
+    let name = Source { pointers: Vec::new(), offset: place.offset, bytes: place.bytes };
+    TaskIterator::of(own, &types, &[name])?.read().map(drop).map_err(failure)
 }
 
 /// Everything that needs a child: when it cannot be made or attached to, all of it is missing for that reason.
