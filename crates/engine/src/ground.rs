@@ -59,9 +59,10 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Reads and tries everything; takes some milliseconds.
+    /// Reads and tries everything that a tree may need; takes some milliseconds.
     pub fn read() -> Ground {
-        Ground::with(features::probe())
+        // What only helps who reads a tree, and takes as long to try as everything else, is not.
+        Ground::with(features::probe_those(|feature| feature != Feature::KernelRecords))
     }
 
     /// The same, but what no tree can be built without is taken for granted (to try it takes as long as a good part of the building),
