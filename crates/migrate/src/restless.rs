@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 const S_IFMT: u32 = 0o170_000;
 const S_IFDIR: u32 = 0o040_000;
 /// Times of files are those of the kernel's last tick.
-const TICK: Duration = Duration::from_millis(10);
+pub(crate) const TICK: Duration = Duration::from_millis(10);
 
 /// Whether a destination has refused nothing but files.
 pub(crate) fn is_about_files(refusals: &[Refusal]) -> bool {

@@ -47,20 +47,11 @@ pub fn migrate(
     mut options: Options,
     progress: OnProgress<'_>,
 ) -> Result<Report, Vec<Refusal>> {
-    let one = |refusal: Refusal| vec![refusal];
-    let mut examination = match &options.examination {
-        Some(examination) => examination.clone(),
-        None => {
-            let features = godwit_linux::features::OnDemand::default();
-            check::examine(pid, &options.capture, &|feature| features.has(feature)).map_err(one)?
-        }
+    let mut examination = match options.examination.take() {
+        Some(examination) => movable(examination, &options)?,
+        None => examine(pid, &options)?,
     };
-    let mut refusals = examination.refusals();
-    refusals.extend(options.capture.edges.iter().filter(|edge| edge.choice == Choice::Inherit).map(nothing_to_inherit));
-    if !refusals.is_empty() {
-        return Err(refusals);
-    }
-    examination.demand.unused_processor_flags.clone_from(&options.unused_processor_flags);
+    let mut is_settled = false;
     loop {
         let moved = attempt(pid, destination, &examination, &mut options, &mut *progress);
         match (&moved, examination.began) {
@@ -68,7 +59,30 @@ pub fn migrate(
                 if restless::is_about_files(refusals) && restless::ask_less(&mut examination.demand, began) => {}
             _ => return moved,
         }
+        if !is_settled {
+            // What was made just before the tree was seen looks as if it had been made since. A tick later it does not.
+            std::thread::sleep(restless::TICK);
+            examination = examine(pid, &options)?;
+            is_settled = true;
+        }
     }
+}
+
+/// What a move would do to the tree; why it cannot be moved otherwise.
+fn examine(pid: i32, options: &Options) -> Result<check::Examination, Vec<Refusal>> {
+    let features = godwit_linux::features::OnDemand::default();
+    let examination = check::examine(pid, &options.capture, &|feature| features.has(feature));
+    movable(examination.map_err(|refusal| vec![refusal])?, options)
+}
+
+fn movable(mut examination: check::Examination, options: &Options) -> Result<check::Examination, Vec<Refusal>> {
+    let mut refusals = examination.refusals();
+    refusals.extend(options.capture.edges.iter().filter(|edge| edge.choice == Choice::Inherit).map(nothing_to_inherit));
+    if !refusals.is_empty() {
+        return Err(refusals);
+    }
+    examination.demand.unused_processor_flags.clone_from(&options.unused_processor_flags);
+    Ok(examination)
 }
 
 /// One attempt. The options are as before when it has failed.
