@@ -57,7 +57,7 @@ pub mod terminal;
 pub mod time_namespace;
 pub mod timerfd;
 pub mod unix_socket;
-pub mod userfault;
+pub mod userfaultfd;
 pub mod vector;
 
 pub use errno::{Errno, Gone};

@@ -78,7 +78,7 @@ impl Pagemap {
         })?;
         let mut pagemap = Pagemap { file, scan: true };
         pagemap.scan =
-            !matches!(pagemap.scan_once(0, 0, &mut [], 0, 0, 0, 0), Err(error) if error.number == libc::ENOTTY);
+            !matches!(pagemap.scan_once(0, 0, 0, &mut [], 0, 0, 0, 0), Err(error) if error.number == libc::ENOTTY);
         Ok(pagemap)
     }
 
@@ -90,6 +90,7 @@ impl Pagemap {
     #[allow(clippy::too_many_arguments)]
     fn scan_once(
         &self,
+        flags: u64,
         start: u64,
         end: u64,
         regions: &mut [Region],
@@ -100,7 +101,7 @@ impl Pagemap {
     ) -> Result<(usize, u64)> {
         let mut arguments = ScanArguments {
             size: 96,
-            flags: 0,
+            flags,
             start,
             end,
             walk_end: 0,
@@ -117,6 +118,30 @@ impl Pagemap {
             libc::ioctl(self.file.as_raw_fd(), PAGEMAP_SCAN, &raw mut arguments) as i64
         })?;
         Ok((count as usize, arguments.walk_end))
+    }
+
+    /// The pages of `start..end` that were written since they were armed, or never were; arms them again. The range must be one that
+    /// is tracked (registered for asynchronous write protection). `found` gets ascending runs with the categories of `wanted` that
+    /// they have. A page that is not there counts as written when it was never armed or was given back since.
+    ///
+    /// # Errors
+    /// EPERM: part of it is not tracked, and may not have been armed; ESRCH: dead; ENOTTY: no PAGEMAP_SCAN.
+    pub fn rearm(&self, start: u64, end: u64, wanted: u64, mut found: impl FnMut(Region)) -> Result<()> {
+        const PROTECT_MATCHING: u64 = 1;
+        const CHECK_TRACKED: u64 = 2;
+        use category::WRITTEN;
+        let mut regions = [Region::default(); 512];
+        let mut next = start;
+        while next < end {
+            let flags = PROTECT_MATCHING | CHECK_TRACKED;
+            let (count, walk_end) = self.scan_once(flags, next, end, &mut regions, 0, WRITTEN, 0, wanted)?;
+            regions[..count].iter().copied().for_each(&mut found);
+            if count < regions.len() || walk_end <= next {
+                return Ok(());
+            }
+            next = walk_end;
+        }
+        Ok(())
     }
 
     /// The pages of `start..end` whose contents only this process has (present or swapped, not of a file, not the zero
@@ -147,7 +172,7 @@ impl Pagemap {
         let mut next = start;
         while next < end {
             let (count, walk_end) =
-                self.scan_once(next, end, &mut regions, file | ZERO, file | ZERO, PRESENT | SWAPPED, HUGE)?;
+                self.scan_once(0, next, end, &mut regions, file | ZERO, file | ZERO, PRESENT | SWAPPED, HUGE)?;
             for region in &regions[..count] {
                 found(region.start, region.end, region.categories & HUGE != 0);
             }

@@ -11,7 +11,7 @@ use godwit_linux::memory_file;
 use godwit_linux::message;
 use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
 use godwit_linux::program::Program;
-use godwit_linux::userfault::{self, UserFault};
+use godwit_linux::userfaultfd::{self, UserFault};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
@@ -235,7 +235,7 @@ impl Restorer {
         let pid = self.owner_of(id)?;
         let subject = || Subject::Process(pid.0);
         let mut program = Program::new();
-        let step = program.try_call("userfaultfd", userfault::SYS_USERFAULTFD, [userfault::FLAGS.into()]);
+        let step = program.try_call("userfaultfd", userfaultfd::SYS_USERFAULTFD, [userfaultfd::FLAGS.into()]);
         let Ok(number) = self.run(pid, &program)?.result("userfaultfd", step) else { return Ok(None) };
         let fetched = PidFd::open(pid.0).and_then(|process| process.duplicate(ForeignDescriptor(number as i32)));
         let mut program = Program::new();
