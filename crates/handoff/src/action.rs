@@ -82,6 +82,12 @@ pub enum Action {
     Resume,
     /// See [`Deed::Discard`]. When it is reported done, no task is left here that could ever run.
     Discard,
+    /// See [`Deed::Serve`]. Report [`Event::Done`] once it is under way; [`Event::Failed`] also later. It goes on until
+    /// [`Action::KillSource`], and begins anew when it is asked for again.
+    Serve,
+    /// See [`Deed::Fetch`]. Report [`Event::Done`] when nothing is owed any more, [`Event::Failed`] when what is owed cannot be had. A
+    /// link that is lost meanwhile is no reason: the machine waits for the next one.
+    Fetch,
 }
 
 impl Action {
@@ -104,6 +110,8 @@ impl Action {
             Action::Build(_) => Deed::Build,
             Action::Resume => Deed::Resume,
             Action::Discard => Deed::Discard,
+            Action::Serve => Deed::Serve,
+            Action::Fetch => Deed::Fetch,
         }
     }
 
@@ -122,6 +130,7 @@ impl Action {
                 | Action::Finish
                 | Action::Receive
                 | Action::Build(_)
+                | Action::Fetch
         )
     }
 }
@@ -171,6 +180,9 @@ pub enum Event {
     /// Destination, before the report that the tasks are held, and after a recovery: they cannot run before the source's have ended, which
     /// still have what they are to have (locks of a file that both hosts see). Then the decision is told as soon as it is in the journal.
     AwaitsSource,
+    /// Destination, before the report that the tasks are held: pages of theirs are still at the source, which must not end before
+    /// they are here. Not together with [`Event::AwaitsSource`].
+    Owes,
     /// Pages or state moved (left or arrived) since the last such report. Keeps time-outs away.
     Moved {
         /// Pages.

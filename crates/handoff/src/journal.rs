@@ -28,9 +28,13 @@ pub enum Stage {
     Aborted,
     /// Nothing is left to do or to know: the journal may be removed.
     Done,
+    /// Source: the tasks run at the destination and need pages of ours, which stay stopped until they hold all.
+    Serving,
+    /// Destination: as committed, but pages are owed by the source: without us the tasks cannot go on.
+    Owing,
 }
 
-const STAGES: [(u8, Stage, &str); 8] = [
+const STAGES: [(u8, Stage, &str); 10] = [
     (1, Stage::Started, "started"),
     (2, Stage::CommitSent, "commit sent"),
     (3, Stage::RolledBack, "rolled back"),
@@ -39,6 +43,8 @@ const STAGES: [(u8, Stage, &str); 8] = [
     (6, Stage::Resumed, "resumed"),
     (7, Stage::Aborted, "aborted"),
     (8, Stage::Done, "done"),
+    (9, Stage::Serving, "serving"),
+    (10, Stage::Owing, "owing"),
 ];
 
 impl Stage {
@@ -54,8 +60,8 @@ impl Stage {
 
     fn belongs_to(self, side: Side) -> bool {
         match self {
-            Stage::Started | Stage::CommitSent | Stage::RolledBack => side == Side::Source,
-            Stage::Accepted | Stage::Resumed | Stage::Aborted => side == Side::Destination,
+            Stage::Started | Stage::CommitSent | Stage::RolledBack | Stage::Serving => side == Side::Source,
+            Stage::Accepted | Stage::Resumed | Stage::Aborted | Stage::Owing => side == Side::Destination,
             Stage::Committed | Stage::Done => true,
         }
     }

@@ -12,7 +12,7 @@
 //! 3. Drain `poll_message` (send in order) and `poll_action` (perform in order, one after the other; each is reported by one
 //!    event). An action that takes long may be performed elsewhere while messages go on, but the next action must wait for it, with
 //!    one exception: [`Action::StopSending`], [`Action::Discard`] and [`Action::Thaw`] put an end to every unfinished (or not yet
-//!    begun) [`Action::Send`], [`Action::Capture`], [`Action::Finish`], [`Action::Receive`], [`Action::Build`] and
+//!    begun) [`Action::Send`], [`Action::Capture`], [`Action::Finish`], [`Action::Receive`], [`Action::Build`], [`Action::Fetch`] and
 //!    [`Action::Freeze`]. Whether those are still reported does not matter.
 //! 4. Call `handle` with [`Event::Timeout`] when `poll_timeout` has passed, received messages first.
 //!

@@ -39,8 +39,17 @@ pub static STRANGER_ASKED: Mark = Mark::new("a destination without a record was 
 /// The destination recovered from "committed" and resumed the tasks (again).
 pub static RESUMED_AFTER_CRASH: Mark = Mark::new("the destination resumed after a crash");
 
+/// The source went on serving pages over a new link.
+pub static SERVED_AGAIN: Mark = Mark::new("the source went on serving over a new link");
+/// The source was asked for pages of tasks that are gone.
+pub static NOTHING_TO_SERVE: Mark = Mark::new("the source had nothing left to serve");
+/// The destination could not get what it was owed, and ended the tasks.
+pub static OWED_LOST: Mark = Mark::new("the destination ended tasks that could not get their pages");
+/// No link came back while pages were owed.
+pub static OWED_TOO_LONG: Mark = Mark::new("the destination gave up waiting for a link to its pages");
+
 /// Every mark of this room.
-pub static ALL: [&Mark; 18] = [
+pub static ALL: [&Mark; 22] = [
     &SOURCE_IGNORED,
     &DESTINATION_IGNORED,
     &STRAY,
@@ -59,4 +68,8 @@ pub static ALL: [&Mark; 18] = [
     &HELD,
     &STRANGER_ASKED,
     &RESUMED_AFTER_CRASH,
+    &SERVED_AGAIN,
+    &NOTHING_TO_SERVE,
+    &OWED_LOST,
+    &OWED_TOO_LONG,
 ];

@@ -20,6 +20,8 @@ pub enum Verdict {
     Unknown,
     /// It was committed, but its tasks are gone and nobody can say whether they ran.
     Lost,
+    /// The process is the destination's and runs there, and needs pages that the source still has.
+    Owing,
 }
 
 /// One message. `→` from the source to the destination, `←` the other way.
@@ -88,6 +90,10 @@ pub enum Message {
         /// Number of the lane, counted from one; the stream of the messages is lane zero.
         number: u16,
     },
+    /// ← It runs here, and needs pages that you still have. Until [`Message::AllHeld`] your tasks must stay.
+    Owing,
+    /// ← Every page is here: your tasks are not needed any more.
+    AllHeld,
 }
 
 /// A message with the migration that it is about.
@@ -120,6 +126,8 @@ impl Message {
             Message::Goodbye => 13,
             Message::Heartbeat => 14,
             Message::Lane { .. } => 15,
+            Message::Owing => 16,
+            Message::AllHeld => 17,
         }
     }
 }
@@ -157,11 +165,12 @@ impl Packet {
                 Verdict::Aborted => 2,
                 Verdict::Unknown => 3,
                 Verdict::Lost => 4,
+                Verdict::Owing => 5,
             }),
             Message::Lane { number } => out.extend(number.to_le_bytes()),
             Message::Ready { root } => out.extend(root.to_le_bytes()),
             Message::Commit | Message::Resumed => {}
-            Message::Query | Message::Goodbye | Message::Heartbeat => {}
+            Message::Query | Message::Goodbye | Message::Heartbeat | Message::Owing | Message::AllHeld => {}
         }
     }
 
@@ -198,11 +207,14 @@ impl Packet {
                 2 => Verdict::Aborted,
                 3 => Verdict::Unknown,
                 4 => Verdict::Lost,
+                5 => Verdict::Owing,
                 _ => return Err(Malformed::BadValue("verdict")),
             }),
             13 => Message::Goodbye,
             14 => Message::Heartbeat,
             15 => Message::Lane { number: reader.u16()? },
+            16 => Message::Owing,
+            17 => Message::AllHeld,
             other => return Err(Malformed::UnknownType(other)),
         };
         reader.end()?;

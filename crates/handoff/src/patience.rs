@@ -35,6 +35,8 @@ pub struct Patience {
     pub reconnect_most: Duration,
     /// Destination: for the source's Goodbye after the process was resumed. The journal answers later questions.
     pub linger: Duration,
+    /// Destination: how long there may be no link while pages are owed. After that the tasks, which cannot go on, are ended.
+    pub owed: Duration,
     /// A side that has said nothing for this long says that it is alive.
     pub heartbeat: Duration,
     /// A link on which nothing was heard for this long is lost.
@@ -59,6 +61,7 @@ impl Default for Patience {
             reconnect_first: Duration::from_milliseconds(100),
             reconnect_most: seconds(5),
             linger: seconds(10),
+            owed: seconds(60),
             heartbeat: seconds(2),
             silence: seconds(10),
         }
@@ -77,7 +80,7 @@ impl Patience {
             Step::Transfer => self.transfer,
             Step::Build | Step::Ready => self.ready,
             Step::Hold => self.hold,
-            Step::Commit | Step::Resume | Step::Release => Duration::MAX,
+            Step::Commit | Step::Resume | Step::PostProcess | Step::Release => Duration::MAX,
         }
     }
 
@@ -90,7 +93,7 @@ impl Patience {
             Step::Transfer => self.transfer + self.freeze + self.journal,
             Step::Build => self.ready,
             Step::Ready | Step::Hold | Step::Seal => self.commit,
-            Step::Commit | Step::Resume => Duration::MAX,
+            Step::Commit | Step::Resume | Step::PostProcess => Duration::MAX,
             Step::Release => self.linger,
         }
     }

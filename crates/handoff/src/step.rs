@@ -41,8 +41,12 @@ pub enum Deed {
     Build,
     /// Destination: let the tasks run.
     Resume,
-    /// Destination, undo: end Receive or Build and remove everything, held tasks too.
+    /// Destination, undo: end Receive or Build and remove everything, held tasks too; and tasks that run without what they are owed.
     Discard,
+    /// Source: give the pages that the running tasks still need.
+    Serve,
+    /// Destination: have the running tasks get the pages that the source still has.
+    Fetch,
 }
 
 /// One row's place in the table.
@@ -62,6 +66,7 @@ pub enum Step {
     Seal,
     Commit,
     Resume,
+    PostProcess,
     Release,
 }
 
@@ -109,7 +114,7 @@ const fn row(
 
 /// The hand-off.
 #[rustfmt::skip]
-pub static TABLE: [Row; 13] = {
+pub static TABLE: [Row; 14] = {
     use Deed::*;
     [
         //  step            name        ends with            source                          its undo                           destination                      its undo
@@ -124,7 +129,9 @@ pub static TABLE: [Row; 13] = {
         row(Step::Hold,     "hold",     "",                  &[HoldStopped],                 Some(ReleaseHold),                 &[],                             None),
         row(Step::Seal,     "seal",     "Commit",            &[Journal(Stage::CommitSent)],  Some(Journal(Stage::RolledBack)),  &[],                             None),
         row(Step::Commit,   "commit",   "",                  &[],                            None,                              &[Journal(Stage::Committed)],    None),
-        row(Step::Resume,   "resume",   "Resumed",           &[],                            None,                              &[Resume, Journal(Stage::Resumed)], None),
+        row(Step::Resume,   "resume",   "Resumed, Owing",    &[],                            None,                              &[Resume, Journal(Stage::Resumed)], None),
+        // Only where pages are owed; the journals' stage of the commit is then Owing, and that of the resumption comes at its end.
+        row(Step::PostProcess, "post-processing", "AllHeld", &[Journal(Stage::Serving), Serve], None,                           &[Fetch, Journal(Stage::Resumed)], None),
         row(Step::Release,  "release",  "Goodbye",           &[Journal(Stage::Committed), Kill, Journal(Stage::Done)], None,    &[Journal(Stage::Done)],         None),
     ]
 };
@@ -148,7 +155,7 @@ impl fmt::Display for Step {
 }
 
 /// Every deed but the journal's, with its number on the wire and its name. Numbers are never used again for something else.
-const DEEDS: [(u8, Deed, &str); 15] = [
+const DEEDS: [(u8, Deed, &str); 17] = [
     (1, Deed::Freeze, "freeze"),
     (2, Deed::Capture, "capture"),
     (3, Deed::Send, "send"),
@@ -164,6 +171,8 @@ const DEEDS: [(u8, Deed, &str); 15] = [
     (13, Deed::Build, "build"),
     (14, Deed::Resume, "resume"),
     (15, Deed::Discard, "discard"),
+    (16, Deed::Serve, "serve pages"),
+    (17, Deed::Fetch, "fetch pages"),
 ];
 
 /// Journal deeds are numbered from here by their stage.

@@ -49,7 +49,7 @@ fn opaque(random: &mut Random) -> Opaque {
 }
 
 fn reason(random: &mut Random) -> Reason {
-    let step = |random: &mut Random| Step::from_code(random.below(13) as u8).expect("the table has 13 rows");
+    let step = |random: &mut Random| Step::from_code(random.below(14) as u8).expect("the table has 14 rows");
     match random.below(9) {
         0 => Reason::Cancelled,
         1 => Reason::TimedOut(step(random)),
@@ -88,11 +88,13 @@ fn message(random: &mut Random, code: u8) -> Message {
         10 => Message::Resumed,
         11 => Message::Query,
         12 => {
-            let verdicts = [Verdict::Committed, Verdict::Aborted, Verdict::Unknown, Verdict::Lost];
+            let verdicts = [Verdict::Committed, Verdict::Aborted, Verdict::Unknown, Verdict::Lost, Verdict::Owing];
             Message::Answer(*random.choose(&verdicts).expect("not empty"))
         }
         13 => Message::Goodbye,
         14 => Message::Heartbeat,
+        16 => Message::Owing,
+        17 => Message::AllHeld,
         _ => Message::Lane { number: random.bits() as u16 },
     }
 }

@@ -19,17 +19,29 @@ fn setting(name: &str, usual: u64) -> u64 {
     }
 }
 
+/// How the tasks at the destination depend on the source's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tasks {
+    /// Not at all.
+    Alone,
+    /// They cannot run before those have ended.
+    Await,
+    /// Those cannot end before all of their pages are there.
+    Owe,
+}
+
 /// Runs every combination of up to `depth` faults; panics with the story of the first violation.
-fn enumerate(menu: Menu, depth: usize, awaits: bool) -> u64 {
+fn enumerate(menu: Menu, depth: usize, tasks: Tasks) -> u64 {
+    let (awaits, owes) = (tasks == Tasks::Await, tasks == Tasks::Owe);
     let mut generator = Exhaustive::new();
     let mut runs = 0;
     while generator.more() {
-        let result = Pair::new(Chooser::All(&mut generator, menu, depth), |_, _| {}).awaiting(awaits).run();
+        let result = Pair::new(Chooser::All(&mut generator, menu, depth), |_, _| {}).awaiting(awaits).owing(owes).run();
         runs += 1;
         if let Err(violation) = result {
             let choices = generator.choices();
             let mut again = Pair::new(Chooser::Again(Exhaustive::replay(&choices), menu, depth), |_, _| {});
-            again = again.awaiting(awaits);
+            again = again.awaiting(awaits).owing(owes);
             again.trace = Some(String::new());
             let repeated = again.run();
             assert_eq!(repeated, Err(violation.clone()), "a run must be repeatable");
@@ -43,7 +55,7 @@ fn enumerate(menu: Menu, depth: usize, awaits: bool) -> u64 {
 fn dice(seed: u64, trace: bool) -> (Result<(), String>, String) {
     let mut random = Random::new(seed);
     let rarity = 3 + random.below(60);
-    let mut pair = Pair::new(Chooser::Dice(random, rarity), |_, _| {}).awaiting(seed % 4 == 3);
+    let mut pair = Pair::new(Chooser::Dice(random, rarity), |_, _| {}).awaiting(seed % 4 == 3).owing(seed % 4 == 1);
     pair.trace = trace.then(String::new);
     let result = pair.run();
     (result, pair.trace.unwrap_or_default())
@@ -52,11 +64,12 @@ fn dice(seed: u64, trace: bool) -> (Result<(), String>, String) {
 /// One test, because the marks at its end count what the whole program has reached.
 #[test]
 fn no_combination_of_faults_breaks_an_invariant_and_every_rare_branch_is_reached() {
-    assert_eq!(enumerate(Menu::Everything, 0, false), 1);
+    assert_eq!(enumerate(Menu::Everything, 0, Tasks::Alone), 1);
     let depth = setting("HANDOFF_FAULTS", 2) as usize;
-    let runs = enumerate(Menu::Everything, depth, false);
+    let runs = enumerate(Menu::Everything, depth, Tasks::Alone);
     println!("{runs} runs with up to {depth} faults");
-    println!("{} runs with a fault, of tasks that await the source's", enumerate(Menu::Everything, 1, true));
+    println!("{} runs with a fault, of tasks that await the source's", enumerate(Menu::Everything, 1, Tasks::Await));
+    println!("{} runs with faults, of tasks that are owed pages", enumerate(Menu::Everything, depth, Tasks::Owe));
     assert!(runs > 50_000, "the enumeration has shrunk to {runs} runs");
     for mark in mark::ALL {
         println!("{:>10} times: {}", mark.hits(), mark.name());
@@ -67,13 +80,14 @@ fn no_combination_of_faults_breaks_an_invariant_and_every_rare_branch_is_reached
 #[test]
 fn no_combination_of_more_deaths_and_cuts_breaks_an_invariant() {
     let depth = setting("HANDOFF_DEATHS", 3) as usize;
-    println!("{} runs with up to {depth} deaths and cuts", enumerate(Menu::Deaths, depth, false));
+    println!("{} runs with up to {depth} deaths and cuts", enumerate(Menu::Deaths, depth, Tasks::Alone));
+    println!("{} of tasks that are owed pages", enumerate(Menu::Deaths, depth, Tasks::Owe));
 }
 
 #[test]
 fn no_fault_breaks_an_invariant_when_the_tasks_await_the_end_of_the_sources() {
-    println!("{} runs with faults", enumerate(Menu::Everything, 2, true));
-    println!("{} runs with deaths and cuts", enumerate(Menu::Deaths, 2, true));
+    println!("{} runs with faults", enumerate(Menu::Everything, 2, Tasks::Await));
+    println!("{} runs with deaths and cuts", enumerate(Menu::Deaths, 2, Tasks::Await));
 }
 
 #[test]

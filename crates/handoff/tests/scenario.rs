@@ -200,9 +200,10 @@ fn a_row_with_rounds_is_walked_before_the_freeze() {
 }
 
 #[test]
-fn a_row_that_goes_on_after_the_resumption_is_refused() {
+fn a_row_that_needs_a_page_store_is_refused() {
     let mut config = source_config(HERE);
-    let steps = vec![step(Phase::PostProcessing, Set::All, Until::Sent)];
+    let steps =
+        vec![godwit_strategy::Step { from: Origin::Store, ..step(Phase::PostProcessing, Set::All, Until::Sent) }];
     config.row = Row { name: "post-copy".into(), steps: steps.into(), seen_in: "".into() };
     assert_eq!(Source::new(config).err(), Some(Unsupported { step: 0 }));
 }

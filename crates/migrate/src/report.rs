@@ -153,6 +153,8 @@ pub(crate) fn name_of(message: &Message) -> &'static str {
         Message::Abort(_) => "Abort",
         Message::Commit => "Commit",
         Message::Resumed => "Resumed",
+        Message::Owing => "Owing",
+        Message::AllHeld => "AllHeld",
         Message::Query => "Query",
         Message::Answer(_) => "Answer",
         Message::Goodbye => "Goodbye",

@@ -400,9 +400,12 @@ impl<'a> Driver<'a> {
             }
             Action::Thaw => self.thaw(),
             Action::Reconnect => return self.reconnect(),
+            // No row that asks for this is in the table yet.
+            Action::Serve => Err(Refusal::new(Code::UNSUPPORTED, Subject::Process(self.pid), "nothing was left here")),
             // The tree is let go together with the hold, by Thaw. The rest is the destination's.
             Action::ReleaseHold => Ok(()),
             Action::Examine { .. } | Action::Receive | Action::Build(_) | Action::Resume | Action::Discard => Ok(()),
+            Action::Fetch => Ok(()),
         };
         self.tell();
         match result {

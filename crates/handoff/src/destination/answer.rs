@@ -24,8 +24,12 @@ impl Destination {
                 mark::COMMIT_DOUBLED.hit();
                 self.say(now, Message::Resumed);
             }
+            State::Forward(Step::PostProcess) => {
+                mark::COMMIT_DOUBLED.hit();
+                self.say(now, Message::Owing);
+            }
             State::Forward(Step::Resume) if self.awaits_source => self.say(now, Message::Answer(Verdict::Committed)),
-            State::Forward(_) | State::Undoing { late: true, .. } => mark::COMMIT_DOUBLED.hit(),
+            State::Forward(_) | State::Losing | State::Undoing { late: true, .. } => mark::COMMIT_DOUBLED.hit(),
             State::Undoing { .. } | State::Aborted => {
                 mark::COMMIT_TOO_LATE.hit();
                 self.say(now, Message::Answer(Verdict::Aborted));
@@ -47,9 +51,12 @@ impl Destination {
                 self.abort(now, Reason::LinkLost);
             }
             State::Forward(Step::Release) => self.say(now, Message::Answer(Verdict::Committed)),
+            State::Forward(Step::PostProcess) => self.say(now, Message::Answer(Verdict::Owing)),
             State::Forward(Step::Resume) if self.awaits_source => self.say(now, Message::Answer(Verdict::Committed)),
+            // They could not be ended: now they may be.
+            State::Losing if self.outcome.take().is_some() => self.perform(Deed::Discard),
             // The end of these says it.
-            State::Forward(_) | State::Undoing { late: true, .. } => mark::ANSWER_DEFERRED.hit(),
+            State::Forward(_) | State::Losing | State::Undoing { late: true, .. } => mark::ANSWER_DEFERRED.hit(),
             State::Undoing { .. } | State::Aborted => self.say(now, Message::Answer(Verdict::Aborted)),
             State::Lost => self.say(now, Message::Answer(Verdict::Lost)),
             State::Stranger | State::Ended => {

@@ -6,6 +6,8 @@
 //! the tasks cannot run before the source's have ended ([`Event::AwaitsSource`]), it is told as soon as it is in the journal, and final.
 
 mod answer;
+mod owing;
+mod undo;
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -23,7 +25,7 @@ use crate::message::{Message, Packet, Verdict};
 use crate::outcome::{Outcome, Peer, Trouble};
 use crate::patience::Patience;
 use crate::reason::{Opaque, Reason};
-use crate::step::{Deed, Step, TABLE};
+use crate::step::{Deed, Step};
 use crate::timeline::Timeline;
 
 /// What a new destination must know.
@@ -57,6 +59,8 @@ enum State {
     Aborted,
     /// It was committed here and is gone; kept to say so.
     Lost,
+    /// The tasks cannot have what they are owed, and are ended.
+    Losing,
     /// There is no record.
     Stranger,
     Ended,
@@ -94,6 +98,10 @@ pub struct Destination {
     dismissed: bool,
     /// The source's tasks must have ended before these can run: nothing is taken back once the decision is in the journal.
     awaits_source: bool,
+    /// Pages of the tasks stay at the source when they run.
+    owes: bool,
+    /// All of those are here.
+    fetched: bool,
     moved: (u64, u64),
     timeline: Timeline,
     troubles: Vec<Trouble>,
@@ -130,6 +138,8 @@ impl Destination {
             recovered: false,
             dismissed: false,
             awaits_source: false,
+            owes: false,
+            fetched: false,
             moved: (0, 0),
             timeline: Timeline::default(),
             troubles: Vec::new(),
@@ -163,6 +173,9 @@ impl Destination {
             Some(Stage::Accepted) => destination.undo(now, Step::Hold, Side::Destination, Reason::EngineDied, false),
             Some(Stage::Committed) if !destination.tasks_gone => destination.enter(now, Step::Resume),
             Some(Stage::Committed) => destination.lose(now),
+            // Who fetched their pages is dead, and without them nothing may run.
+            Some(Stage::Owing) if !destination.tasks_gone => destination.give_up_owed(),
+            Some(Stage::Owing) => destination.lose(now),
             Some(Stage::Resumed) => {
                 destination.state = State::Forward(Step::Release);
                 destination.outcome = Some(Outcome::Moved);
@@ -186,7 +199,12 @@ impl Destination {
                 self.link.heard(now);
                 self.received(now, packet.message);
             }
-            Event::LinkUp => self.link.raise(now),
+            Event::LinkUp => {
+                self.link.raise(now);
+                if self.is_owing() && !self.fetched {
+                    self.deadline = None;
+                }
+            }
             Event::LinkLost => self.link_lost(now),
             Event::Done(deed) => self.done(now, deed),
             Event::Failed { deed, refusal } => self.failed(now, deed, refusal),
@@ -211,6 +229,7 @@ impl Destination {
                 }
             }
             Event::AwaitsSource => self.awaits_source = true,
+            Event::Owes => self.owes = true,
             Event::ResumeFailed { refusal, may_have_run } => self.resume_failed(now, refusal, may_have_run),
             Event::Cancel => match self.undecided() {
                 Some(_) => self.abort(now, Reason::Cancelled),
@@ -246,9 +265,11 @@ impl Destination {
     /// True when nothing is left to do, and the source has said Goodbye or was waited for long enough. The machine may be dropped
     /// now: `recover` answers if the source asks after all.
     pub fn is_ended(&self) -> bool {
+        let losing = matches!(self.state, State::Losing) && self.outcome.is_none();
         let released = matches!(self.state, State::Forward(Step::Release));
         let held = self.outcome == Some(Outcome::Held);
-        matches!(self.state, State::Ended) || ((released || held || self.is_resting()) && self.deadline.is_none())
+        matches!(self.state, State::Ended)
+            || ((released || held || self.is_resting()) && !losing && self.deadline.is_none())
     }
 
     /// True when the source has said Goodbye: it will not ask again.
@@ -308,7 +329,7 @@ impl Destination {
 
     /// Nothing happens here any more unless somebody asks.
     fn is_resting(&self) -> bool {
-        matches!(self.state, State::Aborted | State::Lost | State::Stranger | State::Ended)
+        matches!(self.state, State::Aborted | State::Lost | State::Losing | State::Stranger | State::Ended)
     }
 
     fn has_failed(&self, deed: Deed) -> bool {
@@ -339,6 +360,7 @@ impl Destination {
             Deed::HoldStopped => Action::HoldStopped,
             Deed::Resume => Action::Resume,
             Deed::Discard => Action::Discard,
+            Deed::Fetch => Action::Fetch,
             // Examine is made from the offer; the others are the source's and in none of the destination's columns.
             _ => return,
         };
@@ -349,12 +371,15 @@ impl Destination {
         self.state = State::Forward(step);
         self.deadline = match step {
             Step::Commit | Step::Resume => None,
+            Step::PostProcess => (!self.link.is_up()).then(|| now + self.config.patience.owed),
             _ => Some(now + self.config.patience.of_destination(step)),
         };
         match step {
             // Here the deeds follow from messages and from each other.
             Step::Greet | Step::Agree | Step::Hold | Step::Release => {}
+            Step::Commit if self.owes => self.perform(Deed::Journal(Stage::Owing)),
             Step::Resume => self.perform(Deed::Resume),
+            Step::PostProcess => self.perform(Deed::Fetch),
             _ => step.row().destination.iter().for_each(|&deed| self.perform(deed)),
         }
     }
@@ -392,6 +417,8 @@ impl Destination {
                 let step = *step;
                 self.undo(now, step, Side::Source, reason, false);
             }
+            // It cannot give them.
+            (State::Forward(Step::PostProcess), Message::Abort(_)) if !self.fetched => self.give_up_owed(),
             (_, Message::Goodbye) => self.goodbye(now),
             _ => mark::DESTINATION_IGNORED.hit(),
         }
@@ -422,12 +449,28 @@ impl Destination {
                 self.say(now, Message::Ready { root: self.root });
                 self.enter(now, Step::Hold);
             }
-            (State::Forward(Step::Commit), Deed::Journal(Stage::Committed)) => {
+            (State::Forward(Step::Commit), Deed::Journal(Stage::Committed | Stage::Owing)) => {
                 self.enter(now, Step::Resume);
                 if self.awaits_source {
                     self.say(now, Message::Answer(Verdict::Committed));
                 }
             }
+            (State::Forward(Step::Resume), Deed::Resume) if self.owes => {
+                self.timeline.resumed = Some(now);
+                self.say(now, Message::Owing);
+                self.enter(now, Step::PostProcess);
+            }
+            (State::Forward(Step::PostProcess), Deed::Fetch) if !self.fetched => {
+                self.fetched = true;
+                self.deadline = None;
+                self.perform(Deed::Journal(Stage::Resumed));
+            }
+            (State::Forward(Step::PostProcess), Deed::Journal(Stage::Resumed)) => {
+                self.say(now, Message::AllHeld);
+                self.outcome = Some(Outcome::Moved);
+                self.enter(now, Step::Release);
+            }
+            (State::Losing, Deed::Discard) => self.lose(now),
             (State::Forward(Step::Resume), Deed::Resume) => {
                 if self.recovered {
                     mark::RESUMED_AFTER_CRASH.hit();
@@ -459,12 +502,25 @@ impl Destination {
 
     fn failed(&mut self, now: Instant, deed: Deed, refusal: Opaque) {
         match &mut self.state {
-            State::Forward(Step::Commit) if deed == Deed::Journal(Stage::Committed) => {
+            State::Forward(Step::Commit) if matches!(deed, Deed::Journal(Stage::Committed | Stage::Owing)) => {
                 // Whether it is on the disk is not known. When no task is left that it could wake, it does not matter.
                 mark::COMMIT_TAKEN_BACK.hit();
                 self.undo(now, Step::Hold, Side::Destination, Reason::Failed { deed, refusal }, true);
             }
             State::Forward(Step::Resume) if deed == Deed::Resume => self.resume_failed(now, refusal, true),
+            State::Forward(Step::PostProcess) if deed == Deed::Fetch && !self.fetched => {
+                self.troubles.push(Trouble { deed, refusal });
+                self.give_up_owed();
+            }
+            // As long as the journal says that they are owed, they must be there to be had.
+            State::Forward(Step::PostProcess) if self.fetched => {
+                self.deadline = Some(now + self.config.patience.answer);
+            }
+            State::Losing if deed == Deed::Discard => {
+                // Nobody may go on elsewhere: nothing is said.
+                self.troubles.push(Trouble { deed, refusal });
+                self.outcome = Some(Outcome::Lost);
+            }
             State::Forward(step) if !step.row().no_return && step.row().destination.contains(&deed) => {
                 self.abort(now, Reason::Failed { deed, refusal });
             }
@@ -481,81 +537,11 @@ impl Destination {
         }
     }
 
-    fn resume_failed(&mut self, now: Instant, refusal: Opaque, may_have_run: bool) {
-        if !matches!(self.state, State::Forward(Step::Resume)) {
-            return mark::REPORT_IGNORED.hit();
-        }
-        // An earlier engine may have resumed them and died before it could note so.
-        if self.awaits_source && !may_have_run {
-            // What the source has been told cannot be taken back; nothing is lost either.
-            mark::HELD.hit();
-            self.troubles.push(Trouble { deed: Deed::Resume, refusal });
-            self.outcome = Some(Outcome::Held);
-            self.deadline = self.link.is_up().then(|| now + self.config.patience.linger);
-        } else if may_have_run || self.recovered {
-            self.troubles.push(Trouble { deed: Deed::Resume, refusal });
-            self.lose(now);
-        } else {
-            mark::COMMIT_TAKEN_BACK.hit();
-            self.undo(now, Step::Hold, Side::Destination, Reason::Failed { deed: Deed::Resume, refusal }, true);
-        }
-    }
-
-    fn lose(&mut self, now: Instant) {
-        mark::LOST.hit();
-        self.deadline = self.link.is_up().then(|| now + self.config.patience.linger);
-        self.outcome = Some(Outcome::Lost);
-        self.state = State::Lost;
-        self.say(now, Message::Answer(Verdict::Lost));
-    }
-
     /// Gives up by itself, before a commit.
     fn abort(&mut self, now: Instant, reason: Reason) {
         if let Some(step) = self.undecided() {
             self.say(now, Message::Abort(reason.clone()));
             self.undo(now, step, Side::Destination, reason, false);
-        }
-    }
-
-    /// Walks the table upwards from `reached`, which may be half done.
-    fn undo(&mut self, now: Instant, reached: Step, by: Side, reason: Reason, late: bool) {
-        self.actions.clear();
-        self.deadline = None;
-        let rows = TABLE.iter().take(reached as usize + 1);
-        let mut remaining: Vec<Deed> =
-            if self.noted { rows.filter_map(|row| row.undo_destination).collect() } else { Vec::new() };
-        if late {
-            // The decision is turned round in the journal first: a crash after that means "aborted", before it "committed" with tasks
-            // that still can be resumed. The other way round there would be a decision for tasks that are gone.
-            remaining.reverse();
-        }
-        self.state = State::Undoing { remaining, by, reason, late };
-        self.undo_next(now);
-    }
-
-    fn undo_next(&mut self, now: Instant) {
-        let State::Undoing { remaining, by, reason, late } = &self.state else { return };
-        if let Some(&deed) = remaining.last() {
-            // What could be removed died with its boot; what has the same names now is somebody else's.
-            return if deed == Deed::Discard && self.tasks_gone { self.done(now, deed) } else { self.perform(deed) };
-        }
-        let (by, reason, late) = (*by, reason.clone(), *late);
-        if late && self.has_failed(Deed::Discard) && self.has_failed(Deed::Journal(Stage::Aborted)) {
-            // Tasks that are still there could be woken by a record that is still there: then nobody may go on elsewhere.
-            return self.lose(now);
-        }
-        if late {
-            self.say(now, Message::Abort(reason.clone()));
-        }
-        self.outcome = Some(Outcome::RolledBack { by, reason });
-        if !self.noted {
-            self.state = State::Ended;
-            return;
-        }
-        self.state = State::Aborted;
-        self.deadline = self.link.is_up().then(|| now + self.config.patience.linger);
-        if self.dismissed && !self.has_failed(Deed::Discard) {
-            self.perform(Deed::Journal(Stage::Done));
         }
     }
 
@@ -570,6 +556,9 @@ impl Destination {
         self.messages.clear();
         if self.is_resting() {
             self.deadline = None;
+        }
+        if self.is_owing() && !self.fetched {
+            self.deadline = Some(now + self.config.patience.owed);
         }
         self.abort(now, Reason::LinkLost);
     }
@@ -587,7 +576,9 @@ impl Destination {
         }
         if due {
             self.deadline = None;
-            if let Some(step) = self.undecided() {
+            if self.is_owing() {
+                self.fetch_due();
+            } else if let Some(step) = self.undecided() {
                 self.abort(now, Reason::TimedOut(step));
             }
         }

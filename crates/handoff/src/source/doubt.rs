@@ -7,12 +7,13 @@ use godwit_deterministic::{Duration, Instant};
 use super::{Source, State};
 use crate::action::Settlement;
 use crate::identity::Side;
-use crate::link::Pulse;
+use crate::journal::Stage;
+use crate::link::{Link, Pulse};
 use crate::mark;
 use crate::message::Message;
-use crate::outcome::{Doubt, Outcome};
+use crate::outcome::{Doubt, Outcome, Trouble};
 use crate::patience::Patience;
-use crate::reason::Reason;
+use crate::reason::{Opaque, Reason};
 use crate::step::{Deed, Step};
 
 /// How the question to the destination stands.
@@ -22,8 +23,19 @@ pub(super) struct Asking {
     pub(super) asked: bool,
     pub(super) tries: u32,
     pub(super) connecting: bool,
+    /// It runs there and needs our pages; nothing but whether it has them all is in doubt.
+    pub(super) serving: bool,
+    /// The pages go over this link already.
+    pub(super) served: bool,
     /// Why it will have been rolled back if the answer is that it was aborted.
     pub(super) why: Reason,
+}
+
+impl Asking {
+    /// Something is awaited that may not come.
+    pub(super) fn is_open(&self, link: &Link) -> bool {
+        !self.serving || self.asked || !link.is_up()
+    }
 }
 
 impl Source {
@@ -38,12 +50,68 @@ impl Source {
     }
 
     pub(super) fn enter_doubt(&mut self, now: Instant, why: Reason) {
-        self.state = State::Doubt(Asking { since: now, asked: false, tries: 0, connecting: false, why });
+        self.state = State::Doubt(Asking {
+            since: now,
+            asked: false,
+            tries: 0,
+            connecting: false,
+            serving: false,
+            served: false,
+            why,
+        });
         // Without a link (after a crash) the deadline is the time to make one: now.
         self.deadline = Some(if self.link.is_up() { now + self.config.patience.answer } else { now });
         if !self.link.is_up() {
             self.reconnect();
         }
+    }
+
+    /// After a crash of who served.
+    pub(super) fn serve_again(&mut self, now: Instant) {
+        self.enter_doubt(now, Reason::EngineDied);
+        if let State::Doubt(asking) = &mut self.state {
+            asking.serving = true;
+        }
+    }
+
+    /// The destination has said that it runs there and needs our pages.
+    pub(super) fn serve(&mut self, now: Instant) {
+        let needs_person = self.needs_person();
+        let State::Doubt(asking) = &mut self.state else { return };
+        if needs_person || (asking.serving && !asking.asked) {
+            return mark::SOURCE_IGNORED.hit();
+        }
+        if self.tasks_gone {
+            // It must not wait for them.
+            mark::NOTHING_TO_SERVE.hit();
+            return self.say(now, Message::Abort(Reason::EngineDied));
+        }
+        let (is_new, is_up) = (!asking.serving, self.link.is_up());
+        let begins = is_up && !asking.served;
+        asking.serving = true;
+        if is_up {
+            // Now and then it is asked whether it has them all: the word for that could be lost.
+            (asking.asked, asking.served, asking.tries) = (false, true, 0);
+            self.deadline = Some(now + self.config.patience.answer);
+            self.outcome = None;
+        }
+        self.timeline.resumed.get_or_insert(now);
+        if is_new {
+            self.perform(Deed::Journal(Stage::Serving));
+        } else if begins {
+            mark::SERVED_AGAIN.hit();
+        }
+        if begins {
+            self.perform(Deed::Serve);
+        }
+    }
+
+    /// Without the note, a recovery asks as one in doubt does; without the pages, the destination must not wait for them.
+    pub(super) fn cannot_serve(&mut self, now: Instant, deed: Deed, refusal: Opaque) {
+        if deed == Deed::Serve {
+            self.say(now, Message::Abort(Reason::Failed { deed, refusal: refusal.clone() }));
+        }
+        self.troubles.push(Trouble { deed, refusal });
     }
 
     fn reconnect(&mut self) {
@@ -91,9 +159,12 @@ impl Source {
             State::Forward(_) => self.roll_back(now, Reason::LinkLost),
             State::Doubt(_) if needs_person => self.deadline = None,
             State::Doubt(asking) => {
+                if asking.served {
+                    asking.since = now;
+                }
                 let pause = backoff(&self.config.patience, asking.tries);
                 asking.tries = asking.tries.saturating_add(1);
-                asking.connecting = false;
+                (asking.connecting, asking.asked, asking.served) = (false, false, false);
                 self.deadline = Some(now + pause);
             }
             _ => {}
@@ -114,7 +185,8 @@ impl Source {
                 self.roll_back(now, reason);
             }
             State::Doubt(asking) => {
-                let report = self.outcome.is_none() && now >= asking.since + self.config.patience.doubt;
+                let open = asking.is_open(&self.link) && self.outcome.is_none();
+                let report = open && now >= asking.since + self.config.patience.doubt;
                 if due && !self.link.is_up() {
                     self.reconnect();
                 } else if due && asking.asked {
@@ -123,6 +195,9 @@ impl Source {
                 } else if due {
                     mark::ASKED.hit();
                     asking.asked = true;
+                    if asking.serving {
+                        asking.since = now;
+                    }
                     self.deadline = Some(now + self.config.patience.answer);
                     self.say(now, Message::Query);
                 }

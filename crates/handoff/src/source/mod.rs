@@ -5,13 +5,14 @@
 //! either clears away ([`State::Closing`]) or undoes. It never guesses.
 
 mod doubt;
+mod undo;
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::fmt;
 
 use godwit_deterministic::Instant;
-use godwit_strategy::{Decision, Phase, Progress, Row, decide_round};
+use godwit_strategy::{Decision, Origin, Phase, Progress, Row, decide_round};
 
 use crate::action::{Action, Event};
 use crate::capability::Capabilities;
@@ -23,7 +24,7 @@ use crate::message::{Message, Packet, Verdict};
 use crate::outcome::{Doubt, Outcome, Peer, Trouble};
 use crate::patience::Patience;
 use crate::reason::{Opaque, Reason};
-use crate::step::{Deed, Step, TABLE};
+use crate::step::{Deed, Step};
 use crate::timeline::Timeline;
 use doubt::Asking;
 
@@ -57,7 +58,7 @@ pub struct Unsupported {
 
 impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "step {} of the strategy comes after the resumption, which the hand-off cannot do yet", self.step)
+        write!(f, "step {} of the strategy needs a page store, of which the hand-off knows nothing yet", self.step)
     }
 }
 
@@ -112,9 +113,9 @@ impl Source {
     /// A source that waits for [`Event::Start`].
     ///
     /// # Errors
-    /// [`Unsupported`] if the row sends pages after the resumption.
+    /// [`Unsupported`] if the row needs a page store.
     pub fn new(config: SourceConfig) -> Result<Source, Unsupported> {
-        match config.row.steps.iter().position(|step| step.phase == Phase::PostProcessing) {
+        match config.row.steps.iter().position(|step| step.from == Origin::Store) {
             Some(step) => Err(Unsupported { step }),
             None => Ok(Source::with(config)),
         }
@@ -167,6 +168,7 @@ impl Source {
         match record.stage {
             Stage::Started | Stage::RolledBack => source.undo(now, Step::Hold, Side::Source, Reason::EngineDied),
             Stage::CommitSent => source.enter_doubt(now, Reason::EngineDied),
+            Stage::Serving => source.serve_again(now),
             Stage::Committed => source.close(now),
             _ => return None,
         }
@@ -218,7 +220,8 @@ impl Source {
             | Event::Refused(_)
             | Event::ResumeFailed { .. }
             | Event::Located { .. }
-            | Event::AwaitsSource => {
+            | Event::AwaitsSource
+            | Event::Owes => {
                 mark::REPORT_IGNORED.hit();
             }
         }
@@ -238,7 +241,9 @@ impl Source {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let doubt = match &self.state {
             State::Ended | State::Idle => return None,
-            State::Doubt(asking) if self.outcome.is_none() => Some(asking.since + self.config.patience.doubt),
+            State::Doubt(asking) if self.outcome.is_none() && asking.is_open(&self.link) => {
+                Some(asking.since + self.config.patience.doubt)
+            }
             _ => None,
         };
         [self.deadline, self.link.due(), doubt].into_iter().flatten().min()
@@ -251,9 +256,10 @@ impl Source {
 
     /// The step it is in, for progress displays: the last row while it clears away, `None` while it undoes or has ended.
     pub fn step(&self) -> Option<Step> {
-        match self.state {
+        match &self.state {
             State::Idle => Some(Step::Greet),
-            State::Forward(step) => Some(step),
+            State::Forward(step) => Some(*step),
+            State::Doubt(asking) if asking.serving => Some(Step::PostProcess),
             State::Doubt(_) => Some(Step::Commit),
             State::Closing(_) => Some(Step::Release),
             State::Undoing { .. } | State::Ended => None,
@@ -263,6 +269,11 @@ impl Source {
     /// True from the moment that the commit may have left until it is known what became of it.
     pub fn is_in_doubt(&self) -> bool {
         matches!(self.state, State::Doubt(_))
+    }
+
+    /// True while the tasks run at the destination and need pages of ours.
+    pub fn is_serving(&self) -> bool {
+        matches!(&self.state, State::Doubt(asking) if asking.serving)
     }
 
     /// Which migration this is.
@@ -331,8 +342,11 @@ impl Source {
             Deed::ReleaseHold => Action::ReleaseHold,
             Deed::Thaw => Action::Thaw,
             Deed::Reconnect => Action::Reconnect,
+            Deed::Serve => Action::Serve,
             // Send is made by `advance`; the others are the destination's and in none of the source's columns.
-            Deed::Send | Deed::Examine | Deed::Receive | Deed::Build | Deed::Resume | Deed::Discard => return,
+            Deed::Send | Deed::Examine | Deed::Receive | Deed::Build | Deed::Resume | Deed::Discard | Deed::Fetch => {
+                return;
+            }
         };
         self.actions.push_back(action);
     }
@@ -430,15 +444,25 @@ impl Source {
                 self.enter(now, Step::Hold);
             }
             (State::Forward(step), Message::Abort(reason)) => self.undo(now, *step, Side::Destination, reason),
-            (State::Doubt(_), said @ (Message::Resumed | Message::Answer(Verdict::Committed))) => {
-                self.timeline.resumed = Some(now);
-                self.awaiting = said != Message::Resumed;
+            (
+                State::Doubt(asking),
+                said @ (Message::Resumed | Message::AllHeld | Message::Answer(Verdict::Committed)),
+            ) => {
+                if !asking.serving {
+                    self.timeline.resumed = Some(now);
+                    self.awaiting = matches!(said, Message::Answer(_));
+                }
                 self.close(now);
             }
+            (State::Doubt(_), Message::Owing | Message::Answer(Verdict::Owing)) => self.serve(now),
             // Tasks that had to await the end of ours.
             (State::Closing(_) | State::Ended, Message::Resumed) if self.awaiting => {
                 self.timeline.resumed = Some(now);
                 self.awaiting = false;
+            }
+            // Of what has run there, this can only be an old word.
+            (State::Doubt(asking), Message::Abort(_) | Message::Answer(Verdict::Aborted)) if asking.serving => {
+                mark::SOURCE_IGNORED.hit();
             }
             (State::Doubt(_), Message::Abort(reason)) => self.undo(now, Step::Seal, Side::Destination, reason),
             (State::Doubt(asking), Message::Answer(Verdict::Aborted)) => {
@@ -502,6 +526,7 @@ impl Source {
                 self.close_next(now);
             }
             State::Doubt(_) if deed == Deed::Reconnect => self.link_lost(now),
+            State::Doubt(asking) if asking.serving => self.cannot_serve(now, deed, refusal),
             _ => mark::REPORT_IGNORED.hit(),
         }
     }
@@ -515,37 +540,6 @@ impl Source {
                 self.undo(now, step, Side::Source, reason);
             }
             _ => {}
-        }
-    }
-
-    /// Walks the table upwards from `reached`, which may be half done.
-    fn undo(&mut self, now: Instant, reached: Step, by: Side, reason: Reason) {
-        self.actions.clear();
-        self.deadline = None;
-        self.outcome = None;
-        let rows = TABLE.iter().take(reached as usize + 1);
-        let mut remaining: Vec<Deed> = rows.filter_map(|row| row.undo_source).collect();
-        let mut end = Outcome::RolledBack { by, reason };
-        if self.tasks_gone {
-            remaining.retain(|deed| matches!(deed, Deed::Journal(_)));
-            end = Outcome::Lost;
-        }
-        self.state = State::Undoing { remaining, end };
-        self.undo_next(now);
-    }
-
-    fn undo_next(&mut self, now: Instant) {
-        let State::Undoing { remaining, end } = &mut self.state else { return };
-        // What could not be undone must be found again: then the journal keeps its entry.
-        if leaves_work(&self.troubles) && remaining.last() == Some(&Deed::Journal(Stage::Done)) {
-            remaining.pop();
-        }
-        match remaining.last().copied() {
-            Some(deed) => self.perform(deed),
-            None => {
-                let end = end.clone();
-                self.end(now, end);
-            }
         }
     }
 

@@ -45,7 +45,8 @@ impl Pair<'_> {
             if !self.world.source.alive && !referee.source_host_died && !referee.verdict_not_noted {
                 return broken("in doubt about tasks that it has killed");
             }
-            let justified = referee.forgotten || referee.lost_when_committed || referee.turn_not_noted;
+            let justified =
+                referee.forgotten || referee.lost_when_committed || referee.turn_not_noted || referee.owed_lost;
             return if justified { Ok(()) } else { broken("in doubt without need") };
         }
         if runs_there && self.world.source.alive {

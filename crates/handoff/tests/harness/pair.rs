@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use godwit_deterministic::{Duration, Instant};
 use godwit_handoff::frame::Frame;
 use godwit_handoff::{
-    Action, Capabilities, Deed, Destination, DestinationConfig, Event, Message, MigrationId, Packet, Patience, Reason,
-    Side, Source, SourceConfig, Stage, Versions,
+    Action, Capabilities, Destination, DestinationConfig, Event, Message, MigrationId, Packet, Patience, Reason, Side,
+    Source, SourceConfig, Stage, Versions,
 };
 
 use crate::harness::fault::{AT_ACTION, AT_MESSAGE, Chooser, Death, Fault};
@@ -64,6 +64,8 @@ pub(crate) struct Pair<'a> {
     pub(crate) faults: Vec<Fault>,
     /// The tasks at the destination cannot run before the source's have ended.
     pub(crate) awaits: bool,
+    /// Pages are owed when the tasks run at the destination.
+    pub(crate) owes: bool,
     /// The resumption that waits for that: engine and work.
     parked: Option<(u32, u32)>,
 }
@@ -133,6 +135,7 @@ impl<'a> Pair<'a> {
             events: 0,
             faults: Vec::new(),
             awaits: false,
+            owes: false,
             parked: None,
         }
     }
@@ -141,6 +144,12 @@ impl<'a> Pair<'a> {
     pub(crate) fn awaiting(mut self, awaits: bool) -> Pair<'a> {
         self.awaits = awaits;
         self.referee.awaits = awaits;
+        self
+    }
+
+    /// Whether pages are owed when the tasks run at the destination.
+    pub(crate) fn owing(mut self, owes: bool) -> Pair<'a> {
+        self.owes = owes;
         self
     }
 
@@ -387,6 +396,12 @@ impl<'a> Pair<'a> {
         }
     }
 
+    /// Whether what is owed can come.
+    fn is_served(&self) -> bool {
+        let serves = self.source.as_ref().is_some_and(Source::is_serving);
+        self.link.is_some() && self.world.source.alive && serves
+    }
+
     fn act(&mut self, side: Side, engine: u32, work: u32) -> Result<(), Violation> {
         let fault = self.chooser.choose(&AT_ACTION, false);
         if let Some(fault) = fault {
@@ -409,8 +424,13 @@ impl<'a> Pair<'a> {
             }
             _ => {}
         }
+        let served = self.is_served();
         let worker = &mut self.workers[index(side)];
         if engine != self.engines[index(side)] || work != worker.work {
+            return Ok(());
+        }
+        if worker.queue.front() == Some(&Action::Fetch) && !served && fault.is_none() {
+            self.schedule(self.now + Duration::from_seconds(1), Happening::Acts { side, engine, work });
             return Ok(());
         }
         if self.awaits && self.world.source.alive && worker.queue.front() == Some(&Action::Resume) {
@@ -434,10 +454,7 @@ impl<'a> Pair<'a> {
                 }
             }
             Some(Fault::Lose | Fault::FailAfter) => {
-                let committed = self.host(side).record().is_some_and(|record| record.stage == Stage::Committed);
-                self.referee.turn_not_noted |= committed && deed == Deed::Journal(Stage::Aborted);
-                self.referee.verdict_not_noted |= side == Side::Source && deed == Deed::Journal(Stage::Committed);
-                self.referee.rollback_not_noted |= deed == Deed::Journal(Stage::RolledBack);
+                self.referee.failed_to_note(side, deed, &self.hosts[index(side)]);
                 let refusal = "injected".into();
                 reports = vec![match &action {
                     Action::Reconnect => Event::LinkLost,
@@ -466,6 +483,10 @@ impl<'a> Pair<'a> {
             Action::HoldStopped => {
                 if self.awaits && side == Side::Destination {
                     self.feed(side, Event::AwaitsSource);
+                }
+                if self.owes && side == Side::Destination {
+                    self.feed(side, Event::Owes);
+                    self.world.owed = true;
                 }
                 self.world.hold(side)
             }
@@ -517,7 +538,7 @@ impl<'a> Pair<'a> {
         self.workers[index(side)] = Worker::default();
         self.world.engine_died(side);
         let host = &mut self.hosts[index(side)];
-        let committed = host.record().is_some_and(|record| record.stage == Stage::Committed);
+        let committed = host.record().is_some_and(|record| matches!(record.stage, Stage::Committed | Stage::Owing));
         self.referee.lost_when_committed |= death == Death::Host && side == Side::Destination && committed;
         match death {
             Death::Engine => {}

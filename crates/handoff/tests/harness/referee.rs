@@ -2,7 +2,7 @@
 //!
 //! It shares no code with the machines; what it remembers (that a commit left, that an answer was heard) it saw on the link.
 
-use godwit_handoff::{Action, Message, Record, Side, Stage, Verdict};
+use godwit_handoff::{Action, Deed, Message, Record, Side, Stage, Verdict};
 
 use crate::harness::world::{DestinationTasks, Host, SourceTasks, World};
 
@@ -35,6 +35,8 @@ pub(crate) struct Referee {
     pub(crate) turn_not_noted: bool,
     /// The source could not note that it was to kill: what is recovered from its journal may be in doubt about nothing.
     pub(crate) verdict_not_noted: bool,
+    /// Tasks that were owed pages were ended at the destination.
+    pub(crate) owed_lost: bool,
     /// The destination's journal was taken away.
     pub(crate) forgotten: bool,
 }
@@ -55,7 +57,11 @@ impl Referee {
         let same_boot = record.is_none_or(|record| record.boot == host.boot);
         demand(same_boot || !touches_tasks, "an action on tasks of an earlier boot")?;
         match (side, action) {
-            (Side::Destination, Action::WriteJournal(Record { stage: Stage::Committed, .. })) => {
+            (
+                Side::Destination,
+                Action::WriteJournal(Record { stage: stage @ (Stage::Committed | Stage::Owing), .. }),
+            ) => {
+                demand((*stage == Stage::Owing) == world.owed, "the journal does not say what is owed")?;
                 let ready = matches!(world.destination, DestinationTasks::Skeleton { complete: true, held: true });
                 demand(ready, "the destination decided to own tasks that it does not have")
             }
@@ -64,6 +70,8 @@ impl Referee {
             (Side::Source, Action::HoldStopped) => demand(world.source.traced, "held tasks that were not stopped"),
             (_, Action::KillSource) => {
                 self.killed = true;
+                let runs = world.destination == DestinationTasks::Running;
+                demand(!(world.owed && runs) || self.settled, "the source killed what is owed")?;
                 demand(
                     self.resumed || self.told || self.settled,
                     "the source killed what had never been resumed elsewhere",
@@ -75,17 +83,31 @@ impl Referee {
             ),
             (_, Action::Resume) => {
                 self.resumed = true;
-                demand(stage == Some(Stage::Committed), "resumed without \"committed\" in the journal")?;
+                demand(
+                    matches!(stage, Some(Stage::Committed | Stage::Owing)),
+                    "resumed without \"committed\" in the journal",
+                )?;
                 // Where nothing is left (a record of the turn could not be written), nothing can be resumed.
                 let nothing_left = world.destination == DestinationTasks::None;
                 demand(!self.abort_said || nothing_left, "resumed after it had said that it never would")?;
                 demand(self.commit_left, "resumed without a commit")
             }
             (_, Action::Discard) => {
-                demand(world.destination != DestinationTasks::Running, "discarded a process that runs")
+                self.owed_lost |= stage == Some(Stage::Owing);
+                let lost = world.owed || stage == Some(Stage::Owing);
+                demand(world.destination != DestinationTasks::Running || lost, "discarded a process that runs")
             }
             _ => Ok(()),
         }
+    }
+
+    /// When writing a record is reported as failed, whatever the journal's last stage is then.
+    pub(crate) fn failed_to_note(&mut self, side: Side, deed: Deed, host: &Host) {
+        let stage = host.record().map(|record| record.stage);
+        let committed = matches!(stage, Some(Stage::Committed | Stage::Owing));
+        self.turn_not_noted |= committed && deed == Deed::Journal(Stage::Aborted);
+        self.verdict_not_noted |= side == Side::Source && deed == Deed::Journal(Stage::Committed);
+        self.rollback_not_noted |= deed == Deed::Journal(Stage::RolledBack);
     }
 
     /// When a machine gives a message to the link.
@@ -124,7 +146,18 @@ impl Referee {
                     "the destination claims what its journal does not own",
                 )
             }
-            (Side::Destination, Message::Resumed | Message::Answer(Verdict::Committed)) => {
+            (Side::Destination, Message::Owing | Message::Answer(Verdict::Owing)) => {
+                // A failed note that all is here may be there.
+                let noted = matches!(stage, Some(Stage::Owing | Stage::Resumed));
+                demand(self.resumed && noted, "the destination owes what it does not run")
+            }
+            (Side::Destination, Message::Answer(Verdict::Lost)) => demand(
+                !(world.owed && world.destination == DestinationTasks::Running),
+                "the destination calls lost what runs without its pages",
+            ),
+            (Side::Destination, Message::Resumed | Message::AllHeld | Message::Answer(Verdict::Committed)) => {
+                let owes = world.owed && world.destination == DestinationTasks::Running;
+                demand(!owes, "the destination lets the source end while pages are owed")?;
                 demand(self.resumed, "the destination claims what was never resumed")
             }
             _ => Ok(()),
@@ -137,7 +170,10 @@ impl Referee {
             (Side::Source, Message::Accept { .. }) => self.accept_heard = true,
             (
                 Side::Source,
-                Message::Resumed | Message::Abort(_) | Message::Answer(Verdict::Committed | Verdict::Aborted),
+                Message::Resumed
+                | Message::AllHeld
+                | Message::Abort(_)
+                | Message::Answer(Verdict::Committed | Verdict::Aborted),
             ) => self.verdict_heard |= self.commit_left,
             _ => {}
         }
@@ -169,11 +205,12 @@ impl Referee {
         // A party in doubt keeps it stopped.
         let in_doubt = self.commit_left && !self.verdict_heard && !self.settled;
         demand(!in_doubt || !alive || held, "the source is in doubt and has not kept its tasks stopped")?;
-        demand(!in_doubt || !alive || record == Some(Stage::CommitSent), "in doubt, and the journal does not know")?;
+        let known = matches!(record, Some(Stage::CommitSent | Stage::Serving));
+        demand(!in_doubt || !alive || known, "in doubt, and the journal does not know")?;
 
         // After commit exactly one side owns it.
         let decided = destination.record().map(|record| record.stage);
-        let committed = matches!(decided, Some(Stage::Committed | Stage::Resumed));
+        let committed = matches!(decided, Some(Stage::Committed | Stage::Resumed | Stage::Owing));
         demand(!(committed && complete && world.source.run()), "the source runs what the destination may resume")?;
         demand(
             !runs_at_destination || committed || decided == Some(Stage::Done) || self.forgotten,

@@ -38,6 +38,8 @@ pub(crate) enum DestinationTasks {
 pub(crate) struct World {
     pub(crate) source: SourceTasks,
     pub(crate) destination: DestinationTasks,
+    /// The tasks at the destination run (or will) without pages that only the source's have.
+    pub(crate) owed: bool,
     /// Everything that was sent has been announced to the pumps.
     pub(crate) lane_finished: bool,
 }
@@ -47,6 +49,7 @@ impl World {
         World {
             source: SourceTasks { alive: true, traced: false, held: false },
             destination: DestinationTasks::None,
+            owed: false,
             lane_finished: false,
         }
     }
@@ -85,6 +88,8 @@ impl World {
                 }
             },
             Action::Discard => self.destination = None,
+            Action::Serve => {}
+            Action::Fetch => self.owed = false,
             Action::WriteJournal(_) | Action::Reconnect => unreachable!("done by the pair"),
         }
         Event::Done(deed)
