@@ -1,4 +1,5 @@
-//! What the source foresees of its root's large memory before the tree is stopped, so that the destination can make it by then.
+//! What the source foresees of its root, its threads and its large memory, before the tree is stopped, so that the destination can
+//! make it by then.
 use crate::pieces::{AREA_BYTES_END, Pieces};
 use godwit_image::memory::{Area, AreaFlags, Backing};
 use godwit_image::page_set::{PageSet, Run};
@@ -17,6 +18,7 @@ const BYTES_MIN: u64 = 32 << 20;
 const AREAS_MAX: usize = 256;
 const RUNS_MAX: usize = 4096;
 const ADDRESS_MAX: u64 = 0x7fff_ffff_f000;
+const THREADS_MAX: usize = 32 << 10;
 
 /// The large memory of the root: private, anonymous, its own to write.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -32,10 +34,13 @@ pub struct Foresight {
     /// Its small areas, where they are many.
     #[serde(default)]
     pub pieces: Pieces,
+    /// The numbers of its threads besides the first one, ascending.
+    #[serde(default)]
+    pub threads: Vec<i32>,
 }
 
 impl Foresight {
-    /// No large memory: only that there will be a root of this number, and its small areas.
+    /// No large memory: only that there will be a root of this number, its threads and its small areas.
     #[must_use]
     pub fn without_memory(&self) -> Foresight {
         Foresight { areas: Vec::new(), present: PageSet::new(), ..self.clone() }
@@ -51,7 +56,9 @@ impl Foresight {
         let mut present = PageSet::new();
         let pieces = Pieces::of(root, listed.iter().filter_map(crate::capture::space::anonymous));
         // It runs: what cannot be read now is not foreseen.
-        let bare = Foresight { root, small_pages, pieces: pieces.clone(), ..Foresight::default() };
+        let threads = threads(root);
+        let bare =
+            Foresight { root, small_pages, pieces: pieces.clone(), threads: threads.clone(), ..Foresight::default() };
         let Ok(pagemap) = Pagemap::open(root) else { return bare };
         for area in &areas {
             let mut of_area = PageSet::new();
@@ -64,7 +71,7 @@ impl Foresight {
         if present.bytes() < BYTES_MIN || present.runs().len() > RUNS_MAX {
             return bare;
         }
-        Foresight { root, areas, present, small_pages, pieces }
+        Foresight { root, areas, present, small_pages, pieces, threads }
     }
 
     /// Whether what came from another host is what it is to be.
@@ -80,7 +87,19 @@ impl Foresight {
             && self.areas.windows(2).all(|pair| pair[0].end <= pair[1].start)
             && self.present.is_sound()
             && self.present.difference(&areas).is_empty()
+            && self.threads.len() <= THREADS_MAX
+            && self.threads.iter().all(|tid| *tid > 1 && *tid != self.root)
+            && self.threads.windows(2).all(|pair| pair[0] < pair[1])
     }
+}
+
+/// Those that a process has now besides its first one.
+fn threads(root: i32) -> Vec<i32> {
+    let mut threads = crate::procfs::threads(root).unwrap_or_default();
+    threads.retain(|tid| *tid != root);
+    threads.sort_unstable();
+    threads.truncate(THREADS_MAX);
+    threads
 }
 
 #[cfg(test)]
@@ -102,8 +121,12 @@ mod tests {
         let mut nonsense = foresight.clone();
         nonsense.areas[0].end = ADDRESS_MAX + 4096;
         assert!(!nonsense.is_sound());
-        let mut nonsense = foresight;
+        let mut nonsense = foresight.clone();
         nonsense.areas.clear();
         assert!(!nonsense.is_sound());
+        for threads in [vec![own], vec![1], vec![own + 2, own + 1], vec![own + 1, own + 1]] {
+            let nonsense = Foresight { threads, ..foresight.clone() };
+            assert!(!nonsense.is_sound(), "{:?}", nonsense.threads);
+        }
     }
 }

@@ -132,6 +132,11 @@ impl Arena {
         self.length
     }
 
+    /// How many small slots there are.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
     /// The n-th small slot.
     pub fn slot(&self, index: usize) -> Option<Slot> {
         (index < self.slots)

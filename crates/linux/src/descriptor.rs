@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use crate::errno::{Result, check_int};
+use crate::proc::directory;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A file placed at a number; dropping it puts back what was there.
@@ -73,5 +74,52 @@ pub fn take_inherited(number: i32) -> Result<OwnedFd> {
         let raw = check_int("fcntl(F_DUPFD)", libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3))?;
         libc::close(number);
         Ok(OwnedFd::from_raw_fd(raw))
+    }
+}
+
+/// Leaves the table of descriptors that this process shares to those with whom it does, and goes on with a copy. False, and nothing is
+/// changed, if it has more than one thread: the others would stay behind.
+///
+/// # Errors
+/// ENOMEM, EMFILE.
+///
+/// # References
+/// <https://man7.org/linux/man-pages/man2/unshare.2.html>
+pub fn leave_shared_table() -> Result<bool> {
+    if directory::tasks(std::process::id() as i32).map_or(0, |tasks| tasks.len()) != 1 {
+        return Ok(false);
+    }
+    leave().map(|()| true)
+}
+
+fn leave() -> Result<()> {
+    // SAFETY: no pointers; every number stands for the same file as before.
+    check_int("unshare(CLONE_FILES)", unsafe { libc::unshare(libc::CLONE_FILES) }).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn a_process_of_several_threads_stays_in_its_table() {
+        // The harness runs every test on a thread of its own.
+        assert_eq!(leave_shared_table(), Ok(false));
+    }
+
+    #[test]
+    fn what_is_closed_later_the_others_still_have() {
+        let null = File::open("/dev/null").unwrap();
+        let number = null.as_raw_fd();
+        // SAFETY: the child shares our table alone, makes only raw system calls, and ends.
+        let closed = unsafe {
+            crate::errand::run("close", crate::errand::Caller::default(), true, || {
+                if leave().is_ok() { i64::from(libc::close(number)) } else { -1 }
+            })
+        };
+        assert_eq!(closed, Ok(0));
+        // SAFETY: no pointers.
+        assert_ne!(unsafe { libc::fcntl(number, libc::F_GETFD) }, -1);
     }
 }

@@ -151,6 +151,15 @@ impl TaskState for Affiliation {
     }
 }
 
+/// Whether what of this a thread has to itself is what one of ours is born with; true of all other kinds.
+pub(crate) fn is_inherited(envelope: &Envelope) -> Result<bool> {
+    if envelope.kind != Affiliation.id() {
+        return Ok(true);
+    }
+    let state: State = open(envelope)?;
+    Ok(audit_login(std::process::id() as i32) == state.audit_login)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

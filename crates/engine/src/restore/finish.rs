@@ -75,6 +75,9 @@ impl Restorer {
             }
             // What is scheduled as its maker is so from its birth.
             let is_so = |thread: &Thread| {
+                if let Some(crew) = self.crew.as_ref().filter(|crew| crew.threads.contains(&thread.tid)) {
+                    return crew.is_scheduled(thread, &self.processors);
+                }
                 let alike = (thread.scheduling, thread.io_priority) == (first.scheduling, first.io_priority);
                 alike && thread.affinity == first.affinity && done.contains_key(&thread.tid) && is_handed_on(first)
             };

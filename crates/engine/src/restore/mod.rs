@@ -16,11 +16,13 @@ use godwit_linux::ptrace::Registers;
 use godwit_linux::scheduling;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 mod attach;
 mod births;
 mod creator;
 mod credentials;
+mod crew;
 mod descriptors;
 mod fill;
 mod finish;
@@ -29,6 +31,7 @@ mod joined;
 mod late;
 mod locks;
 mod make;
+mod newborn;
 mod piecework;
 mod puppet;
 mod queued_signals;
@@ -49,7 +52,7 @@ pub use reserve::Reserve;
 #[derive(Debug)]
 pub struct Restorer {
     tree: Tree,
-    arena: Arena,
+    arena: Rc<Arena>,
     /// Slot of every thread that runs programs, by number.
     slots: BTreeMap<Pid, usize>,
     made: BTreeMap<ObjectId, Made>,
@@ -93,6 +96,8 @@ pub struct Restorer {
     /// Who is to become the root, with memory that is there already, and what the tree has of that.
     reserve: Option<Reserve>,
     reserved: Option<reserve::Reserved>,
+    /// Threads of the root that were there before.
+    crew: Option<crew::Crew>,
     /// Areas of a space into which its own task may be asked to write.
     promised: Option<(ObjectId, PageSet)>,
     held: bool,
@@ -104,20 +109,27 @@ const ADDRESS_MAX: u64 = 0x7fff_ffff_f000;
 /// A range of `length` bytes that is free in every address space of the tree.
 fn hole(tree: &Tree, length: u64, after: u64) -> Option<u64> {
     const STEP: u64 = 1 << 30;
-    const MARGIN: u64 = 16 << 20;
     let mut start = after;
     while start + length + MARGIN < ADDRESS_MAX {
-        let taken = tree
-            .spaces
-            .iter()
-            .flat_map(|space| &space.areas)
-            .any(|area| area.start < start + length + MARGIN && start < area.end.saturating_add(MARGIN));
-        if !taken {
+        if is_free(tree, start, length) {
             return Some(start);
         }
         start += STEP;
     }
     None
+}
+
+/// What stays free around what we put into address spaces.
+const MARGIN: u64 = 16 << 20;
+
+fn is_free(tree: &Tree, start: u64, length: u64) -> bool {
+    let mut areas = tree.spaces.iter().flat_map(|space| &space.areas);
+    !areas.any(|area| area.start < start + length + MARGIN && start < area.end.saturating_add(MARGIN))
+}
+
+/// Whether an arena is where nothing of the tree is.
+fn has_room(tree: &Tree, arena: &Arena) -> bool {
+    is_free(tree, arena.base(), arena.length() as u64)
 }
 
 impl Restorer {
@@ -126,6 +138,11 @@ impl Restorer {
     /// # Errors
     /// The first object that cannot be made exactly; nothing is left behind.
     pub fn begin(tree: Tree) -> Result<Restorer> {
+        Restorer::begin_in(tree, None)
+    }
+
+    /// `arena`: one that is there already, if the tree has room for it.
+    fn begin_in(tree: Tree, arena: Option<Rc<Arena>>) -> Result<Restorer> {
         tree.validate().map_err(|cause| Refusal::new(Code::MALFORMED, Subject::Object("image".to_owned()), cause))?;
         let threads: Vec<Pid> = tree.tasks.iter().flat_map(|task| &task.threads).map(|thread| thread.tid).collect();
         let lineage = Lineage::plan(&lineage::members(&tree))?;
@@ -144,7 +161,7 @@ impl Restorer {
         let living = tree.tasks.iter().filter(|task| !matches!(task.state, State::Zombie(_)));
         let incomplete = living.map(|task| task.pid).collect();
         // Every signal but the stub's own stays blocked: what is sent to us must not end a half-built tree halfway.
-        let arena = Restorer::arena(&tree, threads.len())?;
+        let arena = Restorer::arena(&tree, threads.len(), arena)?;
         let highest = tree.tables.iter().flat_map(|table| &table.slots).map(|slot| slot.descriptor).max().unwrap_or(2);
         // Every object besides the numbers of the tree.
         crate::room::raise_limit(tree.objects.len() as u64 * 2 + highest.max(0) as u64 + 256);
@@ -189,6 +206,7 @@ impl Restorer {
             identity: None,
             reserve: None,
             reserved: None,
+            crew: None,
             promised: None,
             held: false,
         })
@@ -201,19 +219,23 @@ impl Restorer {
     pub fn begin_with(tree: Tree, reserve: Option<Reserve>) -> Result<Restorer> {
         // Objects that remember the number of who made them are made under that number: it must be free then.
         let reserve = reserve.filter(|_| !tree.objects.iter().any(resource::remembers_its_maker));
-        let mut restorer = Restorer::begin(tree)?;
+        let mut restorer = Restorer::begin_in(tree, reserve.as_ref().map(Reserve::arena))?;
         if let Some(reserve) = reserve {
             restorer.take_reserve(reserve);
         }
         Ok(restorer)
     }
 
-    fn arena(tree: &Tree, slots: usize) -> Result<Arena> {
+    /// The one that is there, or a new one.
+    fn arena(tree: &Tree, slots: usize, there: Option<Rc<Arena>>) -> Result<Rc<Arena>> {
+        if let Some(arena) = there.filter(|arena| arena.slots() >= slots && has_room(tree, arena)) {
+            return Ok(arena);
+        }
         let length = arena::length(slots, arena::slot_bytes(slots)) as u64;
         let mut after = 0x10_0000_0000;
         while let Some(address) = hole(tree, length, after) {
             match Arena::new(slots, address) {
-                Ok(arena) if arena.base() == address => return Ok(arena),
+                Ok(arena) if arena.base() == address => return Ok(Rc::new(arena)),
                 _ => after = address + (1 << 30),
             }
         }

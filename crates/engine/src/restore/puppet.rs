@@ -52,6 +52,12 @@ impl Puppet {
         self.await_stop()
     }
 
+    /// Keeps the registers that it has for its programs.
+    pub(super) fn remember_registers(&mut self) -> Result<()> {
+        self.template = Some(ptrace::registers(self.tid).about(|| self.subject())?);
+        Ok(())
+    }
+
     /// The registers that programs begin with.
     fn template(&self) -> Result<Registers> {
         match self.template {
@@ -63,7 +69,7 @@ impl Puppet {
     fn arrive(mut self) -> Result<Puppet> {
         self.await_stop()?;
         ptrace::set_signal_mask(self.tid, MASK).about(|| self.subject())?;
-        self.template = Some(ptrace::registers(self.tid).about(|| self.subject())?);
+        self.remember_registers()?;
         Ok(self)
     }
 

@@ -1,4 +1,4 @@
-//! The root, and large memory of it, made before its tree is stopped: a fork and an empty address space take their time, and new pages
+//! The root, with threads and large memory of it, made before its tree is stopped: a fork and an empty address space take their time, and new pages
 //! cost more than what is put into them.
 //!
 //! What the source foresees of its root's large memory (see `foresight`) is mapped and made in a child with the root's own number,
@@ -6,7 +6,7 @@
 //! meanwhile. What the captured tree does not have after all is given back, and what it has besides is made as ever: nothing
 //! depends on the foresight but time. It dies with us like every half-built task.
 use super::puppet::{Puppet, bury_all};
-use super::{ADDRESS_MAX, Restorer, piecework, space};
+use super::{ADDRESS_MAX, Restorer, crew, piecework, space};
 use crate::failure::{About, Result};
 use crate::foresight::Foresight;
 use godwit_image::memory::{Area, AreaFlags, Backing, PAGE_BYTES};
@@ -17,8 +17,10 @@ use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::arena::{Arena, Slot};
 use godwit_linux::program::Program;
 use godwit_linux::stub::Ending;
-use godwit_linux::{clone, file, limits};
+use godwit_linux::{clone, descriptor, file, limits};
+use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 const SYS_MMAP: i64 = 9;
@@ -51,9 +53,11 @@ const LEFT_FREE: u64 = 64 << 20;
 /// A root to be, with memory.
 #[derive(Debug)]
 pub struct Reserve {
-    pid: Pid,
-    puppet: Option<Puppet>,
-    arena: Arena,
+    pub(super) pid: Pid,
+    pub(super) puppet: Option<Puppet>,
+    pub(super) arena: Rc<Arena>,
+    /// Its threads, each with the slot of its programs.
+    pub(super) crew: Vec<(Puppet, Slot)>,
     /// Ascending.
     areas: Vec<Area>,
     /// Which of them are large.
@@ -81,6 +85,16 @@ impl Reserve {
     /// # Errors
     /// The child could not be made or died: go on without.
     pub fn make(foresight: &Foresight, patience: Duration) -> Result<Option<Reserve>> {
+        match Reserve::try_make(foresight, patience) {
+            // One of their numbers is taken, or it has more of them than there may be here: whatever it is shows when they are needed.
+            Err(_) if !foresight.threads.is_empty() => {
+                Reserve::try_make(&Foresight { threads: Vec::new(), ..foresight.clone() }, patience)
+            }
+            other => other,
+        }
+    }
+
+    fn try_make(foresight: &Foresight, patience: Duration) -> Result<Option<Reserve>> {
         let begin = Instant::now();
         let subject = || Subject::Process(foresight.root);
         let available = godwit_linux::proc::meminfo::read().about(subject)?.available;
@@ -92,14 +106,17 @@ impl Reserve {
         if !foresight.is_sound() || !apart || bytes.saturating_add(LEFT_FREE) > available {
             return Ok(None);
         }
-        let Some(arena) = foresight_arena(&areas) else { return Ok(None) };
+        let Some(arena) = foresight_arena(&areas, crew::slots(foresight)) else { return Ok(None) };
         let number = clone::fork_sleeper(&[foresight.root], CLONE_FILES, SIGCHLD).about(subject)?;
         let pid = Pid(number);
         let puppet = Some(Puppet::attach(pid, pid)?);
         let small_pages = foresight.small_pages || !huge_pages_are_allowed();
         let large = foresight.areas.iter().map(|area| Run { start: area.start, end: area.end }).collect();
-        let mut reserve = Reserve { pid, puppet, arena, areas, large, small_pages, made: PageSet::new() };
+        let (crew, made_pages) = (Vec::new(), PageSet::new());
+        let mut reserve =
+            Reserve { pid, puppet, arena: Rc::new(arena), crew, areas, large, small_pages, made: made_pages };
         reserve.map(&foresight.areas)?;
+        reserve.bear(&foresight.threads)?;
         if !pieces.is_empty() {
             piecework::make(&pieces, &made, |program| reserve.run(program))?;
             reserve.made = made;
@@ -118,7 +135,12 @@ impl Reserve {
         Ok(Some(reserve))
     }
 
-    fn run(&mut self, program: &Program) -> Result<()> {
+    /// Where its programs lie. The tree may be built with those, too.
+    pub(super) fn arena(&self) -> Rc<Arena> {
+        Rc::clone(&self.arena)
+    }
+
+    pub(super) fn run(&mut self, program: &Program) -> Result<()> {
         let slot = self.slot();
         match &mut self.puppet {
             Some(puppet) => {
@@ -212,7 +234,8 @@ impl Reserve {
 impl Drop for Reserve {
     fn drop(&mut self) {
         // Its number must be free again for whoever asks next.
-        bury_all(self.puppet.take());
+        let crew = self.crew.drain(..).map(|(puppet, _)| puppet);
+        bury_all(crew.chain(self.puppet.take()));
     }
 }
 
@@ -221,10 +244,10 @@ fn run(area: &Area) -> Run {
 }
 
 /// An arena that is nowhere where the areas are.
-fn foresight_arena(areas: &[Area]) -> Option<Arena> {
+fn foresight_arena(areas: &[Area], slots: usize) -> Option<Arena> {
     let free = |start: u64| areas.iter().all(|area| area.end <= start || start + GIB <= area.start);
     let mut places = (ARENA_FIRST..ARENA_LAST).step_by(GIB as usize).filter(|start| free(*start));
-    places.find_map(|start| Arena::new(1, start).ok())
+    places.find_map(|start| Arena::new(slots, start).ok())
 }
 
 /// Whether this host's administrator wants no huge pages at all.
@@ -259,7 +282,7 @@ impl Restorer {
         let Some(reserve) = self.reserve.take() else { return false };
         // Children from before its session would be copies of all of it.
         let is_alone = self.lineage.born(|birth| birth == crate::lineage::Birth::EarlyFork).next().is_none();
-        let adopted = is_alone.then(|| self.adopt(reserve, task.pid));
+        let adopted = is_alone.then(|| self.adopt(reserve, task));
         if !matches!(adopted, Some(Ok(()))) {
             self.forget_reserve();
             return false;
@@ -267,7 +290,8 @@ impl Restorer {
         true
     }
 
-    fn adopt(&mut self, mut reserve: Reserve, pid: Pid) -> Result<()> {
+    fn adopt(&mut self, mut reserve: Reserve, task: &Task) -> Result<()> {
+        let pid = task.pid;
         let subject = || Subject::Process(pid.0);
         let (soft, hard) = limits::get(std::process::id() as i32, RLIMIT_NOFILE).about(subject)?;
         limits::set(pid.0, RLIMIT_NOFILE, soft, hard).about(subject)?;
@@ -280,17 +304,26 @@ impl Restorer {
             program.call("setns", SYS_SETNS, [opened.as_raw_fd().into(), CLONE_NEWTIME.into()]);
             namespace = Some(opened);
         }
-        // As a fork would have it: our table as it is now.
-        program.call("unshare", SYS_UNSHARE, [CLONE_FILES.into()]);
-        let (base, length) = (self.arena.base(), self.arena.length());
-        let arena = self.arena.descriptor().as_raw_fd();
-        let arguments =
-            [base.into(), length.into(), READ_WRITE.into(), MAP_SHARED_NOREPLACE.into(), arena.into(), 0_u64.into()];
-        program.call("mmap", SYS_MMAP, arguments);
-        let code = godwit_linux::arena::CODE_BYTES;
-        program.call("mprotect", SYS_MPROTECT, [base.into(), code.into(), READ_EXECUTE.into()]);
+        let wanted = if namespace.is_none() { self.crew_of(task)? } else { BTreeSet::new() };
+        reserve.dismiss(|tid| wanted.contains(&tid))?;
+        // As a fork would have it: a copy of our table as it is now. Threads of one table can only keep it together.
+        let all_stay = !reserve.crew.is_empty() && descriptor::leave_shared_table().about(subject)?;
+        if !all_stay {
+            reserve.dismiss(|_| false)?;
+            program.call("unshare", SYS_UNSHARE, [CLONE_FILES.into()]);
+        }
+        if !Rc::ptr_eq(&self.arena, &reserve.arena) {
+            let (base, length) = (self.arena.base(), self.arena.length());
+            let arena = self.arena.descriptor().as_raw_fd();
+            let (flags, zero) = (MAP_SHARED_NOREPLACE, 0_u64);
+            let arguments = [base.into(), length.into(), READ_WRITE.into(), flags.into(), arena.into(), zero.into()];
+            program.call("mmap", SYS_MMAP, arguments);
+            let code = godwit_linux::arena::CODE_BYTES;
+            program.call("mprotect", SYS_MPROTECT, [base.into(), code.into(), READ_EXECUTE.into()]);
+        }
         reserve.run(&program)?;
         drop(namespace);
+        self.take_crew(&mut reserve)?;
         if let Some(puppet) = reserve.puppet.take() {
             self.puppets.insert(pid, puppet);
         }

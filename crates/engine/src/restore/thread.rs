@@ -108,6 +108,19 @@ impl Restorer {
         Ok(())
     }
 
+    /// Runs one small program in each of several threads at the same time, ending by traps: the disposition of SIGTRAP must not be
+    /// the final one yet.
+    pub(super) fn run_beside(&mut self, programs: &[(Pid, Program)]) -> Result<()> {
+        for (tid, program) in programs {
+            self.puppet(*tid)?.start(&self.arena, self.slot(*tid)?, program, Ending::Trap)?;
+        }
+        for (tid, program) in programs {
+            let slot = self.slot(*tid)?;
+            self.puppets.get_mut(tid).ok_or_else(|| missing(ObjectId(0)))?.finish(&self.arena, slot, program)?;
+        }
+        Ok(())
+    }
+
     /// Process-wide state that needs no privilege to be gone yet: dispositions, flags of the address space.
     pub(super) fn process_program(&self, task: &Task) -> Program {
         let mut program = Program::new();
