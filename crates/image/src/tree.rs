@@ -28,7 +28,34 @@ pub struct Tree {
     pub objects: Vec<Envelope>,
 }
 
+/// Some of a tree, as it is written: read back it is a [`Tree`] that lacks the rest. See [`Tree::append`].
+#[derive(Debug, Serialize)]
+pub struct Part<'a> {
+    /// Where it was captured.
+    pub host: &'a HostFacts,
+    /// As in [`Tree`].
+    pub tasks: &'a [Task],
+    /// As in [`Tree`].
+    pub spaces: &'a [AddressSpace],
+    /// As in [`Tree`].
+    pub tables: &'a [FileTable],
+    /// As in [`Tree`].
+    pub filesystems: &'a [FilesystemContext],
+    /// As in [`Tree`].
+    pub objects: Vec<&'a Envelope>,
+}
+
 impl Tree {
+    /// Puts a later part behind what is here. What it says of the host is what counts; the objects' order is not.
+    pub fn append(&mut self, mut later: Tree) {
+        self.host = later.host;
+        self.tasks.append(&mut later.tasks);
+        self.spaces.append(&mut later.spaces);
+        self.tables.append(&mut later.tables);
+        self.filesystems.append(&mut later.filesystems);
+        self.objects.append(&mut later.objects);
+    }
+
     /// The root of the tree.
     pub fn root(&self) -> Option<&Task> {
         self.tasks.first()

@@ -1,7 +1,7 @@
 //! A tree that comes in: state first, then pages, then all is completed and compared with what the source says it has sent.
-use crate::pump::STATE_HEADER;
+use crate::pump::{PART_HEADER, PartSort};
 use godwit_engine::foresight::Foresight;
-use godwit_engine::restore::{Reserve, Restorer};
+use godwit_engine::restore::{Beginning, Reserve, Restorer};
 use godwit_handoff::Totals;
 use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::PageSet;
@@ -22,9 +22,13 @@ static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 /// The receiving side of the page pump, and what it fills.
 #[derive(Debug)]
 pub(crate) struct Build {
+    /// What of the state is no whole part yet.
     state: Vec<u8>,
-    /// The root's memory, made before anything came.
-    reserve: Option<Reserve>,
+    has_state: bool,
+    /// Bytes of parts that count.
+    state_bytes: u64,
+    /// What is made before the whole state is there: at first the root and its memory, before anything came.
+    beginning: Beginning,
     restorer: Option<Restorer>,
     /// Much memory is expected.
     pub(crate) is_large: bool,
@@ -40,15 +44,38 @@ fn malformed(cause: &str) -> Refusal {
     Refusal::new(Code::MALFORMED, Subject::Object("state".to_owned()), cause)
 }
 
+/// Length, sort and bytes of pages to come of the part that begins here; `None`: its header has not come.
+fn header(state: &[u8]) -> Result<Option<(u64, PartSort, u64)>, Refusal> {
+    let (Some(length), Some(total), Some(word)) = (number(state, 0), number(state, 8), number(state, 16)) else {
+        return Ok(None);
+    };
+    let sort =
+        u8::try_from(word).ok().and_then(PartSort::of).ok_or_else(|| malformed("it has a part of no known sort"))?;
+    let is_sound = match sort {
+        PartSort::Early => total == 0,
+        PartSort::Anew => (length, total) == (0, 0),
+        PartSort::Last => true,
+    };
+    if is_sound { Ok(Some((length, sort, total))) } else { Err(malformed("the numbers of a part are wrong")) }
+}
+
 fn number(bytes: &[u8], offset: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
 impl Build {
     pub(crate) fn new() -> Build {
-        let (bytes_done, bytes_total) = (0, 0);
-        let (reserve, restorer) = (None, None);
-        Build { state: Vec::new(), reserve, restorer, is_large: false, bytes_done, bytes_total, unseen: false }
+        Build {
+            state: Vec::new(),
+            has_state: false,
+            state_bytes: 0,
+            beginning: Beginning::default(),
+            restorer: None,
+            is_large: false,
+            bytes_done: 0,
+            bytes_total: 0,
+            unseen: false,
+        }
     }
 
     /// Makes the root that is foreseen. Its memory only where pages come that nobody sees on their way (`unseen`): those that we see
@@ -56,8 +83,9 @@ impl Build {
     pub(crate) fn prepare(&mut self, foresight: Foresight, unseen: bool) {
         let foresight = if unseen { foresight } else { foresight.without_memory() };
         if foresight.root != 0 {
-            self.reserve = Reserve::make(&foresight, PREPARATION).unwrap_or_default();
-            self.unseen = self.reserve.is_some() && !foresight.present.is_empty();
+            let reserve = Reserve::make(&foresight, PREPARATION).unwrap_or_default();
+            self.unseen = reserve.is_some() && !foresight.present.is_empty();
+            self.beginning = Beginning::new(reserve);
         }
     }
 
@@ -88,7 +116,7 @@ impl Build {
         Ok(received)
     }
 
-    /// Takes in a piece of the state; the last one begins the tree.
+    /// Takes in a piece of the state: what can be made of a part is made when it is there; the last one begins the tree.
     ///
     /// # Errors
     /// GW1004: it is malformed; everything that an object can refuse.
@@ -96,23 +124,39 @@ impl Build {
         if self.restorer.is_some() {
             return Err(malformed("there is more of it than was said"));
         }
-        let begins = self.state.is_empty();
         self.state.extend_from_slice(bytes);
-        let (Some(length), Some(total)) = (number(&self.state, 0), number(&self.state, 8)) else { return Ok(()) };
-        if begins && length > MUCH_STATE {
-            // Whoever sends it may be on this host, too, and goes on sending where it woke us. Of what only costs time nothing is said.
-            let _ = scheduling::go_elsewhere();
-        }
-        if length > codec::PAYLOAD_BYTES_MAX as u64 || self.state.len() as u64 > STATE_HEADER as u64 + length {
-            return Err(malformed("its length is wrong"));
-        }
-        if self.state.len() as u64 == STATE_HEADER as u64 + length {
-            let state = std::mem::take(&mut self.state);
-            let tree: Tree = codec::decode(&state[STATE_HEADER..]).map_err(|error| malformed(&error.to_string()))?;
-            // It may be large, and is not needed again.
-            drop(state);
+        while let Some((length, sort, total)) = header(&self.state)? {
+            if !self.has_state && (length > MUCH_STATE || sort == PartSort::Early) {
+                // Whoever sends it may be on this host, too, and goes on sending where it woke us. Of what only costs time nothing is said.
+                let _ = scheduling::go_elsewhere();
+            }
+            self.has_state = true;
+            if length.saturating_add(self.state_bytes) > codec::PAYLOAD_BYTES_MAX as u64 {
+                return Err(malformed("its length is wrong"));
+            }
+            let end = PART_HEADER + length as usize;
+            let Some(part) = self.state.get(PART_HEADER..end) else { break };
+            if sort == PartSort::Anew {
+                self.state_bytes = 0;
+                self.beginning.anew();
+                self.state.drain(..end);
+                continue;
+            }
+            let part: Tree = codec::decode(part).map_err(|error| malformed(&error.to_string()))?;
+            self.state_bytes += length;
+            self.state.drain(..end);
+            if sort == PartSort::Early {
+                self.beginning.take_in(part)?;
+                continue;
+            }
+            if !self.state.is_empty() {
+                return Err(malformed("there is more of it than was said"));
+            }
+            // It may have been large, and is not needed again.
+            self.state = Vec::new();
             self.bytes_total = total;
-            self.restorer = Some(Restorer::begin_with(tree, self.reserve.take())?);
+            self.restorer = Some(std::mem::take(&mut self.beginning).complete(part)?);
+            break;
         }
         Ok(())
     }
@@ -173,7 +217,52 @@ impl Build {
     /// Removes everything; false if nothing was begun here.
     pub(crate) fn discard(&mut self) -> bool {
         self.state = Vec::new();
-        self.reserve = None;
+        self.beginning = Beginning::default();
         self.restorer.take().is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pump::Pump;
+    use godwit_image::tree::Part;
+    use godwit_image::{Envelope, KindId};
+
+    fn part(sort: PartSort, objects: &[Envelope]) -> Vec<u8> {
+        let host = Default::default();
+        let objects = objects.iter().collect();
+        let part = Part { host: &host, tasks: &[], spaces: &[], tables: &[], filesystems: &[], objects };
+        Pump::new(false).part(sort, (sort != PartSort::Anew).then_some(&part)).unwrap()
+    }
+
+    #[test]
+    fn parts_are_taken_in_whatever_the_cuts_between_them() {
+        let object = Envelope { id: ObjectId(1), kind: KindId(8), version: 1, refs: Vec::new(), payload: Vec::new() };
+        let early = part(PartSort::Early, std::slice::from_ref(&object));
+        let good = [&early[..], &part(PartSort::Anew, &[]), &early].concat();
+        for step in [1, 23, 24, 25, good.len()] {
+            let mut build = Build::new();
+            good.chunks(step).for_each(|piece| build.state(piece).unwrap());
+            assert_eq!((build.state_bytes, build.state.len()), ((early.len() - PART_HEADER) as u64, 0));
+            // A tree without tasks.
+            assert_eq!(build.state(&part(PartSort::Last, &[])).unwrap_err().code, Code::MALFORMED);
+        }
+    }
+
+    #[test]
+    fn what_is_no_part_is_refused_as_soon_as_it_shows() {
+        let header = |length: u64, total: u64, word: u64| [length, total, word].map(u64::to_le_bytes).concat();
+        let too_long = codec::PAYLOAD_BYTES_MAX as u64 + 1;
+        let numbers =
+            [(0, 0, 0), (0, 0, 4), (0, 0, 0x101), (too_long, 0, 1), (u64::MAX, 0, 3), (5, 1, 1), (1, 0, 2), (0, 1, 2)];
+        for (length, total, word) in numbers {
+            let mut build = Build::new();
+            assert!(build.state(&header(length, total, word)[..23]).is_ok());
+            let refusal = build.state(&header(length, total, word)[23..]).unwrap_err();
+            assert_eq!(refusal.code, Code::MALFORMED, "{length} {total} {word:#x}");
+        }
+        let last = part(PartSort::Last, &[]);
+        assert!(Build::new().state(&[&last[..], &last].concat()).is_err());
     }
 }

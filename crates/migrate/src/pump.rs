@@ -1,24 +1,41 @@
 //! The page pump of the sending side: state and pieces of pages become frames, counted as the other side will count them.
 //!
-//! The state is 8 bytes length, 8 bytes of pages to come (both little-endian, in bytes), then the tree as CBOR; it is cut into
-//! frames at any place.
+//! The state is one part or several: each is 8 bytes length, 8 bytes of pages to come (both little-endian, in bytes; 0 but in the last
+//! part), a byte for its sort and 7 zeros, then some of the tree as CBOR. They are cut into frames at any place.
 use godwit_handoff::Totals;
 use godwit_handoff::frame::{Frame, Header, Run, Runs};
 use godwit_image::memory::PAGE_BYTES;
-use godwit_image::tree::Tree;
+use godwit_image::tree::Part;
 use godwit_image::{Code, ObjectId, Refusal, Subject, codec};
 use std::ops::Range;
 
 const PAGE: usize = PAGE_BYTES as usize;
 const PAGE_SHIFT: u8 = 12;
-/// Bytes of the state before the tree.
-pub(crate) const STATE_HEADER: usize = 16;
+/// Bytes of a part of the state before the tree.
+pub(crate) const PART_HEADER: usize = 24;
 /// Bytes of state in one frame.
 pub(crate) const STATE_PIECE: usize = 1 << 20;
 /// Fewer zero pages than this are sent as they are: a frame of their own would cost more.
 const ZEROS_MIN: usize = 4;
 
 static ZERO_PAGE: [u8; PAGE] = [0; PAGE];
+
+/// What a part of the state is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PartSort {
+    /// More follow.
+    Early = 1,
+    /// It is empty, and no part before it counts.
+    Anew = 2,
+    /// The tree is complete.
+    Last = 3,
+}
+
+impl PartSort {
+    pub(crate) fn of(byte: u8) -> Option<PartSort> {
+        [PartSort::Early, PartSort::Anew, PartSort::Last].into_iter().find(|sort| *sort as u8 == byte)
+    }
+}
 
 /// One frame that is ready to be sent.
 #[derive(Debug)]
@@ -35,6 +52,8 @@ pub(crate) struct Ready {
 #[derive(Debug)]
 pub(crate) struct Pump {
     checksums: bool,
+    /// Bytes of parts of the state that count.
+    state_bytes: usize,
     /// Bytes of pages dealt with.
     pub(crate) done: u64,
     /// Bytes of pages in all.
@@ -51,28 +70,33 @@ fn refused(error: godwit_handoff::Malformed) -> Refusal {
 
 impl Pump {
     pub(crate) fn new(checksums: bool) -> Pump {
-        Pump { checksums, done: 0, total: 0, pages_sent: 0, totals: Totals::default() }
+        Pump { checksums, state_bytes: 0, done: 0, total: 0, pages_sent: 0, totals: Totals::default() }
     }
 
     fn count(&mut self, header: &Header, pages: u64, bytes: usize, checksum: Option<u32>) {
         self.totals.count(header, pages, bytes as u64, checksum.unwrap_or(0));
     }
 
-    /// The state, whose pieces become frames: one after another, since a tree of many threads has much of it.
+    /// A part of the state, whose pieces become frames: one after another, since a tree of many threads has much of it.
     ///
     /// # Errors
     /// GW1104: it is larger than the other side would take.
-    pub(crate) fn state(&self, tree: &Tree) -> Result<Vec<u8>, Refusal> {
+    pub(crate) fn part(&mut self, sort: PartSort, part: Option<&Part<'_>>) -> Result<Vec<u8>, Refusal> {
         let subject = || Subject::Object("state".to_owned());
-        let mut state = vec![0; STATE_HEADER];
-        codec::encode_to(tree, &mut state)
-            .map_err(|error| Refusal::new(Code::MALFORMED, subject(), error.to_string()))?;
-        let length = state.len() - STATE_HEADER;
-        if length > codec::PAYLOAD_BYTES_MAX {
+        let mut state = vec![0; PART_HEADER];
+        if let Some(part) = part {
+            codec::encode_to(part, &mut state)
+                .map_err(|error| Refusal::new(Code::MALFORMED, subject(), error.to_string()))?;
+        }
+        let length = state.len() - PART_HEADER;
+        self.state_bytes = if sort == PartSort::Anew { 0 } else { self.state_bytes + length };
+        if self.state_bytes > codec::PAYLOAD_BYTES_MAX {
             return Err(Refusal::new(Code::UNSUPPORTED, subject(), "the tree without its pages is above 64 MiB"));
         }
+        let total = if sort == PartSort::Last { self.total } else { 0 };
         state[..8].copy_from_slice(&(length as u64).to_le_bytes());
-        state[8..STATE_HEADER].copy_from_slice(&self.total.to_le_bytes());
+        state[8..16].copy_from_slice(&total.to_le_bytes());
+        state[16] = sort as u8;
         Ok(state)
     }
 

@@ -138,7 +138,7 @@ fn write_frozen(
         let _ = scheduling::go_to_processor(stat.processor as u32);
     }
     let mut frozen = Some(frozen);
-    let captives = capture::capture_at_a_good_moment(&mut frozen, &options.capture)?;
+    let captives = capture::capture_at_a_good_moment(&mut frozen, &options.capture, None)?;
     let checkpoint = checkpoint::write(captives, directory, &mut |done, total| {
         progress(done, total);
         go_on(pid, options)

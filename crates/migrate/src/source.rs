@@ -4,7 +4,7 @@
 //! long, sending pages, looks at all three between two pieces.
 use crate::host::{self, Clock};
 use crate::journal::{Details, Journal};
-use crate::pump::{Pump, STATE_PIECE};
+use crate::pump::{PartSort, Pump};
 use crate::report::{self, OnProgress, Progress, Report, name_of};
 use crate::requirement::Requirements;
 use crate::restless;
@@ -12,7 +12,7 @@ use crate::stream::{Arrival, Broken, Stream};
 use crate::transport::{self, Transport};
 pub use crate::wishes::Options;
 use crate::wishes::nothing_to_inherit;
-use godwit_engine::capture::{self, Captives};
+use godwit_engine::capture::{self, Captives, Leaving};
 use godwit_engine::freeze::{self, FrozenTree};
 use godwit_engine::preparation::Preparation;
 use godwit_engine::resource::edge::Choice;
@@ -436,16 +436,19 @@ impl<'a> Driver<'a> {
     }
 
     fn capture(&mut self) -> Result<(), Refusal> {
-        let captives = capture::capture_at_a_good_moment(&mut self.frozen, &self.options.capture)?;
+        let (mut frozen, options) = (self.frozen.take(), std::mem::take(&mut self.options.capture));
+        let mut leave = |leaving: Leaving<'_>| match leaving {
+            Leaving::Part(part) => self.send_part(PartSort::Early, Some(&part)),
+            Leaving::Nothing => self.send_part(PartSort::Anew, None),
+        };
+        let captured = capture::capture_at_a_good_moment(&mut frozen, &options, Some(&mut leave));
+        (self.frozen, self.options.capture) = (frozen, options);
+        let captives = captured?;
         self.report.destination_pid = captives.tree.root().map_or(self.pid, |task| task.pid.0);
         let total = pages::bytes(&captives);
         self.pump.total = total;
         self.report.pages_total = total / godwit_image::memory::PAGE_BYTES;
-        let state = self.pump.state(&captives.tree)?;
-        for piece in state.chunks(STATE_PIECE) {
-            let frame = self.pump.state_frame(piece)?;
-            self.transmit(&frame, &[])?;
-        }
+        self.send_part(PartSort::Last, Some(&captives.rest()))?;
         self.hold_very_early(&captives);
         self.captives = Some(captives);
         Ok(())

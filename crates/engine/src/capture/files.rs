@@ -1,5 +1,5 @@
 //! File tables and working directories: which of them are shared, and what every descriptor refers to.
-use super::Capture;
+use super::{Capture, Outlet};
 use crate::failure::{About, Result};
 use crate::freeze::FrozenTree;
 use crate::look::{Look, Purpose};
@@ -31,12 +31,13 @@ fn same(firsts: &[(i32, ObjectId)], tid: i32, object: Object) -> Result<Option<O
 }
 
 /// Captures all tables and contexts of a tree: first every descriptor gets its object, then every object its state, so
-/// that objects which refer to others find them whatever the order.
+/// that objects which refer to others find them whatever the order. Objects may leave as soon as they have it.
 pub(super) fn tables(
     frozen: &FrozenTree,
     records: &BTreeMap<i32, Records>,
     capture: &mut Capture,
     tree: &mut Tree,
+    outlet: &mut Outlet<'_, '_>,
 ) -> Result<Tables> {
     let mut found = Tables::new();
     let mut tables: Vec<(i32, ObjectId)> = Vec::new();
@@ -89,6 +90,7 @@ pub(super) fn tables(
     pending.sort_by_key(|(_, look)| look.link == b"anon_inode:[eventpoll]");
     for (object, look) in pending {
         capture.describe(object, &look)?;
+        outlet.pass(tree, &capture.objects)?;
     }
     Ok(found)
 }

@@ -16,7 +16,7 @@ use godwit_linux::pidfd::PidFd;
 use godwit_linux::proc::locks;
 use serde::Serialize;
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 pub(crate) mod ahead;
@@ -27,11 +27,14 @@ mod files;
 mod inquiry;
 pub(crate) mod job_control;
 pub(crate) mod moment;
+mod outlet;
 mod schedule;
 pub(crate) mod space;
 mod task;
 
 pub use moment::capture_at_a_good_moment;
+use outlet::Outlet;
+pub use outlet::{Leaving, OnLeaving};
 
 /// What the user decided about one descriptor whose other side is outside, and with it about its open description.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -91,6 +94,8 @@ pub struct Captives {
     pub spaces: Vec<SpacePages>,
     /// Contents of objects.
     pub contents: Vec<Content>,
+    /// Objects that have left while the tree was captured.
+    gone: BTreeSet<ObjectId>,
 }
 
 /// A description that is already in the graph: one process and descriptor that holds it.
@@ -391,10 +396,10 @@ impl Capture {
 /// # Errors
 /// The first object that cannot be carried exactly.
 pub fn capture(frozen: &mut FrozenTree, options: &Options) -> Result<Captives> {
-    capture_all(frozen, options).map_err(with_choices)
+    capture_all(frozen, options, Outlet::new(None)).map_err(with_choices)
 }
 
-fn capture_all(frozen: &mut FrozenTree, options: &Options) -> Result<Captives> {
+fn capture_all(frozen: &mut FrozenTree, options: &Options, mut outlet: Outlet<'_, '_>) -> Result<Captives> {
     let pids: Vec<i32> = frozen.processes.iter().map(|process| process.pid).collect();
     let root = pids.first().copied().unwrap_or(0);
     let mut capture = Capture::new(&pids, Edges::find(&pids, &options.edges)?);
@@ -407,7 +412,7 @@ fn capture_all(frozen: &mut FrozenTree, options: &Options) -> Result<Captives> {
         .filter_map(|process| Some((process.pid, frozen.preparation.records(process)?)))
         .collect();
     let mut shape = task::Shape::new(frozen)?;
-    let tables = files::tables(frozen, &records, &mut capture, &mut tree)?;
+    let tables = files::tables(frozen, &records, &mut capture, &mut tree, &mut outlet)?;
     for process in &mut frozen.processes {
         crate::namespaces::judge(process.pid, root, &frozen.surroundings.home)?;
         let known = (&tables, records.get(&process.pid));
@@ -422,10 +427,11 @@ fn capture_all(frozen: &mut FrozenTree, options: &Options) -> Result<Captives> {
         tree.tasks.push(captured);
     }
     frozen.leftovers = capture.leftovers;
+    let gone = outlet.gone(&capture.objects);
     tree.objects = capture.objects;
     tree.objects.sort_by_key(|envelope| envelope.id);
     tree.validate().map_err(|cause| Refusal::new(Code::MALFORMED, Subject::Process(root), cause))?;
-    Ok(Captives { tree, spaces, contents: capture.contents })
+    Ok(Captives { tree, spaces, contents: capture.contents, gone })
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ impl Kind for CharacterDevice {
         1
     }
     fn stage(&self) -> Stage {
-        Stage::Early
+        Stage::AsItComes
     }
     fn needs(&self, envelope: &Envelope) -> Result<Vec<Need>> {
         let state: State = open(envelope)?;

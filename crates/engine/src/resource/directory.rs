@@ -58,7 +58,7 @@ impl Kind for Directory {
         1
     }
     fn stage(&self) -> Stage {
-        Stage::Early
+        Stage::AsItComes
     }
     fn needs(&self, envelope: &Envelope) -> Result<Vec<Need>> {
         let state: State = open(envelope)?;

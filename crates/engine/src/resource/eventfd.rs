@@ -61,7 +61,7 @@ impl Kind for EventCounter {
         1
     }
     fn stage(&self) -> Stage {
-        Stage::Early
+        Stage::AsItComes
     }
     fn needs(&self, _: &Envelope) -> Result<Vec<Need>> {
         Ok(Vec::new())

@@ -124,6 +124,9 @@ pub const KINDS: &[&dyn Kind] = &[
 /// When an object can be made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stage {
+    /// As [`Stage::Early`], and from nothing but its envelope and what it refers to: as soon as these have come, while the rest is
+    /// still being captured.
+    AsItComes,
     /// By the restorer, before any task exists; tasks inherit it.
     Early,
     /// After all tasks exist (`/proc/PID` files, pidfds); tasks fetch it from the restorer.

@@ -80,7 +80,7 @@ impl Kind for PipeEnd {
         1
     }
     fn stage(&self) -> Stage {
-        Stage::Early
+        Stage::AsItComes
     }
     fn needs(&self, _: &Envelope) -> Result<Vec<Need>> {
         Ok(Vec::new())

@@ -70,7 +70,7 @@ impl Kind for RegularFile {
         1
     }
     fn stage(&self) -> Stage {
-        Stage::Early
+        Stage::AsItComes
     }
     fn needs(&self, envelope: &Envelope) -> Result<Vec<Need>> {
         let state: State = open(envelope)?;

@@ -35,7 +35,7 @@ impl Kind for SignalDescriptor {
         1
     }
     fn stage(&self) -> Stage {
-        Stage::Early
+        Stage::AsItComes
     }
     fn needs(&self, _: &Envelope) -> Result<Vec<Need>> {
         Ok(Vec::new())

@@ -30,7 +30,7 @@ impl Restorer {
         }
         self.enter_groups()?;
         self.make_late()?;
-        self.bind_objects(&[Stage::Early, Stage::Late])?;
+        self.bind_objects(&[Stage::AsItComes, Stage::Early, Stage::Late])?;
         self.place_descriptors()?;
         for space in self.built.clone() {
             self.finish_space(space)?;

@@ -59,7 +59,7 @@ impl Restorer {
             let made = resource::kind_of(envelope)?.make(envelope, &mut make)?;
             make.keep(*id, made)?;
         }
-        let (made, _, created) = make.finish();
+        let make::Product { made, created, .. } = make.finish();
         Ok((made, created))
     }
 

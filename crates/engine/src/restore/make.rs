@@ -16,6 +16,14 @@ use std::path::PathBuf;
 
 const O_CLOEXEC: u32 = 0o2_000_000;
 
+/// What a first stage has made.
+#[derive(Debug, Default)]
+pub(super) struct Product {
+    pub(super) made: BTreeMap<ObjectId, Made>,
+    pub(super) sinks: BTreeMap<ObjectId, Sink>,
+    pub(super) created: Created,
+}
+
 /// First stage: objects are made in the restorer's own table, above every number that the tree uses.
 #[derive(Debug)]
 pub struct Make<'a> {
@@ -57,6 +65,24 @@ impl<'a> Make<'a> {
     pub(super) fn new(tree: &'a Tree, minimum: i32) -> Make<'a> {
         let (made, sinks, created) = (BTreeMap::new(), BTreeMap::new(), Created::default());
         Make { tree, minimum, made, sinks, created, tasks: None, stocks: Vec::new(), scratch: Default::default() }
+    }
+
+    /// Goes on with what was made before, above the numbers that the tree is now known to use.
+    pub(super) fn resume(tree: &'a Tree, minimum: i32, product: Product) -> Result<Make<'a>> {
+        let Product { made, sinks, created } = product;
+        let mut make = Make { made, sinks, created, ..Make::new(tree, minimum) };
+        let is_low = |made: &Made| made.iter().any(|file| file.as_raw_fd() < minimum);
+        let low: Vec<ObjectId> = make.made.iter().filter(|(_, made)| is_low(made)).map(|(id, _)| *id).collect();
+        for id in low {
+            let made = make.made.remove(&id).unwrap_or_default();
+            make.keep(id, made)?;
+        }
+        Ok(make)
+    }
+
+    /// Whether an object is made.
+    pub(super) fn has(&self, id: ObjectId) -> bool {
+        self.made.contains_key(&id)
     }
 
     /// Goes on with what was made before, now that tasks exist.
@@ -239,8 +265,8 @@ impl<'a> Make<'a> {
         Ok(())
     }
 
-    pub(super) fn finish(self) -> (BTreeMap<ObjectId, Made>, BTreeMap<ObjectId, Sink>, Created) {
-        (self.made, self.sinks, self.created)
+    pub(super) fn finish(self) -> Product {
+        Product { made: self.made, sinks: self.sinks, created: self.created }
     }
 }
 

@@ -19,6 +19,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 mod attach;
+mod beginning;
 mod births;
 mod creator;
 mod credentials;
@@ -42,6 +43,7 @@ mod space;
 mod stop;
 mod thread;
 
+pub use beginning::Beginning;
 pub use creator::Creator;
 pub use locks::DeferredLock;
 pub use make::{Bind, Make};
@@ -138,11 +140,11 @@ impl Restorer {
     /// # Errors
     /// The first object that cannot be made exactly; nothing is left behind.
     pub fn begin(tree: Tree) -> Result<Restorer> {
-        Restorer::begin_in(tree, None)
+        Beginning::new(None).complete(tree)
     }
 
-    /// `arena`: one that is there already, if the tree has room for it.
-    fn begin_in(tree: Tree, arena: Option<Rc<Arena>>) -> Result<Restorer> {
+    /// The same, where some objects are made already. `arena`: one that is there already, if the tree has room for it.
+    fn begin_from(tree: Tree, product: make::Product, arena: Option<Rc<Arena>>) -> Result<Restorer> {
         tree.validate().map_err(|cause| Refusal::new(Code::MALFORMED, Subject::Object("image".to_owned()), cause))?;
         let threads: Vec<Pid> = tree.tasks.iter().flat_map(|task| &task.threads).map(|thread| thread.tid).collect();
         let lineage = Lineage::plan(&lineage::members(&tree))?;
@@ -162,14 +164,14 @@ impl Restorer {
         let incomplete = living.map(|task| task.pid).collect();
         // Every signal but the stub's own stays blocked: what is sent to us must not end a half-built tree halfway.
         let arena = Restorer::arena(&tree, threads.len(), arena)?;
-        let highest = tree.tables.iter().flat_map(|table| &table.slots).map(|slot| slot.descriptor).max().unwrap_or(2);
-        // Every object besides the numbers of the tree.
-        crate::room::raise_limit(tree.objects.len() as u64 * 2 + highest.max(0) as u64 + 256);
-        let minimum = highest.max(2) + 1;
+        let minimum = beginning::minimum(&tree);
         let own = late::own_process(minimum)?;
-        let mut make = Make::new(&tree, minimum);
+        let mut make = Make::resume(&tree, minimum, product)?;
         let order = make::order(&tree)?;
         for id in &order {
+            if make.has(*id) {
+                continue;
+            }
             let envelope = tree.object(*id).ok_or_else(|| missing(*id))?;
             let kind = resource::kind_of(envelope)?;
             if kind.stage() != Stage::Late {
@@ -177,7 +179,7 @@ impl Restorer {
                 make.keep(*id, made)?;
             }
         }
-        let (made, sinks, created) = make.finish();
+        let make::Product { made, sinks, created } = make.finish();
         Ok(Restorer {
             tree,
             arena,
@@ -210,20 +212,6 @@ impl Restorer {
             promised: None,
             held: false,
         })
-    }
-
-    /// As [`Restorer::begin`], for a tree whose root's memory was made before, as far as that fits.
-    ///
-    /// # Errors
-    /// As [`Restorer::begin`].
-    pub fn begin_with(tree: Tree, reserve: Option<Reserve>) -> Result<Restorer> {
-        // Objects that remember the number of who made them are made under that number: it must be free then.
-        let reserve = reserve.filter(|_| !tree.objects.iter().any(resource::remembers_its_maker));
-        let mut restorer = Restorer::begin_in(tree, reserve.as_ref().map(Reserve::arena))?;
-        if let Some(reserve) = reserve {
-            restorer.take_reserve(reserve);
-        }
-        Ok(restorer)
     }
 
     /// The one that is there, or a new one.

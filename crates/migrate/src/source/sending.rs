@@ -1,6 +1,7 @@
-//! The pages leave: read and sent by us, piece by piece, or, where they are many, handed to the socket by the process that has them.
+//! The state leaves, and the pages: read and sent by us, piece by piece, or, where they are many, handed to the socket by the process that
+//! has them.
 use super::{Driver, nothing_frozen};
-use crate::pump::Pump;
+use crate::pump::{PartSort, Pump, STATE_PIECE};
 use crate::stream::{Broken, Stream};
 use godwit_engine::capture::{Captives, SpacePages};
 use godwit_engine::freeze::FrozenProcess;
@@ -9,6 +10,7 @@ use godwit_engine::pages::Reader;
 use godwit_handoff::{Action, Event};
 use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::{PageSet, Run};
+use godwit_image::tree::Part;
 use godwit_image::{Code, ObjectId, Refusal, Subject};
 use std::time::{Duration, Instant};
 
@@ -99,6 +101,15 @@ impl Cutter<'_> {
 }
 
 impl Driver<'_> {
+    /// Sends a part of the state.
+    pub(super) fn send_part(&mut self, sort: PartSort, part: Option<&Part<'_>>) -> Result<(), Refusal> {
+        for piece in self.pump.part(sort, part)?.chunks(STATE_PIECE) {
+            let frame = self.pump.state_frame(piece)?;
+            self.transmit(&frame, &[])?;
+        }
+        Ok(())
+    }
+
     pub(super) fn send(&mut self) -> Result<(), Refusal> {
         let captives = self.captives.take().ok_or_else(nothing_frozen)?;
         let result = self.send_all(&captives);
