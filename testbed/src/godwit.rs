@@ -113,9 +113,11 @@ impl Godwit {
                 self.checkpoint(pair, run, &directory, false)?;
                 self.restore(&pair.destination, run, &directory).map(|()| Place::Destination)
             }
-            Path::Migrate | Path::NumbersInUse => self.migrate(pair, run, 1),
-            Path::ThereAndBack => self.migrate(pair, run, 2),
-            Path::TenMoves => self.migrate(pair, run, 10),
+            Path::Migrate | Path::NumbersInUse | Path::PreCopy | Path::QueuedPreCopy => {
+                self.migrate(path, pair, run, 1)
+            }
+            Path::ThereAndBack => self.migrate(path, pair, run, 2),
+            Path::TenMoves => self.migrate(path, pair, run, 10),
             Path::DestinationKilledAt(moment) => self.kill_at(pair, run, Place::Destination, moment),
             Path::SourceKilledAt(moment) => self.kill_at(pair, run, Place::Source, moment),
             Path::LinkCutAt(moment) => self.cut_at(pair, run, moment),
@@ -194,23 +196,26 @@ impl Godwit {
         }
     }
 
-    fn migrate(&self, pair: &Pair, run: &Run, moves: u32) -> Moved {
+    fn migrate(&self, path: Path, pair: &Pair, run: &Run, moves: u32) -> Moved {
         let mut place = Place::Source;
         for number in 1..=moves {
-            place = self.migrate_once(pair, run, place).map_err(|said| format!("move {number}: {said}"))?;
+            place = self.migrate_once(path, pair, run, place).map_err(|said| format!("move {number}: {said}"))?;
         }
         Ok(place)
     }
 
-    fn migrate_once(&self, pair: &Pair, run: &Run, place: Place) -> Moved {
+    fn migrate_once(&self, path: Path, pair: &Pair, run: &Run, place: Place) -> Moved {
         let (from, to) = (place.of(pair), place.other().of(pair));
         let mut receive = self.receive(to, run, false, None)?;
         let target = self.target(to);
         // There as ever, back with checksums of pages.
         let pid = run.pid.to_string();
-        let arguments = ["migrate", &pid, &target, "--page-checksums"];
-        let taken = if place == Place::Destination { arguments.len() } else { arguments.len() - 1 };
-        let moved = self.done(from, run, &arguments[..taken]);
+        let mut arguments = vec!["migrate", &pid, &target];
+        if place == Place::Destination {
+            arguments.push("--page-checksums");
+        }
+        arguments.extend(path.strategy().map(|name| ["--strategy", name]).into_iter().flatten());
+        let moved = self.done(from, run, &arguments);
         if let Err(said) = moved {
             let told = format!("{said}; destination: {}", read_or_empty(&receive.stderr));
             receive.kill();
@@ -227,7 +232,7 @@ impl Godwit {
     /// One move of a path, for a tree that is to work between its moves; `number` counts them.
     pub(crate) fn leave(&self, path: Path, pair: &Pair, run: &Run, place: Place, number: usize) -> Moved {
         if path.migrates() {
-            return self.migrate_once(pair, run, place);
+            return self.migrate_once(path, pair, run, place);
         }
         let directory = run.directory().join(format!("checkpoint-{number}"));
         let next = if path == Path::RestoreElsewhere { place.other() } else { place };

@@ -20,6 +20,10 @@ pub enum Path {
     RestoreElsewhere,
     /// One migration.
     Migrate,
+    /// One migration whose memory moves in rounds while the process runs.
+    PreCopy,
+    /// The same with a queue for pages that are written again and again.
+    QueuedPreCopy,
     /// To the other host and back.
     ThereAndBack,
     /// Ten migrations in a row, to and fro.
@@ -57,12 +61,14 @@ const DESTINATION_MOMENTS: [&str; 22] = [
 
 impl Path {
     /// Those without a fault: each is for every workload.
-    pub const PLAIN: [Self; 8] = [
+    pub const PLAIN: [Self; 10] = [
         Self::Thaw,
         Self::CheckpointLeaveRunning,
         Self::RestoreInPlace,
         Self::RestoreElsewhere,
         Self::Migrate,
+        Self::PreCopy,
+        Self::QueuedPreCopy,
         Self::ThereAndBack,
         Self::TenMoves,
         Self::NumbersInUse,
@@ -86,12 +92,24 @@ impl Path {
             Self::RestoreInPlace => "restore",
             Self::RestoreElsewhere => "restore-elsewhere",
             Self::Migrate => "migrate",
+            Self::PreCopy => "migrate-pre-copy",
+            Self::QueuedPreCopy => "migrate-queued",
             Self::ThereAndBack => "there-and-back",
             Self::TenMoves => "ten-moves",
             Self::NumbersInUse => "numbers-in-use",
             Self::DestinationKilledAt(_) => "destination-killed",
             Self::SourceKilledAt(_) => "source-killed",
             Self::LinkCutAt(_) => "link-cut",
+        }
+    }
+
+    /// How memory moves, where that is not as ever.
+    #[must_use]
+    pub fn strategy(self) -> Option<&'static str> {
+        match self {
+            Self::PreCopy => Some("pre-copy"),
+            Self::QueuedPreCopy => Some("queued-pre-copy"),
+            _ => None,
         }
     }
 

@@ -40,5 +40,6 @@ mod sleep;
 mod surroundings;
 mod thread_records;
 mod tmpfs_file;
+pub mod tracking;
 mod turn;
 mod vfork;

@@ -96,6 +96,44 @@ impl Reader {
     }
 }
 
+/// Reads some pages of a process that runs; returns which could be read: it may have unmapped others meanwhile.
+///
+/// # Errors
+/// The process is dead; those of `sink`.
+pub fn read_running(
+    reader: &mut Reader,
+    pid: i32,
+    pages: &PageSet,
+    mut sink: impl FnMut(&[(u64, usize)], &[u8]) -> Result<()>,
+) -> Result<PageSet> {
+    let subject = || Subject::Process(pid);
+    let memory = ForeignMemory::open(pid).about(subject)?;
+    let pagemap = Pagemap::open(pid).about(subject)?;
+    let (mut entries, mut gone) = (Vec::new(), PageSet::new());
+    pieces(pages.runs(), |ranges, total| {
+        let part = &mut reader.buffer[..total];
+        // In doubt in the way that is slower and takes nothing from anybody.
+        let shared = are_shared(&pagemap, ranges, &mut entries).unwrap_or(true);
+        let mut is_read = !shared && memory::gather(pid, ranges, part).is_ok_and(|count| count == total);
+        if !is_read {
+            let mut offset = 0;
+            is_read = ranges.iter().all(|(start, length)| {
+                let range = &mut part[offset..offset + length];
+                offset += length;
+                memory.read(ForeignAddress(*start), range).is_ok()
+            });
+        }
+        if is_read {
+            sink(ranges, part)?;
+            for (start, length) in ranges {
+                gone.insert(Run { start: *start, end: start + *length as u64 });
+            }
+        }
+        Ok(())
+    })?;
+    Ok(gone)
+}
+
 /// Bytes that [`read`] will deliver.
 pub fn bytes(captives: &Captives) -> u64 {
     let spaces = captives.spaces.iter().map(|space| space.pages.bytes()).sum::<u64>();

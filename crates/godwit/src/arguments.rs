@@ -89,6 +89,8 @@ pub(crate) enum Command {
         /// The directory.
         directory: PathBuf,
     },
+    /// Explain the strategies: how memory can move, and when which is best.
+    Strategies,
     /// Tell more about an error code, or list them all.
     Explain {
         /// A code such as GW1102.
@@ -145,9 +147,19 @@ pub(crate) struct Migrate {
     pub(crate) pid: i32,
     /// tcp://HOST:PORT of a `godwit receive`, or ssh://[USER@]HOST (runs `godwit receive` there through your own ssh).
     pub(crate) destination: String,
-    /// How memory moves.
+    /// How memory moves: a name, or a row such as 'prepare=rounds(6,30%) down=rest post=none'; see `godwit strategies`.
     #[arg(long, default_value = "total-copy")]
     pub(crate) strategy: String,
+    /// Most rounds in which pages are sent while the tree runs.
+    #[arg(long, value_name = "N")]
+    pub(crate) rounds: Option<u32>,
+    /// Stop the tree when so little is left to be sent: pages (64), a share of all pages (5%), or what leaves in so long (10ms).
+    #[arg(long, value_name = "LIMIT")]
+    pub(crate) limit: Option<godwit_strategy::Enough>,
+    /// Stop the tree when what is left to be sent leaves in so long (10ms). A tree that writes faster than the link carries
+    /// is stopped after the last round all the same.
+    #[arg(long, value_name = "TIME", conflicts_with = "limit")]
+    pub(crate) max_downtime: Option<godwit_strategy::Enough>,
     /// For ssh: the godwit program at the destination.
     #[arg(long, value_name = "PATH")]
     pub(crate) remote_program: Option<PathBuf>,

@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Bench(bench) => command::bench::run(&bench, &output),
         Command::Man { directory } => command::man::run(&directory),
         Command::Doctor => command::doctor::run(&output),
+        Command::Strategies => command::strategies::run(&output),
         Command::Explain { code } => command::explain::run(code.as_deref(), &output),
     };
     match result {

@@ -194,8 +194,8 @@ pub enum Event {
     Sent {
         /// The round's number.
         round: u32,
-        /// Pages that are in the step's set now.
-        left: u64,
+        /// What is left to be sent now.
+        left: godwit_strategy::Left,
     },
     /// Answer to [`Action::Finish`].
     AllSent(Totals),

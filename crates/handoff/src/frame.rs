@@ -18,6 +18,11 @@ pub const STATE: u8 = 32;
 pub const PAGES: u8 = 33;
 /// Frame type: runs of pages that contain only zeros; nothing follows.
 pub const ZERO_PAGES: u8 = 34;
+/// Frame type: runs of pages that were sent in the preparation and are still true; nothing follows.
+pub const HELD_PAGES: u8 = 35;
+/// Owners from here on are address spaces of the source's tree before it was captured, counted from zero; below are objects of the
+/// captured state.
+pub const STAGE_FIRST: u32 = 1 << 31;
 /// Most bytes of a payload: messages carry at most 1 MiB of the drivers' own in one field.
 pub const PAYLOAD_LIMIT: u32 = 4 << 20;
 /// Most runs in one frame.
@@ -69,7 +74,7 @@ impl Header {
         }
         let header = Header { kind: reader.u8()?, flags: reader.u8()?, length: reader.u32()?, checksum: reader.u32()? };
         let known = match header.kind {
-            FIRST_MESSAGE..=LAST_MESSAGE | STATE | ZERO_PAGES => 0,
+            FIRST_MESSAGE..=LAST_MESSAGE | STATE | ZERO_PAGES | HELD_PAGES => 0,
             PAGES => BODY_CHECKED,
             other => return Err(Malformed::UnknownType(other)),
         };
@@ -102,7 +107,7 @@ pub struct Run {
     pub count: u32,
 }
 
-/// The payload of a [`PAGES`] or [`ZERO_PAGES`] frame.
+/// The payload of a [`PAGES`] or [`ZERO_PAGES`] frame, and part of that of a [`HELD_PAGES`] frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Runs {
     /// The page size is two to this power.
@@ -182,6 +187,8 @@ pub enum Frame<'a> {
     Pages(Runs),
     /// These pages are zero: for the pump.
     ZeroPages(Runs),
+    /// These pages of objects came before as pages of this stage, and are still true: for the pump.
+    HeldPages(u32, Runs),
 }
 
 impl<'a> Frame<'a> {
@@ -204,6 +211,14 @@ impl<'a> Frame<'a> {
             STATE => Ok(Frame::State(payload)),
             PAGES => Runs::decode(PAGES, header.flags, payload).map(Frame::Pages),
             ZERO_PAGES => Runs::decode(ZERO_PAGES, header.flags, payload).map(Frame::ZeroPages),
+            HELD_PAGES => {
+                let (stage, runs) = payload.split_first_chunk::<4>().ok_or(Malformed::TooShort)?;
+                let stage = u32::from_le_bytes(*stage);
+                if stage < STAGE_FIRST {
+                    return Err(Malformed::BadValue("stage"));
+                }
+                Runs::decode(HELD_PAGES, header.flags, runs).map(|runs| Frame::HeldPages(stage, runs))
+            }
             code => Packet::decode(code, payload).map(Frame::Packet),
         }
     }
@@ -247,6 +262,11 @@ impl<'a> Frame<'a> {
             Frame::ZeroPages(runs) => {
                 runs.encode(out);
                 (ZERO_PAGES, 0)
+            }
+            Frame::HeldPages(stage, runs) => {
+                out.extend(stage.to_le_bytes());
+                runs.encode(out);
+                (HELD_PAGES, 0)
             }
         };
         let payload = &out[start + HEADER_LENGTH..];

@@ -2,7 +2,8 @@
 
 use godwit_deterministic::Random;
 use godwit_handoff::frame::{
-    Frame, HEADER_LENGTH, Header, PAGE_LIMIT, PAGES, PAYLOAD_LIMIT, RUN_LIMIT, Run, Runs, STATE, ZERO_PAGES,
+    Frame, HEADER_LENGTH, HELD_PAGES, Header, PAGE_LIMIT, PAGES, PAYLOAD_LIMIT, RUN_LIMIT, Run, Runs, STAGE_FIRST,
+    STATE, ZERO_PAGES,
 };
 use godwit_handoff::{
     BootId, Capabilities, Deed, Malformed, Message, MigrationId, Opaque, Packet, Reason, Record, Side, Stage, Step,
@@ -128,6 +129,9 @@ fn each_frame(random: &mut Random, mut check: impl FnMut(&mut Random, &Frame<'_>
     check(random, &Frame::Pages(pages));
     let zero = runs(random, false);
     check(random, &Frame::ZeroPages(zero));
+    let held = runs(random, false);
+    let stage = STAGE_FIRST | random.bits() as u32;
+    check(random, &Frame::HeldPages(stage, held));
 }
 
 fn encoded(frame: &Frame<'_>) -> Vec<u8> {
@@ -222,7 +226,8 @@ fn hostile_payloads_never_panic_and_what_is_accepted_is_said_in_one_way_only() {
         });
     }
     for _ in 0..20_000 {
-        let kind = *random.choose(&[1, 2, 3, 5, 6, 8, 12, 15, STATE, PAGES, ZERO_PAGES]).expect("not empty");
+        let kind =
+            *random.choose(&[1, 2, 3, 5, 6, 8, 12, 15, STATE, PAGES, ZERO_PAGES, HELD_PAGES]).expect("not empty");
         let payload = bytes(&mut random, 120);
         judge(&framed(kind, 0, &payload));
     }

@@ -7,7 +7,7 @@ use godwit_handoff::{
     Action, BootId, Capabilities, Deed, Destination, DestinationConfig, Doubt, Event, Message, Opaque, Outcome, Packet,
     Patience, Reason, Record, Settlement, Side, Source, Stage, Step, Totals, Unsupported, Value, Verdict, Versions,
 };
-use godwit_strategy::{Order, Origin, Phase, Row, Set, Until};
+use godwit_strategy::{Enough, Order, Origin, Phase, Row, Set, Until};
 
 use harness::fault::{Chooser, Fault};
 use harness::pair::{MIGRATION, Pair, source_config};
@@ -170,7 +170,7 @@ fn step(phase: Phase, set: Set, until: Until) -> godwit_strategy::Step {
 fn a_row_with_rounds_is_walked_before_the_freeze() {
     let steps = vec![
         step(Phase::Preparation, Set::All, Until::Sent),
-        step(Phase::Preparation, Set::DirtySinceRound, Until::Limit { pages: 4, rounds: 9 }),
+        step(Phase::Preparation, Set::DirtySinceRound, Until::Limit { enough: Enough::pages(4), rounds: 9 }),
         step(Phase::Down, Set::Rest, Until::Sent),
     ];
     let mut source = offering(|config| {
@@ -182,15 +182,15 @@ fn a_row_with_rounds_is_walked_before_the_freeze() {
     for (step, round, left) in [(0, 1, 100), (1, 2, 50), (1, 3, 3)] {
         assert_eq!(source.step(), Some(Step::Prepare));
         assert_eq!(actions(|| source.poll_action()), [Action::Send { step, round }]);
-        source.handle(NOW, Event::Sent { round, left });
+        source.handle(NOW, Event::Sent { round, left: left.into() });
         // A doubled report is not taken for the next round's.
-        source.handle(NOW, Event::Sent { round, left });
+        source.handle(NOW, Event::Sent { round, left: left.into() });
     }
     assert_eq!(actions(|| source.poll_action()), [Action::Freeze]);
     source.handle(NOW, Event::Done(Deed::Freeze));
     assert_eq!(actions(|| source.poll_action()), [Action::Capture, Action::Send { step: 2, round: 4 }]);
     // Capture and pages may end in either order; only then is everything flushed.
-    source.handle(NOW, Event::Sent { round: 4, left: 0 });
+    source.handle(NOW, Event::Sent { round: 4, left: 0.into() });
     assert_eq!(actions(|| source.poll_action()), []);
     source.handle(NOW, Event::Done(Deed::Capture));
     assert_eq!(actions(|| source.poll_action()), [Action::Finish]);
@@ -237,7 +237,7 @@ fn a_roll_back_walks_the_table_upwards() {
     source.handle(NOW, Event::noted(Stage::Started));
     source.handle(NOW, Event::Done(Deed::Freeze));
     source.handle(NOW, Event::Done(Deed::Capture));
-    source.handle(NOW, Event::Sent { round: 1, left: 0 });
+    source.handle(NOW, Event::Sent { round: 1, left: 0.into() });
     source.handle(NOW, Event::AllSent(Totals::default()));
     source.handle(NOW, packet(Message::Ready { root: 7 }));
     source.handle(NOW, Event::Done(Deed::HoldStopped));

@@ -93,6 +93,22 @@ impl PageSet {
         rest
     }
 
+    /// What is in either; for sets of many runs.
+    #[must_use]
+    pub fn union(&self, other: &PageSet) -> PageSet {
+        let mut either = PageSet::new();
+        let (mut a, mut b) = (self.runs.iter().peekable(), other.runs.iter().peekable());
+        loop {
+            let next = match (a.peek(), b.peek()) {
+                (Some(x), Some(y)) if y.start < x.start => b.next(),
+                (Some(_), _) => a.next(),
+                (None, _) => b.next(),
+            };
+            let Some(run) = next else { return either };
+            either.insert(*run);
+        }
+    }
+
     /// Everything of another set, too.
     pub fn extend(&mut self, other: &PageSet) {
         for run in &other.runs {

@@ -94,6 +94,17 @@ pub fn set_length(file: BorrowedFd<'_>, bytes: u64) -> Result<()> {
     check("ftruncate", i64::from(unsafe { libc::ftruncate(file.as_raw_fd(), bytes) })).map(drop)
 }
 
+/// Gives back the memory of a part of the file, which is zero from then on.
+///
+/// # Errors
+/// EPERM: sealed; EINVAL: no such part.
+pub fn punch(file: BorrowedFd<'_>, offset: u64, bytes: u64) -> Result<()> {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: no pointers.
+    let result = unsafe { libc::fallocate(file.as_raw_fd(), mode, offset.cast_signed(), bytes.cast_signed()) };
+    check_int("fallocate", result).map(drop)
+}
+
 /// Writes into a file of huge pages, which write(2) cannot; `page_bytes` is their size, a power of two.
 ///
 /// # Errors

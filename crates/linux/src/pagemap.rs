@@ -120,22 +120,24 @@ impl Pagemap {
         Ok((count as usize, arguments.walk_end))
     }
 
-    /// The pages of `start..end` that were written since they were armed, or never were; arms them again. The range must be one that
-    /// is tracked (registered for asynchronous write protection). `found` gets ascending runs with the categories of `wanted` that
-    /// they have. A page that is not there counts as written when it was never armed or was given back since.
+    /// The pages of `start..end` whose contents only this process has and that were written since they were armed, or never were. They
+    /// are armed again (`arm`), or only told. The range must be one that is tracked (registered for asynchronous write protection).
+    /// What is not there, the zero page and pages of files are none of them, and are not armed: what comes in their place is.
     ///
     /// # Errors
-    /// EPERM: part of it is not tracked, and may not have been armed; ESRCH: dead; ENOTTY: no PAGEMAP_SCAN.
-    pub fn rearm(&self, start: u64, end: u64, wanted: u64, mut found: impl FnMut(Region)) -> Result<()> {
+    /// EPERM: part of it is not tracked, and what was found is not all; ESRCH: dead; ENOTTY: no PAGEMAP_SCAN.
+    pub fn written_pages(&self, start: u64, end: u64, arm: bool, mut found: impl FnMut(u64, u64)) -> Result<()> {
+        use category::{FILE, PRESENT, SWAPPED, WRITTEN, ZERO};
         const PROTECT_MATCHING: u64 = 1;
         const CHECK_TRACKED: u64 = 2;
-        use category::WRITTEN;
+        let flags = CHECK_TRACKED | if arm { PROTECT_MATCHING } else { 0 };
+        let not = FILE | ZERO;
         let mut regions = [Region::default(); 512];
         let mut next = start;
         while next < end {
-            let flags = PROTECT_MATCHING | CHECK_TRACKED;
-            let (count, walk_end) = self.scan_once(flags, next, end, &mut regions, 0, WRITTEN, 0, wanted)?;
-            regions[..count].iter().copied().for_each(&mut found);
+            let (count, walk_end) =
+                self.scan_once(flags, next, end, &mut regions, not, not | WRITTEN, PRESENT | SWAPPED, PRESENT)?;
+            regions[..count].iter().for_each(|region| found(region.start, region.end));
             if count < regions.len() || walk_end <= next {
                 return Ok(());
             }

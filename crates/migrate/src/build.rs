@@ -1,8 +1,9 @@
 //! A tree that comes in: state first, then pages, then all is completed and compared with what the source says it has sent.
 use crate::pump::{PART_HEADER, PartSort};
 use godwit_engine::foresight::Foresight;
-use godwit_engine::restore::{Beginning, Reserve, Restorer};
+use godwit_engine::restore::{Beginning, Reserve, Restorer, Staging};
 use godwit_handoff::Totals;
+use godwit_handoff::frame::STAGE_FIRST;
 use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::PageSet;
 use godwit_image::tree::Tree;
@@ -30,6 +31,10 @@ pub(crate) struct Build {
     /// What is made before the whole state is there: at first the root and its memory, before anything came.
     beginning: Beginning,
     restorer: Option<Restorer>,
+    /// Pages that come while the tree runs at the source.
+    staging: Staging,
+    /// A piece of them, on its way.
+    piece: Vec<u8>,
     /// Much memory is expected.
     pub(crate) is_large: bool,
     /// Bytes of pages that are in place.
@@ -71,11 +76,18 @@ impl Build {
             state_bytes: 0,
             beginning: Beginning::default(),
             restorer: None,
+            staging: Staging::default(),
+            piece: Vec::new(),
             is_large: false,
             bytes_done: 0,
             bytes_total: 0,
             unseen: false,
         }
+    }
+
+    /// Expects the pages of a tree of so many bytes before its state.
+    pub(crate) fn expect_pages(&mut self, tree_bytes: u64) {
+        self.staging = Staging::new(tree_bytes);
     }
 
     /// Makes the root that is foreseen. Its memory only where pages come that nobody sees on their way (`unseen`): those that we see
@@ -174,8 +186,21 @@ impl Build {
     /// # Errors
     /// Their owner is unknown, or the kernel refuses.
     pub(crate) fn pages(&mut self, owner: ObjectId, ranges: &[(u64, usize)], bytes: &[u8]) -> Result<(), Refusal> {
+        if owner.0 >= STAGE_FIRST {
+            return self.staging.take(owner.0, ranges, Some(bytes));
+        }
         self.bytes_done += bytes.len() as u64;
         self.restorer()?.write(owner, ranges, bytes)
+    }
+
+    /// Puts pages that came in the preparation where they belong; returns how many.
+    ///
+    /// # Errors
+    /// They have not come; as [`Build::pages`].
+    pub(crate) fn held(&mut self, stage: u32, owner: ObjectId, ranges: &[(u64, usize)]) -> Result<u64, Refusal> {
+        let restorer = self.restorer.as_mut().ok_or_else(|| malformed("it has not come"))?;
+        self.staging.put(stage, owner, ranges, &mut self.piece, restorer)?;
+        Ok(ranges.iter().map(|(_, length)| *length as u64).sum::<u64>() / PAGE_BYTES)
     }
 
     /// Fills pages with zeros; returns how many.
@@ -183,6 +208,10 @@ impl Build {
     /// # Errors
     /// As [`Build::pages`].
     pub(crate) fn zeros(&mut self, owner: ObjectId, ranges: &[(u64, usize)]) -> Result<u64, Refusal> {
+        if owner.0 >= STAGE_FIRST {
+            self.staging.take(owner.0, ranges, None)?;
+            return Ok(ranges.iter().map(|(_, length)| *length as u64).sum::<u64>() / PAGE_BYTES);
+        }
         let mut total = 0;
         for (start, length) in ranges {
             let mut done = 0;
@@ -206,6 +235,8 @@ impl Build {
         if sent != received {
             return Err(malformed(&format!("{received:?} came, {sent:?} was sent")));
         }
+        // What is left in it was not true any more.
+        self.staging = Staging::default();
         self.restorer()?.complete()
     }
 
@@ -218,6 +249,7 @@ impl Build {
     pub(crate) fn discard(&mut self) -> bool {
         self.state = Vec::new();
         self.beginning = Beginning::default();
+        self.staging = Staging::default();
         self.restorer.take().is_some()
     }
 }

@@ -448,6 +448,7 @@ impl Driver<'_> {
             |requirements| {
                 self.details.root = requirements.demand.root;
                 self.build.is_large = requirements.demand.memory_bytes >= READ_AHEAD_BYTES;
+                self.build.expect_pages(requirements.demand.memory_bytes);
                 highest = requirements.demand.descriptor.0;
                 (foresight, unseen) = (requirements.demand.foresight.clone(), requirements.unseen);
                 requirements.judge(self.options.setting == Setting::WhereItFits)

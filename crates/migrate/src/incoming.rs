@@ -23,6 +23,8 @@ enum Stage {
     /// So many bytes are nobody's.
     Skip(usize),
     Zeros,
+    /// Pages of this stage are true.
+    Held(u32),
 }
 
 /// Which part of [`Incoming`] an [`Arrival`] shows.
@@ -31,6 +33,7 @@ enum Part {
     State,
     Pages(ObjectId),
     Zeros(ObjectId),
+    Held(u32, ObjectId),
     Waiting(ObjectId),
 }
 
@@ -154,6 +157,7 @@ impl Incoming {
             Part::Packet(packet) => Arrival::Packet(packet),
             Part::State => Arrival::State(&self.payload),
             Part::Zeros(owner) => Arrival::Zeros(owner, &self.ranges),
+            Part::Held(stage, owner) => Arrival::Held(stage, owner, &self.ranges),
             Part::Waiting(owner) => Arrival::Waiting(owner, &self.ranges),
             Part::Pages(owner) => {
                 let piece = std::mem::take(&mut self.piece);
@@ -195,12 +199,24 @@ impl Incoming {
                             self.cutter = Cutter::new(runs);
                             self.stage = Stage::Zeros;
                         }
+                        Frame::HeldPages(stage, runs) => {
+                            self.totals.count(&header, runs.pages(), 0, 0);
+                            self.cutter = Cutter::new(runs);
+                            self.stage = Stage::Held(stage);
+                        }
                     }
                 }
                 Stage::Zeros => {
                     let (owner, length) = self.cutter.cut(u64::MAX >> 1, &mut self.ranges);
                     if length > 0 {
                         return Ok(Some(Part::Zeros(owner)));
+                    }
+                    self.stage = Stage::Header;
+                }
+                Stage::Held(stage) => {
+                    let (owner, length) = self.cutter.cut(u64::MAX >> 1, &mut self.ranges);
+                    if length > 0 {
+                        return Ok(Some(Part::Held(stage, owner)));
                     }
                     self.stage = Stage::Header;
                 }

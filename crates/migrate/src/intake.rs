@@ -24,6 +24,7 @@ enum Item {
     State(Vec<u8>),
     Pages(ObjectId, Vec<(u64, usize)>, Vec<u8>, usize),
     Zeros(ObjectId, Vec<(u64, usize)>),
+    Held(u32, ObjectId, Vec<(u64, usize)>),
     Broken(Broken),
 }
 
@@ -92,6 +93,7 @@ impl Intake {
                 Item::State(bytes) => Arrival::State(bytes),
                 Item::Pages(owner, ranges, buffer, length) => Arrival::Pages(*owner, ranges, &buffer[..*length]),
                 Item::Zeros(owner, ranges) => Arrival::Zeros(*owner, ranges),
+                Item::Held(stage, owner, ranges) => Arrival::Held(*stage, *owner, ranges),
                 Item::Packet(_) | Item::Broken(_) => return Ok(None),
             },
         }))
@@ -159,6 +161,7 @@ impl Worker {
                 Ok(Some(Arrival::Packet(packet))) => Item::Packet(packet),
                 Ok(Some(Arrival::State(bytes))) => Item::State(bytes.to_vec()),
                 Ok(Some(Arrival::Zeros(owner, ranges))) => Item::Zeros(owner, ranges.to_vec()),
+                Ok(Some(Arrival::Held(stage, owner, ranges))) => Item::Held(stage, owner, ranges.to_vec()),
                 // Nothing is left in a lane that a thread reads.
                 Ok(Some(Arrival::Waiting(..))) => Item::Broken(Broken::Malformed(Malformed::BadValue("direction"))),
                 Ok(Some(Arrival::Pages(owner, ranges, bytes))) => {

@@ -3,8 +3,9 @@
 //! The state is one part or several: each is 8 bytes length, 8 bytes of pages to come (both little-endian, in bytes; 0 but in the last
 //! part), a byte for its sort and 7 zeros, then some of the tree as CBOR. They are cut into frames at any place.
 use godwit_handoff::Totals;
-use godwit_handoff::frame::{Frame, Header, Run, Runs};
+use godwit_handoff::frame::{Frame, Header, RUN_LIMIT, Run, Runs};
 use godwit_image::memory::PAGE_BYTES;
+use godwit_image::page_set::PageSet;
 use godwit_image::tree::Part;
 use godwit_image::{Code, ObjectId, Refusal, Subject, codec};
 use std::ops::Range;
@@ -124,6 +125,34 @@ impl Pump {
         self.count(&header, pages, bytes, None);
         self.pages_sent += pages;
         Ok(head)
+    }
+
+    /// The frames that name pages of an owner which the other side has since the preparation, and as what.
+    ///
+    /// # Errors
+    /// The other side would not take them.
+    pub(crate) fn held_frames(
+        &mut self,
+        stage: u32,
+        owner: ObjectId,
+        pages: &PageSet,
+    ) -> Result<Vec<Vec<u8>>, Refusal> {
+        let page = |address: u64| address >> PAGE_SHIFT;
+        // No run of a frame has more pages than its count can say.
+        const RUN_PAGES: u64 = 1 << 30;
+        let cut = pages.runs().iter().flat_map(|run| {
+            let (first, last) = (page(run.start), page(run.end));
+            (first..last).step_by(RUN_PAGES as usize).map(move |start| (start, (last - start).min(RUN_PAGES) as u32))
+        });
+        let runs: Vec<Run> = cut.map(|(start, count)| Run { owner: owner.0, start, count }).collect();
+        let frame = |runs: &[Run]| {
+            let runs = Runs { page_shift: PAGE_SHIFT, body_checksum: None, runs: runs.to_vec() };
+            let (pages, mut head) = (runs.pages(), Vec::new());
+            let header = Frame::HeldPages(stage, runs).encode(&mut head).map_err(refused)?;
+            self.count(&header, pages, 0, None);
+            Ok(head)
+        };
+        runs.chunks(RUN_LIMIT).map(frame).collect()
     }
 
     /// The frames of a piece: ranges of one owner (start, length, page-aligned) and their bytes one after another.

@@ -40,6 +40,12 @@ pub struct Report {
     pub pages_total: u64,
     /// Pages whose contents went over the link; the others were named as zero.
     pub pages_sent: u64,
+    /// Rounds in which pages were sent, that of the down time included.
+    #[serde(default)]
+    pub rounds: u32,
+    /// How long the process was stopped to begin tracking what it writes.
+    #[serde(default)]
+    pub tracking_ms: f64,
     /// All bytes that went over the link.
     pub bytes_sent: u64,
     /// Number of the root process at the destination.

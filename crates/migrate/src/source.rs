@@ -22,11 +22,13 @@ use godwit_handoff::{
 };
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::poll::{self, Readiness};
+use godwit_strategy::Row;
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 mod holding;
+mod rounds;
 mod sending;
 
 /// How long a connection may take to be made.
@@ -94,8 +96,7 @@ fn attempt(
     progress: OnProgress<'_>,
 ) -> Result<Report, Vec<Refusal>> {
     let one = |refusal: Refusal| vec![refusal];
-    let row = godwit_strategy::parse(&options.strategy)
-        .map_err(|error| one(Refusal::new(Code::USAGE, Subject::Object("strategy".to_owned()), error.to_string())))?;
+    let row = rounds::row(options).map_err(one)?;
     let transport = transport::parse(destination, options.remote_program.clone()).map_err(one)?;
     let lane = transport.connect(CONNECT).map_err(|error| {
         one(Refusal::new(Code::LINK_LOST, Subject::Object(transport.name()), format!("cannot connect: {error}")))
@@ -122,6 +123,7 @@ fn attempt(
     // Who the members are is noted when they are held: until then the death of the engine is itself the roll-back.
     let details = Details::own(&transport.name(), pid, Vec::new());
     let mut driver = Driver::new(pid, transport, machine, details, std::mem::take(options), progress);
+    driver.row = Some(row);
     driver.stream = Some(Stream::new(lane));
     if !driver.options.dry_run {
         let journal = Journal::create(&driver.options.run_directory, migration, Side::Source).map_err(one)?;
@@ -193,6 +195,12 @@ struct Driver<'a> {
     early_hold: Option<Refusal>,
     preparation: Preparation,
     captives: Option<Captives>,
+    /// How memory moves; none when an earlier engine's work is settled.
+    row: Option<Row>,
+    /// The preparation, once it has begun.
+    rounds: Option<rounds::Rounds>,
+    /// What of each captured space the destination has.
+    confirmed: Vec<rounds::Confirmed>,
     pump: Pump,
     report: Report,
     sent_before: u64,
@@ -230,6 +238,9 @@ impl<'a> Driver<'a> {
             early_hold: None,
             preparation: Preparation::default(),
             captives: None,
+            row: None,
+            rounds: None,
+            confirmed: Vec::new(),
             sent_before: 0,
             cancelled: false,
             settlement: None,
@@ -384,8 +395,8 @@ impl<'a> Driver<'a> {
             Action::WriteJournal(record) => self.note(record),
             Action::Freeze => self.freeze(),
             Action::Capture => self.capture(),
-            Action::Send { round, .. } => match self.send() {
-                Ok(()) => return self.feed(Event::Sent { round, left: 0 }),
+            Action::Send { step, round } => match self.send_round(step) {
+                Ok(left) => return self.feed(Event::Sent { round, left }),
                 Err(refusal) => Err(refusal),
             },
             Action::Finish => {
@@ -395,7 +406,7 @@ impl<'a> Driver<'a> {
             Action::HoldStopped => self.hold(),
             Action::KillSource => self.kill(),
             Action::StopSending => {
-                self.captives = None;
+                (self.captives, self.rounds) = (None, None);
                 Ok(())
             }
             Action::Thaw => self.thaw(),
@@ -436,18 +447,24 @@ impl<'a> Driver<'a> {
     }
 
     fn capture(&mut self) -> Result<(), Refusal> {
+        self.look_last();
         let (mut frozen, options) = (self.frozen.take(), std::mem::take(&mut self.options.capture));
         let mut leave = |leaving: Leaving<'_>| match leaving {
             Leaving::Part(part) => self.send_part(PartSort::Early, Some(&part)),
-            Leaving::Nothing => self.send_part(PartSort::Anew, None),
+            Leaving::Nothing => {
+                // It goes on for a moment, and nobody looks at what it writes any more.
+                self.rounds = None;
+                self.send_part(PartSort::Anew, None)
+            }
         };
         let captured = capture::capture_at_a_good_moment(&mut frozen, &options, Some(&mut leave));
         (self.frozen, self.options.capture) = (frozen, options);
-        let captives = captured?;
+        let mut captives = captured?;
+        self.report.pages_total = pages::bytes(&captives) / godwit_image::memory::PAGE_BYTES;
+        self.take_out_held(&mut captives);
         self.report.destination_pid = captives.tree.root().map_or(self.pid, |task| task.pid.0);
         let total = pages::bytes(&captives);
         self.pump.total = total;
-        self.report.pages_total = total / godwit_image::memory::PAGE_BYTES;
         self.send_part(PartSort::Last, Some(&captives.rest()))?;
         self.hold_very_early(&captives);
         self.captives = Some(captives);
@@ -493,6 +510,7 @@ impl<'a> Driver<'a> {
             self.report.destination_pid = root.cast_signed();
         }
         self.report.take_times(self.machine.timeline());
+        self.report.rounds = self.machine.rounds();
         self.report.bytes_sent = self.sent_before + self.stream.as_ref().map_or(0, |stream| stream.sent);
         self.report.troubles = troubles;
         self.report.changes = self.machine.changes().iter().map(report::refusal).collect();

@@ -50,6 +50,8 @@ pub(crate) enum Arrival<'a> {
     Pages(ObjectId, &'a [(u64, usize)], &'a [u8]),
     /// Pages of one owner that hold only zeros.
     Zeros(ObjectId, &'a [(u64, usize)]),
+    /// Pages of one owner that have come in the preparation, as pages of a stage, and are still true.
+    Held(u32, ObjectId, &'a [(u64, usize)]),
     /// Ranges of one owner whose bytes come next and are left in the lane, as asked for with [`Stream::leave`].
     Waiting(ObjectId, &'a [(u64, usize)]),
 }
@@ -277,7 +279,7 @@ fn write(writer: &mut File, parts: &[IoSlice<'_>]) -> Result<usize, Broken> {
 mod tests {
     use super::*;
     use crate::incoming::{LEFT_BYTES_MIN, PIECE_BYTES};
-    use godwit_handoff::frame::{Run as FrameRun, Runs};
+    use godwit_handoff::frame::{Run as FrameRun, Runs, STAGE_FIRST};
     use godwit_handoff::{Message, MigrationId};
     use godwit_image::page_set::Run;
     use std::io::Read;
@@ -311,6 +313,8 @@ mod tests {
         bytes.extend(pages(3, 16, 2, &body, true));
         let zeros = Runs { page_shift: 12, body_checksum: None, runs: vec![FrameRun { owner: 4, start: 1, count: 9 }] };
         Frame::ZeroPages(zeros).encode(&mut bytes).unwrap();
+        let held = Runs { page_shift: 12, body_checksum: None, runs: vec![FrameRun { owner: 5, start: 1, count: 2 }] };
+        Frame::HeldPages(STAGE_FIRST, held).encode(&mut bytes).unwrap();
         for step in [1, 7, 4096, bytes.len()] {
             let (mut stream, mut theirs) = pair();
             let mut seen = Vec::new();
@@ -335,12 +339,16 @@ mod tests {
                             assert_eq!((owner, ranges), (ObjectId(4), &[(4096, 9 * 4096)][..]));
                             "zeros"
                         }
+                        Arrival::Held(stage, owner, ranges) => {
+                            assert_eq!((stage, owner, ranges), (STAGE_FIRST, ObjectId(5), &[(4096, 2 * 4096)][..]));
+                            "held"
+                        }
                         Arrival::Waiting(..) => "waiting",
                     });
                 }
             }
-            assert_eq!(seen, ["packet", "state", "pages", "zeros"]);
-            assert_eq!((stream.read_here().pages, stream.read_here().bytes > 8192), (11, true));
+            assert_eq!(seen, ["packet", "state", "pages", "zeros", "held"]);
+            assert_eq!((stream.read_here().pages, stream.read_here().bytes > 8192), (13, true));
             drop(theirs);
             assert!(matches!(stream.next(), Err(Broken::Closed)));
         }

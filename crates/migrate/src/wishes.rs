@@ -12,8 +12,10 @@ use std::path::PathBuf;
 pub struct Options {
     /// Decisions about edges of the tree.
     pub capture: capture::Options,
-    /// Name of a row of the strategy table.
+    /// Name of a row of the strategy table, or a row.
     pub strategy: String,
+    /// What of that row is to be otherwise.
+    pub knobs: godwit_strategy::Knobs,
     /// Time-outs.
     pub patience: Patience,
     /// The tree as `check` has seen it, so that it is not looked at twice.
@@ -41,6 +43,7 @@ impl Default for Options {
         Options {
             capture: capture::Options::default(),
             strategy: "total-copy".to_owned(),
+            knobs: godwit_strategy::Knobs::default(),
             patience: Patience::default(),
             examination: None,
             unused_processor_flags: BTreeSet::new(),

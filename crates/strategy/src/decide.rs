@@ -1,6 +1,31 @@
 //! What to do next: the only place in the repository that branches on a strategy.
 
-use crate::row::{Phase, Row, Until};
+use crate::row::{Enough, Phase, Row, Set, Until};
+
+/// What a round has left to be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Left {
+    /// Pages that the destination does not hold in their true version now.
+    pub pages: u64,
+    /// Of so many.
+    pub of: u64,
+    /// How long they would take; 0: not known.
+    pub nanoseconds: u64,
+}
+
+impl From<u64> for Left {
+    fn from(pages: u64) -> Left {
+        Left { pages, ..Left::default() }
+    }
+}
+
+impl Left {
+    fn is(&self, enough: &Enough) -> bool {
+        let in_time = self.nanoseconds > 0 && self.nanoseconds <= enough.nanoseconds;
+        let few = self.pages.saturating_mul(100) <= self.of.saturating_mul(enough.percent.into());
+        self.pages <= enough.pages || in_time || (self.of > 0 && few)
+    }
+}
 
 /// How far a session has come in its row. The session owns it; [`decide_round`] only reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -11,19 +36,28 @@ pub struct Progress {
     pub step: usize,
     /// Rounds of that step that are done.
     pub rounds: u32,
-    /// Pages in that step's set after the last round; without meaning before the first.
-    pub left: u64,
+    /// What was left after the last round; without meaning before the first.
+    pub left: Left,
+    /// Rounds of that step, one after another, that have moved nothing.
+    pub idle: u32,
 }
 
 impl Progress {
     /// Before anything was done: the process runs at the source.
-    pub const START: Progress = Progress { phase: Phase::Preparation, step: 0, rounds: 0, left: 0 };
+    pub const START: Progress = Progress {
+        phase: Phase::Preparation,
+        step: 0,
+        rounds: 0,
+        left: Left { pages: 0, of: 0, nanoseconds: 0 },
+        idle: 0,
+    };
 
-    /// The progress after the round of `step` that [`decide_round`] asked for; `left` pages are in the set now.
+    /// The progress after the round of `step` that [`decide_round`] asked for, and whether it has moved anything.
     #[must_use]
-    pub fn after_round(self, step: usize, left: u64) -> Progress {
-        let rounds = if step == self.step { self.rounds.saturating_add(1) } else { 1 };
-        Progress { step, rounds, left, ..self }
+    pub fn after_round(self, step: usize, left: impl Into<Left>, moved: bool) -> Progress {
+        let (rounds, idle) = if step == self.step { (self.rounds, self.idle) } else { (0, 0) };
+        let idle = if moved { 0 } else { idle.saturating_add(1) };
+        Progress { step, rounds: rounds.saturating_add(1), left: left.into(), idle, ..self }
     }
 
     /// The progress after the process has gone on to `phase`.
@@ -57,7 +91,9 @@ pub fn decide_round(row: &Row, progress: &Progress) -> Decision {
             _ if step.phase < progress.phase => true,
             _ if rounds == 0 => false,
             Until::Sent => true,
-            Until::Limit { pages, rounds: most } => progress.left <= pages || rounds >= most,
+            Until::Limit { enough, rounds: most } => {
+                progress.left.is(&enough) || rounds >= most || progress.idle > patience(step.set)
+            }
             Until::Never => false,
         };
         if !over {
@@ -72,11 +108,16 @@ pub fn decide_round(row: &Row, progress: &Progress) -> Decision {
     }
 }
 
+/// Rounds that may move nothing before that is how it stays: pages that wait are not quiet before that.
+fn patience(set: Set) -> u32 {
+    if let Set::Quiet(rounds) = set { rounds } else { 0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::notation::parse;
     use crate::row::{Order, Origin, Set, Step};
-    use crate::table::parse;
     use alloc::borrow::Cow;
     use alloc::vec::Vec;
 
@@ -89,7 +130,7 @@ mod tests {
             progress = match decision {
                 Decision::Round(step) => {
                     round += 1;
-                    progress.after_round(step, left(round))
+                    progress.after_round(step, left(round), true)
                 }
                 Decision::Freeze => progress.entering(Phase::Down),
                 Decision::HandOver => progress.entering(Phase::PostProcessing),
@@ -100,7 +141,7 @@ mod tests {
 
     #[test]
     fn total_copy_sends_everything_in_the_down_time() {
-        let row = parse("total-copy").unwrap();
+        let row = &parse("total-copy").unwrap();
         let expected = [Decision::Freeze, Decision::Round(0), Decision::HandOver, Decision::Finished];
         assert_eq!(run(row, |_| 0), expected);
     }
@@ -110,13 +151,37 @@ mod tests {
         let step = |phase, set, until| Step { phase, set, until, order: Order::Push, from: Origin::Source };
         let steps = [
             step(Phase::Preparation, Set::All, Until::Sent),
-            step(Phase::Preparation, Set::DirtySinceRound, Until::Limit { pages: 10, rounds: 4 }),
+            step(Phase::Preparation, Set::DirtySinceRound, Until::Limit { enough: Enough::pages(10), rounds: 4 }),
             step(Phase::Down, Set::Rest, Until::Sent),
         ];
-        let row = Row { name: "pre-copy".into(), steps: Cow::Owned(steps.to_vec()), seen_in: "".into() };
+        let row =
+            Row { name: "pre-copy".into(), steps: Cow::Owned(steps.to_vec()), seen_in: "".into(), about: "".into() };
         let rounds = |made: Vec<Decision>| made.iter().filter(|&&decision| decision == Decision::Round(1)).count();
         assert_eq!(rounds(run(&row, |round| 100 >> round)), 3, "rounds 2, 3 and 4 leave 25, 12 and 6 pages");
         assert_eq!(rounds(run(&row, |_| 100)), 4);
         assert_eq!(run(&row, |_| 0).last(), Some(&Decision::Finished));
+    }
+
+    #[test]
+    fn a_step_of_rounds_ends_when_little_is_left_in_any_sense_or_nothing_moves() {
+        let until = |enough| Until::Limit { enough, rounds: 9 };
+        let row = |set, enough| Row {
+            name: "".into(),
+            steps: Cow::Owned([Step::push(Phase::Preparation, set, until(enough))].to_vec()),
+            seen_in: "".into(),
+            about: "".into(),
+        };
+        let over = |row: &Row, left: Left, idle: u32| {
+            let progress = Progress { rounds: 1, left, idle, ..Progress::START };
+            decide_round(row, &progress) == Decision::Freeze
+        };
+        let few = row(Set::DirtySinceRound, Enough { pages: 3, percent: 10, nanoseconds: 500 });
+        assert!(over(&few, 3.into(), 0) && !over(&few, 4.into(), 0));
+        let left = |pages, nanoseconds| Left { pages, of: 100, nanoseconds };
+        assert!(over(&few, left(10, 0), 0) && !over(&few, left(11, 0), 0));
+        assert!(over(&few, left(90, 500), 0) && !over(&few, left(90, 501), 0));
+        assert!(over(&few, left(90, 501), 1));
+        let quiet = row(Set::Quiet(2), Enough::default());
+        assert!(!over(&quiet, left(90, 0), 2) && over(&quiet, left(90, 0), 3) && over(&quiet, left(0, 0), 0));
     }
 }

@@ -8,11 +8,15 @@
 extern crate alloc;
 
 mod decide;
+mod ledger;
+mod notation;
 mod row;
 mod table;
 mod validate;
 
-pub use decide::{Decision, Progress, decide_round};
-pub use row::{Order, Origin, Phase, Row, Set, Step, Until};
-pub use table::{TABLE, UnknownStrategy, parse};
+pub use decide::{Decision, Left, Progress, decide_round};
+pub use ledger::Ledger;
+pub use notation::{BadRow, Knobs, notation, parse};
+pub use row::{Enough, Order, Origin, Phase, Row, Set, Step, Until};
+pub use table::TABLE;
 pub use validate::{Flaw, needs_tracking, validate};

@@ -32,15 +32,33 @@ pub enum Set {
     Rest,
 }
 
+/// How little may be left when a step of rounds ends: whichever of these comes first. Nothing left is always enough.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Enough {
+    /// So many pages.
+    pub pages: u64,
+    /// So many of a hundred pages.
+    pub percent: u32,
+    /// What leaves in so many nanoseconds, as fast as pages have left so far.
+    pub nanoseconds: u64,
+}
+
+impl Enough {
+    /// So many pages.
+    pub const fn pages(pages: u64) -> Enough {
+        Enough { pages, percent: 0, nanoseconds: 0 }
+    }
+}
+
 /// When a step is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Until {
     /// When the set has been sent once.
     Sent,
-    /// When a round leaves at most `pages` in the set, or after `rounds` rounds.
+    /// When a round leaves so little in the set that it is enough, or after `rounds` rounds, or when rounds move nothing any more.
     Limit {
-        /// Pages left at which another round is not worth it.
-        pages: u64,
+        /// What is left at which another round is not worth it.
+        enough: Enough,
         /// Rounds after which it ends in any case.
         rounds: u32,
     },
@@ -83,6 +101,13 @@ pub struct Step {
     pub from: Origin,
 }
 
+impl Step {
+    /// A step in which the sender leads and pages come from the source itself.
+    pub const fn push(phase: Phase, set: Set, until: Until) -> Step {
+        Step { phase, set, until, order: Order::Push, from: Origin::Source }
+    }
+}
+
 /// One strategy. Steps are in the order of time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Row {
@@ -92,4 +117,13 @@ pub struct Row {
     pub steps: Cow<'static, [Step]>,
     /// Systems that moved processes this way.
     pub seen_in: Cow<'static, str>,
+    /// When it wins and what it costs, in a sentence or two.
+    pub about: Cow<'static, str>,
+}
+
+impl Row {
+    /// Whether nothing is left to be sent when the process goes on.
+    pub fn ends_down(&self) -> bool {
+        self.steps.iter().all(|step| step.phase != Phase::PostProcessing)
+    }
 }

@@ -129,7 +129,7 @@ pub fn validate(row: &Row, tracking: bool) -> Result<(), Flaw> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::row::Origin;
+    use crate::row::{Enough, Origin};
     use alloc::vec;
     use alloc::vec::Vec;
 
@@ -142,10 +142,10 @@ mod tests {
     const fn after(set: Set, until: Until, order: Order, from: Origin) -> Step {
         Step { phase: Phase::PostProcessing, set, until, order, from }
     }
-    const ROUNDS: Until = Until::Limit { pages: 64, rounds: 8 };
+    const ROUNDS: Until = Until::Limit { enough: Enough::pages(64), rounds: 8 };
 
     fn check(steps: Vec<Step>) -> Result<(), Flaw> {
-        validate(&Row { name: "a user's".into(), steps: steps.into(), seen_in: "".into() }, true)
+        validate(&Row { name: "a user's".into(), steps: steps.into(), seen_in: "".into(), about: "".into() }, true)
     }
 
     /// The nine published strategies must be expressible; freeze-free is the one that asks most of the shape.
@@ -198,11 +198,15 @@ mod tests {
         assert_eq!(check(vec![Step { order: FaultsOnly, ..down(All, Source) }]), Err(Flaw::FaultsBeforeResume(0)));
         assert_eq!(check(vec![Step { until: Never, ..down(All, Source) }]), Err(Flaw::NeverEnds(0)));
         assert_eq!(
-            check(vec![prepare(All, Limit { pages: 0, rounds: 0 }), down(Rest, Source)]),
+            check(vec![prepare(All, Limit { enough: Enough::default(), rounds: 0 }), down(Rest, Source)]),
             Err(Flaw::NoRounds(0))
         );
-        let row =
-            Row { name: "".into(), steps: vec![prepare(All, Sent), down(Rest, Source)].into(), seen_in: "".into() };
+        let row = Row {
+            name: "".into(),
+            steps: vec![prepare(All, Sent), down(Rest, Source)].into(),
+            seen_in: "".into(),
+            about: "".into(),
+        };
         assert_eq!(validate(&row, false), Err(Flaw::TrackingMissing));
     }
 }

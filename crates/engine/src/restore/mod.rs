@@ -40,6 +40,7 @@ mod reserve;
 mod session;
 mod skeleton;
 mod space;
+mod staging;
 mod stop;
 mod thread;
 
@@ -49,6 +50,7 @@ pub use locks::DeferredLock;
 pub use make::{Bind, Make};
 use puppet::Puppet;
 pub use reserve::Reserve;
+pub use staging::Staging;
 
 /// A tree under construction.
 #[derive(Debug)]

@@ -1,8 +1,10 @@
 //! `godwit migrate`: a running tree to another host.
 use crate::arguments::Migrate;
 use crate::output::{CommandResult, Output, bytes, counted, processes, refusal_value};
+use godwit_image::{Code, Refusal, Subject};
 use godwit_migrate::source::{self, Options};
 use godwit_migrate::{Progress, Report};
+use godwit_strategy::{Enough, Knobs};
 use std::process::ExitCode;
 
 pub(crate) fn run(arguments: &Migrate, output: &Output) -> CommandResult {
@@ -10,6 +12,7 @@ pub(crate) fn run(arguments: &Migrate, output: &Output) -> CommandResult {
     let options = Options {
         capture: super::options(&arguments.edges)?,
         strategy: arguments.strategy.clone(),
+        knobs: Knobs { rounds: arguments.rounds, enough: limit(arguments)? },
         unused_processor_flags: arguments.processor.unused(),
         remote_program: arguments.remote_program.clone(),
         cancel: Some(godwit_migrate::cancellation().map_err(failed)?),
@@ -31,6 +34,15 @@ pub(crate) fn run(arguments: &Migrate, output: &Output) -> CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
+/// How little may be left, as the user says it.
+fn limit(arguments: &Migrate) -> Result<Option<Enough>, Vec<Refusal>> {
+    if arguments.max_downtime.is_some_and(|time| time.nanoseconds == 0) {
+        let subject = Subject::Object("--max-downtime".to_owned());
+        return Err(vec![Refusal::new(Code::USAGE, subject, "it is a time, such as 10ms")]);
+    }
+    Ok(arguments.max_downtime.or(arguments.limit))
+}
+
 fn show(report: &Report, output: &Output) {
     output.line(&format!(
         "moved to {}: process {}, {}, {}, strategy {}",
@@ -40,7 +52,8 @@ fn show(report: &Report, output: &Output) {
         counted(report.threads, "thread", "threads"),
         report.strategy
     ));
-    output.line(&format!("  preparation time  {:9.3} ms", report.preparation_ms));
+    let rounds = if report.rounds > 1 { format!(", {} rounds", report.rounds) } else { String::new() };
+    output.line(&format!("  preparation time  {:9.3} ms{rounds}", report.preparation_ms));
     output.line(&format!("  down time         {:9.3} ms", report.down_ms));
     output.line(&format!("  post-processing   {:9.3} ms", report.post_ms));
     output.line(&format!("  total             {:9.3} ms", report.total_ms));

@@ -11,6 +11,7 @@ pub(crate) mod migrate;
 pub(crate) mod receive;
 pub(crate) mod recover;
 pub(crate) mod restore;
+pub(crate) mod strategies;
 
 use crate::arguments::Edges;
 use crate::output::usage;

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use godwit_deterministic::Instant;
-use godwit_strategy::{Decision, Origin, Phase, Progress, Row, decide_round};
+use godwit_strategy::{Decision, Left, Origin, Phase, Progress, Row, decide_round};
 
 use crate::action::{Action, Event};
 use crate::capability::Capabilities;
@@ -102,6 +102,8 @@ pub struct Source {
     /// The destination has said that the tasks are its own, and not yet that they run.
     awaiting: bool,
     moved: (u64, u64),
+    /// Pages of that when the last round began.
+    moved_before: u64,
     timeline: Timeline,
     troubles: Vec<Trouble>,
     /// What will not be quite as it was, in the destination's drivers' own words.
@@ -139,6 +141,7 @@ impl Source {
             root: 0,
             awaiting: false,
             moved: (0, 0),
+            moved_before: 0,
             timeline: Timeline::default(),
             troubles: Vec::new(),
             changes: Vec::new(),
@@ -159,7 +162,7 @@ impl Source {
             versions: Versions::SUPPORTED,
             capabilities: Capabilities::default(),
             requirements: Vec::new(),
-            row: Row { name: "".into(), steps: Vec::new().into(), seen_in: "".into() },
+            row: Row { name: "".into(), steps: Vec::new().into(), seen_in: "".into(), about: "".into() },
             dry_run: false,
             patience,
         });
@@ -302,6 +305,11 @@ impl Source {
         self.moved
     }
 
+    /// Rounds of pages that were begun.
+    pub fn rounds(&self) -> u32 {
+        self.round
+    }
+
     /// What happened when.
     pub fn timeline(&self) -> &Timeline {
         &self.timeline
@@ -398,6 +406,7 @@ impl Source {
                 self.progress.step = step;
                 self.round += 1;
                 self.sending = true;
+                self.moved_before = self.moved.0;
                 self.actions.push_back(Action::Send { step, round: self.round });
             }
             Decision::Freeze => self.enter(now, Step::Freeze),
@@ -410,13 +419,14 @@ impl Source {
         }
     }
 
-    fn sent(&mut self, now: Instant, round: u32, left: u64) {
+    fn sent(&mut self, now: Instant, round: u32, left: Left) {
         if !self.sending || round != self.round || !matches!(self.state, State::Forward(_)) {
             mark::REPORT_IGNORED.hit();
             return;
         }
         self.sending = false;
-        self.progress = self.progress.after_round(self.progress.step, left);
+        let moved = self.moved.0 > self.moved_before;
+        self.progress = self.progress.after_round(self.progress.step, left, moved);
         self.advance(now);
     }
 

@@ -91,7 +91,7 @@ pub(crate) fn source_config(boot: godwit_handoff::BootId) -> SourceConfig {
         versions: Versions::SUPPORTED,
         capabilities: Capabilities::default(),
         requirements: b"what it needs".to_vec(),
-        row: godwit_strategy::parse("total-copy").expect("it is in the table").clone(),
+        row: godwit_strategy::parse("total-copy").expect("it is in the table"),
         dry_run: false,
         patience: Patience::default(),
     }

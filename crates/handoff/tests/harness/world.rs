@@ -62,7 +62,7 @@ impl World {
         match action {
             Action::Freeze => self.source.traced = true,
             Action::Capture | Action::StopSending => {}
-            Action::Send { round, .. } => return Event::Sent { round: *round, left: 0 },
+            Action::Send { round, .. } => return Event::Sent { round: *round, left: 0.into() },
             Action::Finish => {
                 self.lane_finished = true;
                 return Event::AllSent(TOTALS);

@@ -44,6 +44,9 @@ impl Driver<'_> {
                     let moved = (bytes.len() as u64 / godwit_image::memory::PAGE_BYTES, bytes.len() as u64);
                     self.build.pages(owner, ranges, bytes).map(|()| moved)
                 }
+                Ok(Some(Arrival::Held(stage, owner, ranges))) => {
+                    self.build.held(stage, owner, ranges).map(|pages| (pages, 0))
+                }
                 Ok(Some(Arrival::Zeros(owner, ranges))) => self.build.zeros(owner, ranges).map(|pages| (pages, 0)),
                 Ok(None) => return,
                 Err(error) => return self.lose_link(&error),

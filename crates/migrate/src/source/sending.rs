@@ -125,6 +125,7 @@ impl Driver<'_> {
             reader.content(content, |owner, ranges, bytes| self.send_piece(owner, ranges, bytes))?;
         }
         for space in &captives.spaces {
+            self.confirm(space.space)?;
             let gone = self.have_sent(captives, space)?;
             let left = space.pages.difference(&gone);
             reader.space(space, &left, |owner, ranges, bytes| self.send_piece(owner, ranges, bytes))?;
@@ -132,7 +133,7 @@ impl Driver<'_> {
         Ok(())
     }
 
-    fn send_piece(&mut self, owner: ObjectId, ranges: &[(u64, usize)], bytes: &[u8]) -> Result<(), Refusal> {
+    pub(super) fn send_piece(&mut self, owner: ObjectId, ranges: &[(u64, usize)], bytes: &[u8]) -> Result<(), Refusal> {
         for frame in self.pump.frames(owner, ranges, bytes)? {
             let length = frame.body.len() as u64;
             self.transmit(&frame.head, &bytes[frame.body])?;

@@ -1,0 +1,185 @@
+//! Which pages the processes of a running tree write, without stopping them but once.
+//!
+//! Each address space gets a userfaultfd that lets writes through and remembers them (Linux 6.7). A descriptor belongs to the address
+//! space of who makes it: the process is stopped for as long as a program takes to make one, and keeps nothing of it. Should we die,
+//! our descriptor goes with us and the process writes as ever.
+//!
+//! A look tells what was written since the look before and begins anew. Only private pages that have contents of their own are
+//! watched; what comes in the place of others (new memory, a page of a file or the zero page written for the first time) counts as
+//! written by itself, and so does whatever is mapped anew, moved, or forked: the kernel watches nothing there, which is seen, and it is
+//! watched from then on. Shared memory is not watched: others may write it unseen.
+use crate::failure::{About, Result};
+use crate::freeze::{self, FrozenProcess, Stopped};
+use crate::injector::Injector;
+use crate::preparation::Preparation;
+use godwit_image::page_set::{PageSet, Run};
+use godwit_image::{Code, Refusal, Subject};
+use godwit_linux::Errno;
+use godwit_linux::pagemap::Pagemap;
+use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
+use godwit_linux::proc::{maps, status};
+use godwit_linux::program::Program;
+use godwit_linux::userfaultfd::{self, UserFault, feature, mode};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+const SYS_CLOSE: i64 = 3;
+const EPERM: i32 = 1;
+
+/// What a look has found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Written {
+    /// Memory of which it is known what was written.
+    pub looked_at: PageSet,
+    /// The pages there that were written since the look before, with contents of their own; all of them at the first.
+    pub pages: PageSet,
+}
+
+/// A way of finding what a running process writes.
+pub trait Tracking: std::fmt::Debug {
+    /// What was written since the last look.
+    ///
+    /// # Errors
+    /// The process is dead, or its address space is another one now: nothing is known of it any more.
+    fn look(&mut self) -> Result<Written>;
+
+    /// Bytes of what the next look would find, of memory that the last one could look at.
+    ///
+    /// # Errors
+    /// As [`Tracking::look`].
+    fn bytes_written(&self) -> Result<u64>;
+}
+
+/// A tree's processes, as far as they can be tracked, and for how long they were stopped for that.
+#[derive(Debug, Default)]
+pub struct Begun {
+    /// By number.
+    pub processes: Vec<(i32, Box<dyn Tracking>)>,
+    /// Why others cannot be.
+    pub left_out: Vec<Refusal>,
+    /// They did not run for so long.
+    pub stopped: Duration,
+}
+
+/// Begins to track the processes of a running tree, but those of `known`.
+///
+/// # Errors
+/// The tree cannot be stopped.
+pub fn begin(root: i32, known: &BTreeSet<i32>) -> Result<Begun> {
+    let mut frozen = freeze::freeze(root, Preparation::default())?;
+    let clock = Instant::now();
+    let mut begun = Begun::default();
+    for process in frozen.processes.iter_mut().filter(|process| !process.is_zombie() && !known.contains(&process.pid)) {
+        match Tracker::of(process) {
+            Ok(tracker) => begun.processes.push((process.pid, Box::new(tracker))),
+            Err(refusal) if refusal.code == Code::PROCESS_VANISHED => {}
+            Err(refusal) => begun.left_out.push(refusal),
+        }
+    }
+    let before = Duration::from_nanos(frozen.freeze_ns);
+    frozen.release();
+    begun.stopped = before + clock.elapsed();
+    Ok(begun)
+}
+
+/// Tracks by asynchronous write protection.
+#[derive(Debug)]
+struct Tracker {
+    pid: i32,
+    fault: UserFault,
+    looked_at: PageSet,
+}
+
+impl Tracker {
+    /// Begins for a process that is stopped.
+    fn of(process: &mut FrozenProcess) -> Result<Tracker> {
+        let pid = process.pid;
+        let subject = || Subject::Process(pid);
+        let first = process.threads.first().map(Stopped::tid).unwrap_or(pid);
+        if status::read(pid, first).about(subject)?.seccomp.unwrap_or(0) != 0 {
+            // Were we to die now, they would judge what is left of our program.
+            return Err(Refusal::new(Code::UNSUPPORTED, subject(), "it has seccomp filters"));
+        }
+        let mut injector = Injector::install(process)?;
+        let made = make_inside(&mut injector, first);
+        injector.remove()?;
+        let fault = UserFault::begin_with(made?, feature::WRITE_PROTECT_ASYNCHRONOUS).about(subject)?;
+        Ok(Tracker { pid, fault, looked_at: PageSet::new() })
+    }
+
+    /// One area; true if it could be looked at.
+    fn look_at(&self, pagemap: &Pagemap, area: &maps::Area, written: &mut PageSet) -> Result<bool> {
+        let subject = || Subject::Process(self.pid);
+        let mut found = |start: u64, end: u64| written.insert(Run { start, end });
+        match pagemap.written_pages(area.start, area.end, true, &mut found) {
+            Ok(()) => return Ok(true),
+            Err(error) if error.number == EPERM => {}
+            Err(error) => return Err(error).about(subject),
+        }
+        // New, or moved here, or not the space any more that the descriptor belongs to.
+        if self.fault.register_for(area.start, area.end - area.start, mode::WRITE_PROTECT).is_err() {
+            return Ok(false);
+        }
+        let armed = match pagemap.written_pages(area.start, area.end, true, &mut found) {
+            Ok(()) => true,
+            Err(error) if error.number == EPERM => false,
+            Err(error) => return Err(error).about(subject),
+        };
+        // Part of it may have been watched before, when it lay elsewhere or was another area's.
+        pagemap.private_pages(area.start, area.end, |start, end, _| found(start, end)).about(subject)?;
+        Ok(armed)
+    }
+}
+
+impl Tracking for Tracker {
+    fn look(&mut self) -> Result<Written> {
+        let subject = || Subject::Process(self.pid);
+        // Opened anew each time, it is of the space that the process has now.
+        let pagemap = Pagemap::open(self.pid).about(subject)?;
+        let areas = maps::read(self.pid).about(subject)?;
+        let mut written = Written::default();
+        for area in areas.iter().filter(|area| is_watched(area)) {
+            let mut pages = PageSet::new();
+            if self.look_at(&pagemap, area, &mut pages)? {
+                written.looked_at.insert(Run { start: area.start, end: area.end });
+                written.pages.extend(&pages);
+            }
+        }
+        self.looked_at.clone_from(&written.looked_at);
+        Ok(written)
+    }
+
+    fn bytes_written(&self) -> Result<u64> {
+        let pagemap = Pagemap::open(self.pid).about(|| Subject::Process(self.pid))?;
+        let mut bytes = 0;
+        for run in self.looked_at.runs() {
+            // What was mapped anew meanwhile is found by the next look.
+            let counted = pagemap.written_pages(run.start, run.end, false, |start, end| bytes += end - start);
+            if let Err(error) = counted.or_else(|error| if error.number == EPERM { Ok(()) } else { Err(error) }) {
+                return Err(error).about(|| Subject::Process(self.pid));
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+/// Whether an area may have pages that are worth watching: private ones, but for code and constants of files.
+fn is_watched(area: &maps::Area) -> bool {
+    let is_kernels = area.name.starts_with(b"[v");
+    !area.shared && !is_kernels && (area.write || area.inode == 0)
+}
+
+/// Has the process make a descriptor, which it does not keep.
+fn make_inside(injector: &mut Injector<'_>, tid: i32) -> Result<std::os::fd::OwnedFd> {
+    let subject = || Subject::Process(tid);
+    let mut program = Program::new();
+    let step = program.try_call("userfaultfd", userfaultfd::SYS_USERFAULTFD, [userfaultfd::FLAGS.into()]);
+    let ran = injector.run(&[(0, program)])?;
+    let made = ran.first().map(|ran| ran.result("userfaultfd", step));
+    let number = made.unwrap_or(Err(Errno { number: EPERM, call: "userfaultfd" })).about(subject)?;
+    let fetched = PidFd::open_thread(tid).and_then(|process| process.duplicate(ForeignDescriptor(number as i32)));
+    let mut program = Program::new();
+    program.try_call("close", SYS_CLOSE, [number.into()]);
+    injector.run(&[(0, program)])?;
+    fetched.about(subject)
+}

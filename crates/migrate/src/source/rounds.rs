@@ -1,0 +1,206 @@
+//! The preparation: what the tree writes while it runs is tracked and sent in rounds, and the account of it in the end.
+use super::Driver;
+use crate::wishes::Options;
+use godwit_engine::capture::Captives;
+use godwit_engine::freeze;
+use godwit_engine::pages::{self, Reader};
+use godwit_engine::preparation::Preparation;
+use godwit_engine::tracking::{self, Tracking};
+use godwit_handoff::Step;
+use godwit_handoff::frame::STAGE_FIRST;
+use godwit_image::memory::PAGE_BYTES;
+use godwit_image::page_set::PageSet;
+use godwit_image::{Code, ObjectId, Refusal, Subject};
+use godwit_linux::features::{Feature, OnDemand};
+use godwit_strategy::{Ledger, Left, Row, Set};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// A round of pages that wait to be quiet takes at least so long: in less nothing can be told.
+const QUIET_ROUND: Duration = Duration::from_millis(20);
+
+/// A process that is tracked.
+#[derive(Debug)]
+struct Tracked {
+    stage: u32,
+    /// Until the last look.
+    tracking: Option<Box<dyn Tracking>>,
+}
+
+/// The preparation of one move.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    /// By process.
+    tracked: BTreeMap<i32, Tracked>,
+    ledger: Ledger,
+    reader: Reader,
+    /// Stages that were given away.
+    stages: u32,
+    /// Bytes that have left, and how long that took.
+    sent: (u64, Duration),
+}
+
+/// What of a captured space the destination has.
+#[derive(Debug)]
+pub(super) struct Confirmed {
+    stage: u32,
+    space: ObjectId,
+    pages: PageSet,
+}
+
+/// The row that the user wants.
+pub(super) fn row(options: &Options) -> Result<Row, Refusal> {
+    let usage = |cause: String| Refusal::new(Code::USAGE, Subject::Object("strategy".to_owned()), cause);
+    let row = godwit_strategy::parse(&options.strategy).map_err(|error| usage(error.to_string()))?;
+    let row = options.knobs.apply(&row).map_err(|flaw| usage(flaw.to_string()))?;
+    let tracks = !godwit_strategy::needs_tracking(&row) || OnDemand::default().has(Feature::WriteTracking);
+    godwit_strategy::validate(&row, tracks).map_err(|flaw| {
+        Refusal::new(Code::UNSUPPORTED, Subject::Object(options.strategy.clone()), flaw.to_string())
+            .choice("--strategy total-copy")
+            .choice("use Linux 6.7 or later at the source; see godwit doctor")
+    })?;
+    Ok(row)
+}
+
+impl Driver<'_> {
+    /// One round, before the freeze or after it; tells what is left.
+    pub(super) fn send_round(&mut self, step: usize) -> Result<Left, Refusal> {
+        if self.machine.step() != Some(Step::Prepare) {
+            return self.send().map(|()| Left::default());
+        }
+        let mut rounds = self.rounds.take().unwrap_or_default();
+        let result = self.prepare_round(&mut rounds, step);
+        self.report.pages_sent = self.pump.pages_sent;
+        self.rounds = Some(rounds);
+        result
+    }
+
+    fn prepare_round(&mut self, rounds: &mut Rounds, step: usize) -> Result<Left, Refusal> {
+        let set = self.row.as_ref().and_then(|row| row.steps.get(step)).map_or(Set::All, |step| step.set);
+        let begin = Instant::now();
+        self.track(rounds)?;
+        rounds.look();
+        let stages: Vec<(i32, u32)> = rounds.tracked.iter().map(|(pid, tracked)| (*pid, tracked.stage)).collect();
+        for (pid, stage) in stages {
+            let wanted = rounds.ledger.wanted(stage, set);
+            let (clock, before) = (Instant::now(), self.pump.totals.bytes);
+            let sent = pages::read_running(&mut rounds.reader, pid, &wanted, |ranges, bytes| {
+                self.send_piece(ObjectId(stage), ranges, bytes)
+            });
+            match sent {
+                Ok(sent) => rounds.ledger.sent(stage, &sent),
+                // It has ended; whether sending was ended is asked below.
+                Err(refusal) if refusal.code == Code::PROCESS_VANISHED => rounds.forget(pid),
+                Err(refusal) => return Err(refusal),
+            }
+            rounds.sent.0 += self.pump.totals.bytes - before;
+            rounds.sent.1 += clock.elapsed();
+        }
+        while matches!(set, Set::Quiet(_)) && begin.elapsed() < QUIET_ROUND {
+            self.turn(Some(QUIET_ROUND.saturating_sub(begin.elapsed())), false);
+            self.go_on()?;
+        }
+        // What is looked at before a freeze is to be fresh.
+        self.preparation = Preparation::of(self.pid);
+        Ok(rounds.left(set))
+    }
+
+    /// Begins to track whoever is not tracked yet.
+    fn track(&mut self, rounds: &mut Rounds) -> Result<(), Refusal> {
+        let begins = rounds.stages == 0;
+        let known = rounds.tracked.keys().copied().collect();
+        let is_known = |pid: &i32| rounds.tracked.contains_key(pid);
+        if !begins && freeze::tree(self.pid)?.iter().all(|pid| is_known(pid) || !is_large(*pid)) {
+            return Ok(());
+        }
+        let begun = tracking::begin(self.pid, &known)?;
+        self.report.tracking_ms += begun.stopped.as_secs_f64() * 1e3;
+        for refusal in &begun.left_out {
+            self.observe("untracked", refusal);
+        }
+        for (pid, tracking) in begun.processes {
+            let stage = STAGE_FIRST + rounds.stages;
+            rounds.stages += 1;
+            rounds.tracked.insert(pid, Tracked { stage, tracking: Some(tracking) });
+        }
+        Ok(())
+    }
+
+    /// The last look, when nothing runs any more; nobody is tracked after it.
+    pub(super) fn look_last(&mut self) {
+        if let Some(rounds) = &mut self.rounds {
+            rounds.look();
+            rounds.tracked.values_mut().for_each(|tracked| tracked.tracking = None);
+        }
+    }
+
+    /// Takes what the destination has out of what is to be sent.
+    pub(super) fn take_out_held(&mut self, captives: &mut Captives) {
+        let rest = self.row.iter().flat_map(|row| row.steps.iter()).any(|step| step.set == Set::Rest);
+        let (Some(rounds), Some(frozen), true) = (self.rounds.take(), &self.frozen, rest) else { return };
+        for space in &mut captives.spaces {
+            let of_space =
+                frozen.processes.iter().find(|process| process.threads.iter().any(|thread| thread.tid() == space.pid));
+            let Some(tracked) = of_space.and_then(|process| rounds.tracked.get(&process.pid)) else { continue };
+            let pages = rounds.ledger.held(tracked.stage, &space.pages);
+            if !pages.is_empty() {
+                space.pages = space.pages.difference(&pages);
+                self.confirmed.push(Confirmed { stage: tracked.stage, space: space.space, pages });
+            }
+        }
+    }
+
+    /// Tells the destination which pages of a space are still true.
+    pub(super) fn confirm(&mut self, space: ObjectId) -> Result<(), Refusal> {
+        let Some(at) = self.confirmed.iter().position(|confirmed| confirmed.space == space) else { return Ok(()) };
+        let confirmed = self.confirmed.swap_remove(at);
+        for frame in self.pump.held_frames(confirmed.stage, space, &confirmed.pages)? {
+            self.transmit(&frame, &[])?;
+            self.turn(Some(Duration::ZERO), false);
+            self.go_on()?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether it pays to stop a tree in order to track one of its processes that is new.
+fn is_large(pid: i32) -> bool {
+    const BYTES: u64 = 1 << 20;
+    let status = godwit_linux::proc::status::read(pid, pid);
+    status.is_ok_and(|status| status.memory.is_some_and(|memory| memory.resident_anonymous >= BYTES))
+}
+
+impl Rounds {
+    /// Looks at everybody. Of whom nothing can be said any more nothing is held.
+    fn look(&mut self) {
+        let mut gone = Vec::new();
+        for (pid, tracked) in &mut self.tracked {
+            match tracked.tracking.as_mut().map(|tracking| tracking.look()) {
+                Some(Ok(written)) => self.ledger.look(tracked.stage, &written.looked_at, &written.pages),
+                _ => gone.push(*pid),
+            }
+        }
+        gone.into_iter().for_each(|pid| self.forget(pid));
+    }
+
+    fn forget(&mut self, pid: i32) {
+        if let Some(tracked) = self.tracked.remove(&pid) {
+            self.ledger.forget(tracked.stage);
+        }
+    }
+
+    fn left(&self, set: Set) -> Left {
+        let trackings = self.tracked.values().filter_map(|tracked| tracked.tracking.as_ref());
+        let written = trackings.filter_map(|tracking| tracking.bytes_written().ok());
+        // What waits is left, too.
+        let waiting = if matches!(set, Set::Quiet(_)) { self.ledger.bytes_left() } else { 0 };
+        let bytes = written.sum::<u64>().max(waiting);
+        let (sent, time) = self.sent;
+        let nanoseconds = u128::from(bytes) * time.as_nanos() / u128::from(sent.max(1));
+        Left {
+            pages: bytes / PAGE_BYTES,
+            of: self.ledger.bytes() / PAGE_BYTES,
+            nanoseconds: u64::try_from(nanoseconds).unwrap_or(u64::MAX),
+        }
+    }
+}
