@@ -174,7 +174,7 @@ fn a_row_with_rounds_is_walked_before_the_freeze() {
         step(Phase::Down, Set::Rest, Until::Sent),
     ];
     let mut source = offering(|config| {
-        config.row = Row { name: "rounds".into(), steps: steps.into(), seen_in: "".into() };
+        config.row = Row { name: "rounds".into(), steps: steps.into(), seen_in: "".into(), about: "".into() };
     });
     source.handle(NOW, packet(Message::Accept { changes: Vec::new() }));
     assert_eq!(deeds(|| source.poll_action()), [Deed::Journal(Stage::Started)]);
@@ -204,7 +204,7 @@ fn a_row_that_needs_a_page_store_is_refused() {
     let mut config = source_config(HERE);
     let steps =
         vec![godwit_strategy::Step { from: Origin::Store, ..step(Phase::PostProcessing, Set::All, Until::Sent) }];
-    config.row = Row { name: "post-copy".into(), steps: steps.into(), seen_in: "".into() };
+    config.row = Row { name: "post-copy".into(), steps: steps.into(), seen_in: "".into(), about: "".into() };
     assert_eq!(Source::new(config).err(), Some(Unsupported { step: 0 }));
 }
 

@@ -187,23 +187,8 @@ impl Incoming {
                         return Ok(None);
                     }
                     self.stage = Stage::Header;
-                    match Frame::decode(&header, &self.payload)? {
-                        Frame::Packet(packet) => return Ok(Some(Part::Packet(packet))),
-                        Frame::State(_) => {
-                            self.totals.count(&header, 0, 0, 0);
-                            return Ok(Some(Part::State));
-                        }
-                        Frame::Pages(runs) => self.begin_body(header, runs),
-                        Frame::ZeroPages(runs) => {
-                            self.totals.count(&header, runs.pages(), 0, 0);
-                            self.cutter = Cutter::new(runs);
-                            self.stage = Stage::Zeros;
-                        }
-                        Frame::HeldPages(stage, runs) => {
-                            self.totals.count(&header, runs.pages(), 0, 0);
-                            self.cutter = Cutter::new(runs);
-                            self.stage = Stage::Held(stage);
-                        }
+                    if let Some(part) = self.begin_frame(header)? {
+                        return Ok(Some(part));
                     }
                 }
                 Stage::Zeros => {
@@ -250,6 +235,29 @@ impl Incoming {
                 }
             }
         }
+    }
+
+    /// A payload is there.
+    fn begin_frame(&mut self, header: Header) -> Result<Option<Part>, Broken> {
+        match Frame::decode(&header, &self.payload)? {
+            Frame::Packet(packet) => return Ok(Some(Part::Packet(packet))),
+            Frame::State(_) => {
+                self.totals.count(&header, 0, 0, 0);
+                return Ok(Some(Part::State));
+            }
+            Frame::Pages(runs) => self.begin_body(header, runs),
+            Frame::ZeroPages(runs) => {
+                self.totals.count(&header, runs.pages(), 0, 0);
+                self.cutter = Cutter::new(runs);
+                self.stage = Stage::Zeros;
+            }
+            Frame::HeldPages(stage, runs) => {
+                self.totals.count(&header, runs.pages(), 0, 0);
+                self.cutter = Cutter::new(runs);
+                self.stage = Stage::Held(stage);
+            }
+        }
+        Ok(None)
     }
 
     /// Cuts off the next ranges if their bytes are to stay in the lane. What is checked is read here.

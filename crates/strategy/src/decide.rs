@@ -92,7 +92,7 @@ pub fn decide_round(row: &Row, progress: &Progress) -> Decision {
             _ if rounds == 0 => false,
             Until::Sent => true,
             Until::Limit { enough, rounds: most } => {
-                progress.left.is(&enough) || rounds >= most || progress.idle > patience(step.set)
+                progress.left.is(&enough) || rounds >= most || waits_in_vain(step.set, progress.idle)
             }
             Until::Never => false,
         };
@@ -108,9 +108,9 @@ pub fn decide_round(row: &Row, progress: &Progress) -> Decision {
     }
 }
 
-/// Rounds that may move nothing before that is how it stays: pages that wait are not quiet before that.
-fn patience(set: Set) -> u32 {
-    if let Set::Quiet(rounds) = set { rounds } else { 0 }
+/// Whether that rounds move nothing is how it stays: pages that wait are not quiet before some rounds have passed.
+fn waits_in_vain(set: Set, idle: u32) -> bool {
+    matches!(set, Set::Quiet(rounds) if idle > rounds)
 }
 
 #[cfg(test)]
@@ -180,7 +180,7 @@ mod tests {
         let left = |pages, nanoseconds| Left { pages, of: 100, nanoseconds };
         assert!(over(&few, left(10, 0), 0) && !over(&few, left(11, 0), 0));
         assert!(over(&few, left(90, 500), 0) && !over(&few, left(90, 501), 0));
-        assert!(over(&few, left(90, 501), 1));
+        assert!(!over(&few, left(90, 501), 9));
         let quiet = row(Set::Quiet(2), Enough::default());
         assert!(!over(&quiet, left(90, 0), 2) && over(&quiet, left(90, 0), 3) && over(&quiet, left(0, 0), 0));
     }

@@ -55,7 +55,8 @@ impl Enough {
 pub enum Until {
     /// When the set has been sent once.
     Sent,
-    /// When a round leaves so little in the set that it is enough, or after `rounds` rounds, or when rounds move nothing any more.
+    /// When a round leaves so little in the set that it is enough, or after `rounds` rounds, or when what waits
+    /// to be quiet never is.
     Limit {
         /// What is left at which another round is not worth it.
         enough: Enough,
