@@ -4,6 +4,7 @@
 use crate::failure::{About, Result, unread};
 use crate::look::Look;
 use crate::procfs;
+use crate::resource::unix_fact;
 use godwit_image::Subject;
 use godwit_linux::pidfd::PidFd;
 use godwit_linux::proc::Error as ProcError;
@@ -97,13 +98,16 @@ impl Table {
         if numbers.len() < MANY {
             return one_by_one(numbers);
         }
+        let closely = |numbers: &[i32]| {
+            one_by_one(numbers).inspect(|looks| looks.iter().for_each(|(_, look)| unix_fact::read_ahead(look)))
+        };
         let (first, second) = numbers.split_at(numbers.len() / 2);
         std::thread::scope(|scope| {
-            let other = std::thread::Builder::new().spawn_scoped(scope, || one_by_one(second));
-            let mut looks = one_by_one(first)?;
+            let other = std::thread::Builder::new().spawn_scoped(scope, || closely(second));
+            let mut looks = closely(first)?;
             // Where there can be no second thread, or it failed, the first one does it all.
             let others = other.ok().and_then(|other| other.join().ok());
-            looks.extend(others.unwrap_or_else(|| one_by_one(second))?);
+            looks.extend(others.unwrap_or_else(|| closely(second))?);
             Ok(looks)
         })
     }

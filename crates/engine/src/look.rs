@@ -1,5 +1,7 @@
 //! What can be seen of an open description from outside, on a running or a frozen tree, changing nothing.
 use crate::failure::{About, Result, unread};
+use crate::resource::unix_fact;
+use crate::restore::Creator;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::kcmp::{self, Object};
 use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
@@ -60,6 +62,8 @@ pub struct Look {
     pub owner: (u32, u32),
     filesystem: OnceCell<Option<u64>>,
     family: OnceCell<Option<i32>>,
+    /// Of a Unix socket.
+    pub(crate) unix: unix_fact::Cells,
 }
 
 const O_CLOEXEC: u32 = 0o2_000_000;
@@ -89,6 +93,7 @@ impl Look {
             owner: (metadata.uid(), metadata.gid()),
             filesystem: OnceCell::new(),
             family: OnceCell::new(),
+            unix: Default::default(),
         })
     }
 
@@ -211,6 +216,8 @@ pub struct Survey {
     pub inside: BTreeMap<Vec<u8>, Vec<(i32, i32)>>,
     /// Open flags of noted descriptors.
     flags: BTreeMap<(i32, i32), u32>,
+    /// Whom noted Unix sockets show as their peers, by inode.
+    creators: BTreeMap<u32, Option<Creator>>,
     outside: OnceCell<Holders>,
     nameless: OnceCell<BTreeMap<(u64, u64), i32>>,
     in_flight: OnceCell<bool>,
@@ -244,6 +251,7 @@ impl Survey {
             pids,
             inside: BTreeMap::new(),
             flags: BTreeMap::new(),
+            creators: BTreeMap::new(),
             outside: OnceCell::new(),
             nameless: OnceCell::new(),
             in_flight: OnceCell::new(),
@@ -258,6 +266,14 @@ impl Survey {
             None => drop(self.inside.insert(look.link.clone(), vec![(pid, descriptor)])),
         }
         self.flags.insert((pid, descriptor), look.flags());
+        if let Some(facts) = look.unix.known() {
+            self.creators.insert(look.inode as u32, facts.creator.clone());
+        }
+    }
+
+    /// Whom a noted Unix socket shows as its peer, where that has been read.
+    pub(crate) fn creator_of(&self, inode: u32) -> Option<&Option<Creator>> {
+        self.creators.get(&inode)
     }
 
     /// The open flags of a descriptor; none where it is not open.

@@ -401,6 +401,7 @@ impl<'a> Driver<'a> {
             },
             Action::Finish => {
                 self.feed(Event::AllSent(self.pump.totals));
+                self.captives.iter_mut().for_each(Captives::forget_looks);
                 return self.hold_early();
             }
             Action::HoldStopped => self.hold(),

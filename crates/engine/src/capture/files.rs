@@ -31,14 +31,15 @@ fn same(firsts: &[(i32, ObjectId)], tid: i32, object: Object) -> Result<Option<O
 }
 
 /// Captures all tables and contexts of a tree: first every descriptor gets its object, then every object its state, so
-/// that objects which refer to others find them whatever the order. Objects may leave as soon as they have it.
+/// that objects which refer to others find them whatever the order. Objects may leave as soon as they have it. Returns also
+/// what they were seen by.
 pub(super) fn tables(
     frozen: &FrozenTree,
     records: &BTreeMap<i32, Records>,
     capture: &mut Capture,
     tree: &mut Tree,
     outlet: &mut Outlet<'_, '_>,
-) -> Result<Tables> {
+) -> Result<(Tables, Vec<Look>)> {
     let mut found = Tables::new();
     let mut tables: Vec<(i32, ObjectId)> = Vec::new();
     let mut contexts: Vec<(i32, ObjectId)> = Vec::new();
@@ -88,11 +89,11 @@ pub(super) fn tables(
     }
     // Epoll sets last: their members may be in flight, in sockets that are described before.
     pending.sort_by_key(|(_, look)| look.link == b"anon_inode:[eventpoll]");
-    for (object, look) in pending {
-        capture.describe(object, &look)?;
+    for (object, look) in &pending {
+        capture.describe(*object, look)?;
         outlet.pass(tree, &capture.objects)?;
     }
-    Ok(found)
+    Ok((found, pending.into_iter().map(|(_, look)| look).collect()))
 }
 
 fn table(

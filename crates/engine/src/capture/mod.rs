@@ -96,6 +96,15 @@ pub struct Captives {
     pub contents: Vec<Content>,
     /// Objects that have left while the tree was captured.
     gone: BTreeSet<ObjectId>,
+    /// What every description was seen by: to close many takes a while.
+    looks: Vec<Look>,
+}
+
+impl Captives {
+    /// Lets go what is not needed once the tree and its bytes have left.
+    pub fn forget_looks(&mut self) {
+        self.looks = Vec::new();
+    }
 }
 
 /// A description that is already in the graph: one process and descriptor that holds it.
@@ -412,7 +421,7 @@ fn capture_all(frozen: &mut FrozenTree, options: &Options, mut outlet: Outlet<'_
         .filter_map(|process| Some((process.pid, frozen.preparation.records(process)?)))
         .collect();
     let mut shape = task::Shape::new(frozen)?;
-    let tables = files::tables(frozen, &records, &mut capture, &mut tree, &mut outlet)?;
+    let (tables, looks) = files::tables(frozen, &records, &mut capture, &mut tree, &mut outlet)?;
     for process in &mut frozen.processes {
         crate::namespaces::judge(process.pid, root, &frozen.surroundings.home)?;
         let known = (&tables, records.get(&process.pid));
@@ -431,7 +440,7 @@ fn capture_all(frozen: &mut FrozenTree, options: &Options, mut outlet: Outlet<'_
     tree.objects = capture.objects;
     tree.objects.sort_by_key(|envelope| envelope.id);
     tree.validate().map_err(|cause| Refusal::new(Code::MALFORMED, Subject::Process(root), cause))?;
-    Ok(Captives { tree, spaces, contents: capture.contents, gone })
+    Ok(Captives { tree, spaces, contents: capture.contents, gone, looks })
 }
 
 #[cfg(test)]

@@ -91,7 +91,7 @@ mod tests {
         let gone = outlet.gone(&objects);
         assert_eq!((parts.len(), gone.len()), (2, 2 * MANY + 5));
         tree.objects = objects;
-        let captives = Captives { tree, spaces: Vec::new(), contents: Vec::new(), gone };
+        let captives = Captives { tree, spaces: Vec::new(), contents: Vec::new(), gone, looks: Vec::new() };
         parts.push(codec::encode(&captives.rest()).unwrap());
         let mut whole = Tree::default();
         for part in &parts {

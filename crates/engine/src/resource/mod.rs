@@ -65,6 +65,7 @@ pub mod thread_marks;
 pub mod timer_overrun;
 pub mod timerfd;
 pub mod unix_connection;
+pub(crate) mod unix_fact;
 pub mod unix_name;
 pub mod unix_option;
 pub mod unix_queue;

@@ -327,10 +327,15 @@ impl Kind for PipeContent {
         let state: State = open(envelope)?;
         let Sort::Pipe { mode, owner, times } = state.sort else { return Ok(()) };
         let subject = || Subject::Object(format!("pipe {}", envelope.id));
-        let end = bind.own()?;
-        std::os::unix::fs::fchown(end, Some(owner.0), Some(owner.1)).about(subject)?;
-        let end = File::from(end.try_clone_to_owned().about(subject)?);
-        end.set_permissions(std::fs::Permissions::from_mode(mode)).about(subject)?;
+        let end = File::from(bind.own()?.try_clone_to_owned().about(subject)?);
+        // Most are as new ones are, and to look costs less than to set.
+        let now = end.metadata().about(subject)?;
+        if (now.uid(), now.gid()) != owner {
+            std::os::unix::fs::fchown(&end, Some(owner.0), Some(owner.1)).about(subject)?;
+        }
+        if now.mode() & 0o7777 != mode {
+            end.set_permissions(std::fs::Permissions::from_mode(mode)).about(subject)?;
+        }
         file::set_times(end.as_fd(), times).about(subject)
     }
     fn description(&self) -> Option<&dyn Description> {

@@ -1,7 +1,7 @@
 //! Unix sockets, as descriptors refer to them: ends of connections, listeners, datagram sockets, and those not connected.
 use super::unix_connection::{Connection, UnixConnection};
+use super::unix_fact::{self, AF_UNIX, Facts, Settings};
 use super::unix_name::{self, Name, Named};
-use super::unix_option;
 use super::unix_queue::{self, Message, SO_BUF_LOCK, SO_SNDBUF, Sender};
 use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, edge, inet_socket, open};
 use crate::capture::Capture;
@@ -13,7 +13,9 @@ use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
 use godwit_linux::socket_diagnosis::{self, UnixSocket as Diagnosed};
 use godwit_linux::{file, readiness, socket, unix_socket};
 use serde::{Deserialize, Serialize};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 pub(super) const SOCK_STREAM: i32 = 1;
@@ -22,20 +24,11 @@ const SYS_CONNECT: i64 = 42;
 const SYS_LISTEN: i64 = 50;
 const O_ASYNC: u32 = 0o20_000;
 const S_IFDIR: u32 = 0o040_000;
-const AF_UNIX: i32 = 1;
 const SOL_SOCKET: i32 = 1;
-const SO_TYPE: i32 = 3;
 const SO_RCVBUF: i32 = 8;
-const SO_PEERCRED: i32 = 17;
-const SO_GET_FILTER: i32 = 26;
 const SO_SNDBUFFORCE: i32 = 32;
 const SO_RCVBUFFORCE: i32 = 33;
-const SO_PEERGROUPS: i32 = 59;
-/// Supplementary groups that most processes have at most, and that any may have.
-const GROUPS_FEW: usize = 64;
-const GROUPS_MAX: usize = 1 << 16;
 const URGENT: u32 = 0x2;
-const ENOPROTOOPT: i32 = 92;
 const RECEIVE_SHUT: u8 = 1;
 const SEND_SHUT: u8 = 2;
 
@@ -102,21 +95,6 @@ fn link(inode: u32) -> Vec<u8> {
     format!("socket:[{inode}]").into_bytes()
 }
 
-fn creator(file: BorrowedFd<'_>) -> godwit_linux::errno::Result<Option<Creator>> {
-    let raw = socket::get(file, SOL_SOCKET, SO_PEERCRED, 12)?;
-    let word = |at: usize| raw.get(at..at + 4).and_then(|raw| raw.try_into().ok()).map_or(0, u32::from_ne_bytes);
-    let (pid, user, group) = (word(0) as i32, word(4), word(8));
-    if pid == 0 && user == u32::MAX {
-        return Ok(None);
-    }
-    // Most have a few; whoever has more costs a second call.
-    let groups = socket::get(file, SOL_SOCKET, SO_PEERGROUPS, 4 * GROUPS_FEW)
-        .or_else(|_| socket::get(file, SOL_SOCKET, SO_PEERGROUPS, 4 * GROUPS_MAX))
-        .unwrap_or_default();
-    let groups = groups.as_chunks::<4>().0.iter().map(|raw| u32::from_ne_bytes(*raw)).collect();
-    Ok(Some(Creator { pid: Pid(pid), user, group, groups }))
-}
-
 /// A look at a socket of the tree by its inode; `None` when it is only in flight.
 fn holder(survey: &Survey, inode: u32) -> Result<Option<Look>> {
     for (pid, descriptor) in survey.holders(&link(inode)) {
@@ -174,11 +152,14 @@ fn same_name(one: &[u8], two: &[u8]) -> bool {
 
 /// The creator of a socket of the tree by its inode; `None` when it shows none, or is only in flight.
 fn creator_of(survey: &Survey, inode: u32) -> Result<Option<Creator>> {
+    if let Some(creator) = survey.creator_of(inode) {
+        return Ok(creator.clone());
+    }
     let Some((pid, descriptor)) = survey.holders(&link(inode)).first().copied() else { return Ok(None) };
     let subject = || Subject::Descriptor(pid, descriptor, String::new());
     let process = PidFd::open_thread(pid).about(subject)?;
     let file = process.duplicate(ForeignDescriptor(descriptor)).about(subject)?;
-    creator(file.as_fd()).about(subject)
+    unix_fact::creator(file.as_fd()).about(subject)
 }
 
 /// What can be told of a socket without reading its queue.
@@ -219,7 +200,7 @@ fn inspect(look: &Look, survey: &Survey) -> Result<Seen> {
     if !holders.is_empty() {
         return Err(edge::cut(look, edge::held_outside(holders)));
     }
-    let sort = socket::number(look.borrow(), SO_TYPE).about(subject)?;
+    let Facts { sort, has_filter, creator } = unix_fact::facts(look).about(subject)?.clone();
     let all = survey.unix_sockets(look.borrow())?;
     let Some(diagnosed) = all.get(&own).cloned() else {
         return Err(unsupported(look, "it lives in another network namespace than the rest of the tree"));
@@ -228,12 +209,9 @@ fn inspect(look: &Look, survey: &Survey) -> Result<Seen> {
     if ready & URGENT != 0 {
         return Err(unsupported(look, "out-of-band data waits in it"));
     }
-    match socket::get(look.borrow(), SOL_SOCKET, SO_GET_FILTER, 8) {
-        Ok(none) if none.is_empty() => {}
-        Err(error) if error.number == ENOPROTOOPT => {}
-        _ => return Err(unsupported(look, "a packet filter is attached to it")),
+    if has_filter {
+        return Err(unsupported(look, "a packet filter is attached to it"));
     }
-    let creator = creator(look.borrow()).about(subject)?;
     let waits = |peer: &&Diagnosed| peer.waiting.contains(&own);
     let peer = match diagnosed.peer {
         None => Peer::None,
@@ -489,7 +467,12 @@ impl Kind for UnixSocketKind {
         if state.shutdown & RECEIVE_SHUT != 0 && !state.reset {
             unix_socket::shut_down(own.as_fd(), 0).about(subject)?;
         }
-        std::os::unix::fs::fchown(&own, Some(state.owner.0), Some(state.owner.1)).about(subject)?;
+        let own = File::from(own);
+        // Most are as new ones are, and to look costs less than to set.
+        let now = own.metadata().about(subject)?;
+        if (now.uid(), now.gid()) != state.owner {
+            std::os::unix::fs::fchown(&own, Some(state.owner.0), Some(state.owner.1)).about(subject)?;
+        }
         state.set_options(own.as_fd())?;
         file::set_status_flags(own.as_fd(), state.flags & !O_ASYNC).about(subject)
     }
@@ -557,8 +540,7 @@ impl Description for UnixSocketKind {
             (false, true) => unix_queue::capture(look, capture, (seen.sort, seen.ready), shut)?,
             _ => Vec::new(),
         };
-        let number = |option| socket::number(own, option).about(subject);
-        let options = unix_option::unlike_fresh(own, seen.sort);
+        let Settings { buffers, locked, options } = unix_fact::settings(look).about(subject)?.clone();
         let state = UnixSocket {
             sort: seen.sort,
             connection,
@@ -570,8 +552,8 @@ impl Description for UnixSocketKind {
             reset,
             flags: look.flags(),
             owner: look.owner,
-            buffers: (number(SO_SNDBUF)?, number(SO_RCVBUF)?),
-            locked: socket::number(own, SO_BUF_LOCK).ok(),
+            buffers,
+            locked,
             options,
         };
         Captured::new(connection.map(|(id, _)| id).into_iter().collect(), &state)
