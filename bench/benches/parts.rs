@@ -91,6 +91,7 @@ fn checkpoint() -> Checkpoint {
         inherited: PageSet::new(),
         guards: PageSet::new(),
         huge: PageSet::new(),
+        owed: PageSet::new(),
         core_filter: None,
         dumpable: 1,
         huge_pages_disabled: false,

@@ -113,7 +113,7 @@ impl Godwit {
                 self.checkpoint(pair, run, &directory, false)?;
                 self.restore(&pair.destination, run, &directory).map(|()| Place::Destination)
             }
-            Path::Migrate | Path::NumbersInUse | Path::PreCopy | Path::QueuedPreCopy => {
+            Path::Migrate | Path::NumbersInUse | Path::PreCopy | Path::QueuedPreCopy | Path::PostCopy => {
                 self.migrate(path, pair, run, 1)
             }
             Path::ThereAndBack => self.migrate(path, pair, run, 2),
@@ -208,7 +208,6 @@ impl Godwit {
         let (from, to) = (place.of(pair), place.other().of(pair));
         let mut receive = self.receive(to, run, false, None)?;
         let target = self.target(to);
-        // There as ever, back with checksums of pages.
         let pid = run.pid.to_string();
         let mut arguments = vec!["migrate", &pid, &target];
         if place == Place::Destination {

@@ -24,6 +24,8 @@ pub enum Path {
     PreCopy,
     /// The same with a queue for pages that are written again and again.
     QueuedPreCopy,
+    /// One migration after which the memory comes.
+    PostCopy,
     /// To the other host and back.
     ThereAndBack,
     /// Ten migrations in a row, to and fro.
@@ -61,7 +63,7 @@ const DESTINATION_MOMENTS: [&str; 22] = [
 
 impl Path {
     /// Those without a fault: each is for every workload.
-    pub const PLAIN: [Self; 10] = [
+    pub const PLAIN: [Self; 11] = [
         Self::Thaw,
         Self::CheckpointLeaveRunning,
         Self::RestoreInPlace,
@@ -69,6 +71,7 @@ impl Path {
         Self::Migrate,
         Self::PreCopy,
         Self::QueuedPreCopy,
+        Self::PostCopy,
         Self::ThereAndBack,
         Self::TenMoves,
         Self::NumbersInUse,
@@ -94,6 +97,7 @@ impl Path {
             Self::Migrate => "migrate",
             Self::PreCopy => "migrate-pre-copy",
             Self::QueuedPreCopy => "migrate-queued",
+            Self::PostCopy => "migrate-post-copy",
             Self::ThereAndBack => "there-and-back",
             Self::TenMoves => "ten-moves",
             Self::NumbersInUse => "numbers-in-use",
@@ -109,6 +113,7 @@ impl Path {
         match self {
             Self::PreCopy => Some("pre-copy"),
             Self::QueuedPreCopy => Some("queued-pre-copy"),
+            Self::PostCopy => Some("post-copy"),
             _ => None,
         }
     }

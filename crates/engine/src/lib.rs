@@ -23,6 +23,7 @@ pub mod lineage;
 pub mod look;
 mod namespaces;
 pub mod outflow;
+pub mod owed;
 pub mod pages;
 pub mod pieces;
 pub mod preparation;

@@ -23,6 +23,10 @@ pub const HELD_PAGES: u8 = 35;
 /// Owners from here on are address spaces of the source's tree before it was captured, counted from zero; below are objects of the
 /// captured state.
 pub const STAGE_FIRST: u32 = 1 << 31;
+/// Frame type, to the source: runs of pages that a process waits for, in this order.
+pub const WANTED_PAGES: u8 = 36;
+/// Frame type, to the source over a new link: runs of pages that it still owes.
+pub const OWED_PAGES: u8 = 37;
 /// Most bytes of a payload: messages carry at most 1 MiB of the drivers' own in one field.
 pub const PAYLOAD_LIMIT: u32 = 4 << 20;
 /// Most runs in one frame.
@@ -74,7 +78,7 @@ impl Header {
         }
         let header = Header { kind: reader.u8()?, flags: reader.u8()?, length: reader.u32()?, checksum: reader.u32()? };
         let known = match header.kind {
-            FIRST_MESSAGE..=LAST_MESSAGE | STATE | ZERO_PAGES | HELD_PAGES => 0,
+            FIRST_MESSAGE..=LAST_MESSAGE | STATE | ZERO_PAGES | HELD_PAGES | WANTED_PAGES | OWED_PAGES => 0,
             PAGES => BODY_CHECKED,
             other => return Err(Malformed::UnknownType(other)),
         };
@@ -107,7 +111,7 @@ pub struct Run {
     pub count: u32,
 }
 
-/// The payload of a [`PAGES`] or [`ZERO_PAGES`] frame, and part of that of a [`HELD_PAGES`] frame.
+/// The payload of a [`PAGES`], [`ZERO_PAGES`], [`WANTED_PAGES`] or [`OWED_PAGES`] frame, and part of that of a [`HELD_PAGES`] frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Runs {
     /// The page size is two to this power.
@@ -189,6 +193,10 @@ pub enum Frame<'a> {
     ZeroPages(Runs),
     /// These pages of objects came before as pages of this stage, and are still true: for the pump.
     HeldPages(u32, Runs),
+    /// These pages are waited for: for the page server.
+    WantedPages(Runs),
+    /// These pages are owed: for the page server.
+    OwedPages(Runs),
 }
 
 impl<'a> Frame<'a> {
@@ -219,6 +227,8 @@ impl<'a> Frame<'a> {
                 }
                 Runs::decode(HELD_PAGES, header.flags, runs).map(|runs| Frame::HeldPages(stage, runs))
             }
+            WANTED_PAGES => Runs::decode(WANTED_PAGES, header.flags, payload).map(Frame::WantedPages),
+            OWED_PAGES => Runs::decode(OWED_PAGES, header.flags, payload).map(Frame::OwedPages),
             code => Packet::decode(code, payload).map(Frame::Packet),
         }
     }
@@ -267,6 +277,14 @@ impl<'a> Frame<'a> {
                 out.extend(stage.to_le_bytes());
                 runs.encode(out);
                 (HELD_PAGES, 0)
+            }
+            Frame::WantedPages(runs) => {
+                runs.encode(out);
+                (WANTED_PAGES, 0)
+            }
+            Frame::OwedPages(runs) => {
+                runs.encode(out);
+                (OWED_PAGES, 0)
             }
         };
         let payload = &out[start + HEADER_LENGTH..];

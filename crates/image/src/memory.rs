@@ -28,6 +28,9 @@ pub struct AddressSpace {
     /// Pages that are parts of transparent huge pages.
     #[serde(default)]
     pub huge: PageSet,
+    /// Pages that stay at the source when the process goes on at the destination, and come there later. None in a checkpoint.
+    #[serde(default, skip_serializing_if = "PageSet::is_empty")]
+    pub owed: PageSet,
     /// /proc/PID/coredump_filter.
     #[serde(default)]
     pub core_filter: Option<u32>,

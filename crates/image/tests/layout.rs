@@ -64,6 +64,7 @@ fn space() -> AddressSpace {
         inherited: godwit_image::page_set::PageSet::new(),
         guards: godwit_image::page_set::PageSet::new(),
         huge: godwit_image::page_set::PageSet::new(),
+        owed: godwit_image::page_set::PageSet::new(),
         core_filter: Some(0x33),
         dumpable: 1,
         huge_pages_disabled: false,

@@ -219,6 +219,28 @@ impl Pagemap {
         Ok(())
     }
 
+    /// The first page of `start..end` that is there in any way, the zero page included.
+    ///
+    /// # Errors
+    /// ESRCH: dead.
+    pub fn first_page(&self, start: u64, end: u64) -> Result<Option<u64>> {
+        use category::{PRESENT, SWAPPED};
+        if self.scan {
+            let mut regions = [Region::default(); 1];
+            let (count, _) = self.scan_once(0, start, end, &mut regions, 0, 0, PRESENT | SWAPPED, PRESENT)?;
+            return Ok((count > 0).then_some(regions[0].start));
+        }
+        let mut entries = vec![0; 8192];
+        for first in (start..end).step_by(entries.len() * 4096) {
+            let pages = ((end - first) / 4096).min(8192) as usize;
+            self.entries(first, &mut entries[..pages])?;
+            if let Some(index) = entries[..pages].iter().position(|entry| entry >> 62 != 0) {
+                return Ok(Some(first + index as u64 * 4096));
+            }
+        }
+        Ok(None)
+    }
+
     /// Raw pagemap entries of consecutive pages from `start`.
     ///
     /// # Errors

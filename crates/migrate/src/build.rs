@@ -43,6 +43,8 @@ pub(crate) struct Build {
     pub(crate) bytes_total: u64,
     /// Pages may come that only their task sees.
     unseen: bool,
+    /// Pages of it come when it runs: what is missing must be missing until then.
+    pub(crate) leaves: bool,
 }
 
 fn malformed(cause: &str) -> Refusal {
@@ -82,6 +84,7 @@ impl Build {
             bytes_done: 0,
             bytes_total: 0,
             unseen: false,
+            leaves: false,
         }
     }
 
@@ -93,7 +96,11 @@ impl Build {
     /// Makes the root that is foreseen. Its memory only where pages come that nobody sees on their way (`unseen`): those that we see
     /// take so long to check that new memory is no hindrance. What does not come out well is made when it comes.
     pub(crate) fn prepare(&mut self, foresight: Foresight, unseen: bool) {
-        let foresight = if unseen { foresight } else { foresight.without_memory() };
+        let foresight = match (self.leaves, unseen) {
+            (true, _) => Foresight { root: foresight.root, small_pages: foresight.small_pages, ..Foresight::default() },
+            (false, true) => foresight,
+            (false, false) => foresight.without_memory(),
+        };
         if foresight.root != 0 {
             let reserve = Reserve::make(&foresight, PREPARATION).unwrap_or_default();
             self.unseen = reserve.is_some() && !foresight.present.is_empty();

@@ -12,6 +12,7 @@ use crate::requirement::{Judgement, Requirements};
 use crate::shepherd::{NOTICE_EVERY, Notice, tell};
 use crate::stream::{Arrival, Broken, Stream};
 use crate::transport::Lane;
+use fetching::Fetch;
 use godwit_engine::foresight::Foresight;
 use godwit_handoff::{
     Action, Destination, DestinationConfig, Event, Message, Outcome, Packet, Patience, Record, Side, Stage, Versions,
@@ -26,6 +27,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 mod claims;
+mod fetching;
 mod taking_in;
 
 pub use crate::reception::{Options, Received, Setting};
@@ -126,8 +128,7 @@ fn begin<'a>(
         let cause = "one tree was awaited and has come; only questions about it are answered";
         return Err(one(Refusal::new(Code::USAGE, Subject::Object(stream.peer().to_owned()), cause)));
     }
-    let clock = Clock::start();
-    let (migration, boot) = (first.migration, host::boot_id());
+    let (clock, migration, boot) = (Clock::start(), first.migration, host::boot_id());
     let (machine, journal) = if let Message::Hello { .. } = first.message {
         let config = DestinationConfig {
             migration,
@@ -169,6 +170,7 @@ fn begin<'a>(
         journal,
         build: Build::new(),
         receive_failed: false,
+        fetch: Fetch::default(),
         root: 0,
         pages: 0,
         guardian,
@@ -211,6 +213,7 @@ pub(crate) fn recover(journal: Journal, patience: Patience) -> Result<Outcome, V
         journal: Some(journal),
         build: Build::new(),
         receive_failed: false,
+        fetch: Fetch::default(),
         root: 0,
         pages: 0,
         guardian: None,
@@ -269,6 +272,7 @@ struct Driver<'a> {
     journal: Option<Journal>,
     build: Build,
     receive_failed: bool,
+    fetch: Fetch,
     root: i32,
     pages: u64,
     guardian: Option<Guardian>,
@@ -366,11 +370,14 @@ impl Driver<'_> {
     /// Waits for the other side, a signal or the clock (at most `most`), and tells the machine.
     fn turn(&mut self, most: Option<Duration>) {
         let limit = self.machine.poll_timeout().map(|due| self.clock.until(due));
-        let limit = limit.into_iter().chain(most).min();
+        let limit = limit.into_iter().chain(most).chain(self.fetching_limit()).min();
         let ready = {
             let mut files = vec![(self.signals.as_fd(), Readiness::READABLE)];
             if let Some(stream) = &self.stream {
                 files.extend(stream.interest(false));
+            }
+            if let Some(pager) = self.fetch.pager.as_ref().filter(|_| self.fetch.active) {
+                files.extend(pager.files().map(|file| (file, Readiness::READABLE)));
             }
             poll::wait(&files, limit).unwrap_or_default()
         };
@@ -384,8 +391,11 @@ impl Driver<'_> {
                 None => {}
             }
         }
-        if ready.get(1).is_some_and(|ready| ready.readable) {
+        // Whoever waits for a page has the first word.
+        self.fetch_some();
+        if self.stream.is_some() && ready.get(1).is_some_and(|ready| ready.readable) {
             self.listen();
+            self.fetch_some();
         }
         if let Some(stream) = &mut self.stream
             && let Err(error) = stream.flush()
@@ -401,7 +411,10 @@ impl Driver<'_> {
         let deed = action.deed();
         let result = match action {
             Action::WriteJournal(record) => self.note(record),
-            Action::Examine { requirements, dry_run, .. } => return self.examine(&requirements, dry_run),
+            Action::Examine { requirements, dry_run, strategy } => {
+                self.build.leaves = godwit_strategy::parse(&strategy).is_ok_and(|row| row.leaves_pages_behind());
+                return self.examine(&requirements, dry_run);
+            }
             Action::Receive => self.receive(),
             Action::Build(totals) => {
                 let received = self.stream.as_mut().map(Stream::read_here).unwrap_or_default();
@@ -415,6 +428,10 @@ impl Driver<'_> {
             Action::HoldStopped => self.hold(),
             Action::Resume => return self.resume(),
             Action::Discard => self.discard(),
+            Action::Fetch => {
+                self.fetch.active = true;
+                return self.fetch_some();
+            }
             // The source's.
             _ => Ok(()),
         };
@@ -481,10 +498,17 @@ impl Driver<'_> {
 
     fn hold(&mut self) -> Result<(), Refusal> {
         let restorer = self.build.restorer()?;
+        self.fetch.pager = restorer.pager();
         let living = restorer.tree().tasks.iter().filter(|task| !matches!(task.state, State::Zombie(_)));
         self.details.members =
             living.map(|task| Member::now(task.pid.0, matches!(task.state, State::Stopped(_)))).collect();
         self.details.claims = restorer.claims();
+        if self.fetch.pager.is_some() && !self.details.claims.is_empty() {
+            let cause =
+                "a tree that awaits the end of the source's tasks for its locks cannot have pages of theirs afterwards";
+            return Err(Refusal::new(Code::UNSUPPORTED, Subject::Object("locks".to_owned()), cause)
+                .choice("move it with a strategy that sends everything in the down time"));
+        }
         let record = Record {
             side: Side::Destination,
             stage: Stage::Accepted,
@@ -500,6 +524,7 @@ impl Driver<'_> {
         if !self.details.claims.is_empty() {
             self.feed(Event::AwaitsSource);
         }
+        self.entrust()?;
         let restorer = self.build.restorer()?;
         let root = restorer.tree().root().map_or(0, |task| task.pid.0);
         self.feed(Event::Located { root: relocation::number_outside(root, self.options).unwrap_or(0) });
@@ -508,7 +533,12 @@ impl Driver<'_> {
 
     fn discard(&mut self) -> Result<(), Refusal> {
         self.receive_failed = true;
-        if self.build.discard() { Ok(()) } else { hold::kill(&self.details) }
+        let is_done = if self.build.discard() { Ok(()) } else { hold::kill_family(&self.details) };
+        if is_done.is_ok() {
+            // Not before: what is missing would be zeros.
+            (self.fetch.pager, self.fetch.active) = (None, false);
+        }
+        is_done
     }
 
     fn conclude(mut self) -> Result<Received, Vec<Refusal>> {
@@ -516,6 +546,7 @@ impl Driver<'_> {
             pid: self.root,
             processes: self.details.members.len() as u64,
             pages: self.pages,
+            faults: self.fetch.faults,
             ..Received::default()
         };
         if let Some(facts) = self.machine.peer().and_then(|peer| host::facts(&peer.capabilities)) {

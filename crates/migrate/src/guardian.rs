@@ -1,7 +1,8 @@
 //! The guardian: a second small process that finishes what a killed engine leaves.
 //!
-//! It holds the reading end of a pipe of which only the engine has the writing end. A byte means that the engine has finished and
-//! the guardian is not needed; the end of the pipe without a byte means that the engine died. Then the guardian waits until the kernel
+//! It holds one end of a connection of which only the engine has the other. `d` means that the engine has finished and the guardian is
+//! not needed; `k` brings descriptors to be kept (userfaultfds: as long as one is open, tasks wait for their missing pages instead of
+//! reading zeros), `r` gives them up; the end of the connection without a `d` means that the engine died. Then the guardian waits until the kernel
 //! has let go of everything that the engine traced, takes the journal's lock and does what `godwit recover` would do.
 use crate::journal::Journal;
 use crate::recovery;
@@ -12,9 +13,12 @@ use godwit_linux::namespace::{self, Placement};
 use godwit_linux::offspring;
 use godwit_linux::pidfd::PidFd;
 use godwit_linux::poll::{self, Readiness};
+use godwit_linux::unix_socket;
 use std::ffi::OsString;
-use std::io::{PipeWriter, Read, Write};
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -24,13 +28,16 @@ use std::time::Duration;
 /// First argument that makes the binary a guardian.
 pub(crate) const GUARDIAN: &str = "__godwit-guardian";
 
+const KEEP: &[u8] = b"k";
+const RELEASE: &[u8] = b"r";
+
 /// How long it may take to start.
 const START_PATIENCE: Duration = Duration::from_secs(20);
 
 /// A guardian that stands by.
 #[derive(Debug)]
 pub(crate) struct Guardian {
-    lifeline: PipeWriter,
+    lifeline: UnixStream,
     state: State,
 }
 
@@ -56,11 +63,11 @@ impl Guardian {
     /// # Errors
     /// GW1003: it cannot be started.
     pub(crate) fn start(directory: &Path, migration: MigrationId, side: Side) -> Result<Guardian, Refusal> {
-        let (ear, lifeline) = std::io::pipe().map_err(failed)?;
+        let (ear, lifeline) = UnixStream::pair().map_err(failed)?;
         let mut command = Command::new("/proc/self/exe");
         command.arg0("godwit-guardian").arg(GUARDIAN).arg(std::process::id().to_string());
         command.arg(directory).arg(migration.to_string()).arg(side.to_string());
-        command.stdin(ear).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        command.stdin(OwnedFd::from(ear)).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let start = move || {
             // A session of its own: what the terminal sends to us is not for it.
             let placement = Placement { new_session: true, ..Placement::default() };
@@ -76,7 +83,7 @@ impl Guardian {
     /// # Errors
     /// GW1003: it cannot be started.
     pub(crate) fn copy(directory: &Path, migration: MigrationId, side: Side) -> Result<Guardian, Refusal> {
-        let (ear, lifeline) = std::io::pipe().map_err(failed)?;
+        let (ear, lifeline) = UnixStream::pair().map_err(failed)?;
         let door = |error: godwit_linux::errno::Errno| failed(error.into());
         // As long as the pipe is open, this number is ours.
         let engine = PidFd::open(std::process::id() as i32).map_err(door)?;
@@ -123,6 +130,26 @@ impl Guardian {
         Err(Refusal::new(Code::KERNEL_CALL, Subject::Object("guardian".to_owned()), cause))
     }
 
+    /// Keeps descriptors open as long as it stands by, until [`Self::release`].
+    ///
+    /// # Errors
+    /// GW1003: it is gone.
+    pub(crate) fn keep(&mut self, files: &[BorrowedFd<'_>]) -> Result<(), Refusal> {
+        self.await_ready()?;
+        for file in files {
+            // One by one: how many go with one message is limited.
+            unix_socket::send(self.lifeline.as_fd(), KEEP, None, &[*file], None)
+                .map_err(|error| failed(error.into()))?;
+        }
+        Ok(())
+    }
+
+    /// Those may be closed.
+    pub(crate) fn release(&mut self) {
+        // Who is gone has closed them.
+        let _ = self.lifeline.write_all(RELEASE);
+    }
+
     /// It is not needed any more.
     pub(crate) fn dismiss(mut self) {
         let is_early = matches!(self.state, State::Starting(_));
@@ -158,15 +185,10 @@ fn watch(
     migration: MigrationId,
     side: Side,
 ) -> Result<(), Vec<Refusal>> {
-    let mut word = [0];
-    let mut stdin = std::io::stdin();
-    loop {
-        match stdin.read(&mut word) {
-            Ok(0) => break,
-            Ok(_) => return Ok(()),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(_) => break,
-        }
+    // Until everything is settled.
+    let mut kept = Vec::new();
+    if hear(&mut kept) {
+        return Ok(());
     }
     // The pipe closes before the dying engine has let go of what it traced.
     if let Some(engine) = engine {
@@ -177,5 +199,31 @@ fn watch(
     match journal {
         Some(journal) => recovery::settle(journal, None).map(drop),
         None => Ok(()),
+    }
+}
+
+/// Waits for the engine's last word or its end; true for the former. Keeps what it is given to keep.
+fn hear(kept: &mut Vec<OwnedFd>) -> bool {
+    // Read byte by byte: what is read ahead would lose its descriptors.
+    let Ok(ear) = std::io::stdin().as_fd().try_clone_to_owned() else { return false };
+    let mut ear = File::from(ear);
+    let mut word = [0];
+    loop {
+        let ready = poll::wait(&[(ear.as_fd(), Readiness::READABLE)], None);
+        if ready.is_err() {
+            return false;
+        }
+        // A look gives copies of the descriptors; what was looked at is then read, and they are closed with it.
+        if let Ok(Some(received)) = unix_socket::peek(ear.as_fd(), 1) {
+            kept.extend(received.descriptors);
+        }
+        match ear.read(&mut word) {
+            Ok(0) => return false,
+            Ok(_) if word == *KEEP => {}
+            Ok(_) if word == *RELEASE => kept.clear(),
+            Ok(_) => return true,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
     }
 }

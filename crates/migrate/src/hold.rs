@@ -1,8 +1,9 @@
 //! Held processes after the death of their engine: each is stopped by a SIGSTOP, found again by number and start time.
-use crate::journal::{Details, Member};
+use crate::journal::{Details, Member, PROCESSES};
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::pidfd::PidFd;
 use godwit_linux::proc::stat;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 const SIGKILL: i32 = 9;
@@ -46,6 +47,31 @@ pub(crate) fn kill(details: &Details) -> Result<(), Refusal> {
         std::thread::sleep(Duration::from_millis(2));
     }
     Ok(())
+}
+
+/// The same for a tree that has run since: whoever it has made is ended, too.
+///
+/// # Errors
+/// As [`kill`].
+pub(crate) fn kill_family(details: &Details) -> Result<(), Refusal> {
+    let mut family = details.clone();
+    loop {
+        let known: BTreeSet<i32> = family.members_here().iter().map(|member| member.pid).collect();
+        let is_new = |pid: &i32| {
+            let parent = stat::read_process_wide(*pid).map(|stat| stat.parent);
+            !known.contains(pid) && *pid > 1 && parent.is_ok_and(|parent| known.contains(&parent))
+        };
+        let all = std::fs::read_dir(PROCESSES).into_iter().flatten().flatten();
+        let numbers = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let children: Vec<i32> = numbers.filter(is_new).filter(|pid| !is_dead(*pid)).collect();
+        if children.is_empty() {
+            return kill(&family);
+        }
+        // Their numbers count here.
+        let own = Details::own("", 0, Vec::new()).namespace;
+        let members = family.members_here().into_iter().chain(children.into_iter().map(|pid| Member::now(pid, false)));
+        family = Details { members: members.collect(), namespace: own, ..family.clone() };
+    }
 }
 
 /// A zombie runs nothing; its parent takes it away.

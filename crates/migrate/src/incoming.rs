@@ -22,9 +22,17 @@ enum Stage {
     Waiting,
     /// So many bytes are nobody's.
     Skip(usize),
-    Zeros,
     /// Pages of this stage are true.
     Held(u32),
+    Named(Naming),
+}
+
+/// What is said of pages that are only named.
+#[derive(Clone, Copy, Debug)]
+enum Naming {
+    Zero,
+    Wanted,
+    Owed,
 }
 
 /// Which part of [`Incoming`] an [`Arrival`] shows.
@@ -32,8 +40,8 @@ enum Part {
     Packet(Packet),
     State,
     Pages(ObjectId),
-    Zeros(ObjectId),
     Held(u32, ObjectId),
+    Named(Naming, ObjectId),
     Waiting(ObjectId),
 }
 
@@ -156,8 +164,10 @@ impl Incoming {
         Ok(Some(match part {
             Part::Packet(packet) => Arrival::Packet(packet),
             Part::State => Arrival::State(&self.payload),
-            Part::Zeros(owner) => Arrival::Zeros(owner, &self.ranges),
             Part::Held(stage, owner) => Arrival::Held(stage, owner, &self.ranges),
+            Part::Named(Naming::Zero, owner) => Arrival::Zeros(owner, &self.ranges),
+            Part::Named(Naming::Wanted, owner) => Arrival::Wanted(owner, &self.ranges),
+            Part::Named(Naming::Owed, owner) => Arrival::Owed(owner, &self.ranges),
             Part::Waiting(owner) => Arrival::Waiting(owner, &self.ranges),
             Part::Pages(owner) => {
                 let piece = std::mem::take(&mut self.piece);
@@ -191,10 +201,10 @@ impl Incoming {
                         return Ok(Some(part));
                     }
                 }
-                Stage::Zeros => {
+                Stage::Named(naming) => {
                     let (owner, length) = self.cutter.cut(u64::MAX >> 1, &mut self.ranges);
                     if length > 0 {
-                        return Ok(Some(Part::Zeros(owner)));
+                        return Ok(Some(Part::Named(naming, owner)));
                     }
                     self.stage = Stage::Header;
                 }
@@ -248,9 +258,10 @@ impl Incoming {
             Frame::Pages(runs) => self.begin_body(header, runs),
             Frame::ZeroPages(runs) => {
                 self.totals.count(&header, runs.pages(), 0, 0);
-                self.cutter = Cutter::new(runs);
-                self.stage = Stage::Zeros;
+                self.name(Naming::Zero, runs);
             }
+            Frame::WantedPages(runs) => self.name(Naming::Wanted, runs),
+            Frame::OwedPages(runs) => self.name(Naming::Owed, runs),
             Frame::HeldPages(stage, runs) => {
                 self.totals.count(&header, runs.pages(), 0, 0);
                 self.cutter = Cutter::new(runs);
@@ -258,6 +269,11 @@ impl Incoming {
             }
         }
         Ok(None)
+    }
+
+    fn name(&mut self, naming: Naming, runs: Runs) {
+        self.cutter = Cutter::new(runs);
+        self.stage = Stage::Named(naming);
     }
 
     /// Cuts off the next ranges if their bytes are to stay in the lane. What is checked is read here.

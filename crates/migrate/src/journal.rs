@@ -86,6 +86,9 @@ pub(crate) struct Details {
     pub root: i32,
     /// The processes that are held stopped or may be.
     pub members: Vec<Member>,
+    /// Source: whose pages are kept for the destination, and the thread through which they are read.
+    #[serde(default)]
+    pub owed: Vec<(u32, i32)>,
     /// Destination: the locks that they are to have when the source's tasks have ended.
     #[serde(default)]
     pub claims: Vec<Claim>,
@@ -103,6 +106,7 @@ impl Details {
             peer: peer.to_owned(),
             root,
             members,
+            owed: Vec::new(),
             claims: Vec::new(),
         }
     }

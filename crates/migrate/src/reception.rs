@@ -66,6 +66,9 @@ pub struct Received {
     pub processes: u64,
     /// Pages that came, those named as zero included.
     pub pages: u64,
+    /// How often a process waited for a page that came after the resumption.
+    #[serde(default)]
+    pub faults: u64,
     /// The tree is ours, and the source has said that it knows: nobody will ask any more.
     #[serde(default)]
     pub acknowledged: bool,

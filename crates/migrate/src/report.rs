@@ -46,6 +46,12 @@ pub struct Report {
     /// How long the process was stopped to begin tracking what it writes.
     #[serde(default)]
     pub tracking_ms: f64,
+    /// Pages that came after the resumption because a process waited for them, neighbours included.
+    #[serde(default)]
+    pub pages_demanded: u64,
+    /// Pages that came after the resumption without being asked for.
+    #[serde(default)]
+    pub pages_pushed: u64,
     /// All bytes that went over the link.
     pub bytes_sent: u64,
     /// Number of the root process at the destination.

@@ -23,6 +23,7 @@ use godwit_handoff::{
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::poll::{self, Readiness};
 use godwit_strategy::Row;
+use serving::Serving;
 use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use std::time::Duration;
 mod holding;
 mod rounds;
 mod sending;
+mod serving;
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -116,7 +118,8 @@ fn attempt(
         dry_run: options.dry_run,
         patience: options.patience,
     };
-    let migration = config.migration;
+    let (migration, row_leaves, row_pushes) =
+        (config.migration, config.row.leaves_pages_behind(), config.row.pushes_what_is_left());
     let machine = Source::new(config).map_err(|error| {
         one(Refusal::new(Code::UNSUPPORTED, Subject::Object(options.strategy.clone()), error.to_string()))
     })?;
@@ -125,6 +128,7 @@ fn attempt(
     let mut driver = Driver::new(pid, transport, machine, details, std::mem::take(options), progress);
     driver.row = Some(row);
     driver.stream = Some(Stream::new(lane));
+    (driver.leaves, driver.serving.pushes) = (row_leaves, row_pushes);
     if !driver.options.dry_run {
         let journal = Journal::create(&driver.options.run_directory, migration, Side::Source).map_err(one)?;
         driver.journal = Some(journal);
@@ -154,7 +158,7 @@ pub(crate) fn recover(
     let details = journal.details();
     let Some(record) = journal.last().cloned() else { return Ok(Outcome::Unknown) };
     let transport: Box<dyn Transport> = match record.stage {
-        Stage::CommitSent => transport::parse(&details.peer, None).map_err(|refusal| vec![refusal])?,
+        Stage::CommitSent | Stage::Serving => transport::parse(&details.peer, None).map_err(|refusal| vec![refusal])?,
         // There is nothing to ask, and, after a checkpoint, nobody.
         _ => Box::new(transport::Nobody(details.peer.clone())),
     };
@@ -202,6 +206,9 @@ struct Driver<'a> {
     /// What of each captured space the destination has.
     confirmed: Vec<rounds::Confirmed>,
     pump: Pump,
+    /// Pages stay here when the tree is handed over.
+    leaves: bool,
+    serving: Serving,
     report: Report,
     sent_before: u64,
     cancelled: bool,
@@ -241,6 +248,8 @@ impl<'a> Driver<'a> {
             row: None,
             rounds: None,
             confirmed: Vec::new(),
+            leaves: false,
+            serving: Serving::default(),
             sent_before: 0,
             cancelled: false,
             settlement: None,
@@ -313,7 +322,11 @@ impl<'a> Driver<'a> {
                     None => break,
                 },
                 Some(_) => break,
-                None => self.turn(None, false),
+                None => {
+                    if !self.serve_some() {
+                        self.turn(None, false);
+                    }
+                }
             }
         }
         let begin = std::time::Instant::now();
@@ -381,6 +394,8 @@ impl<'a> Driver<'a> {
                     self.observe("received", name_of(&packet.message));
                     self.feed(Event::Received(packet));
                 }
+                Ok(Some(Arrival::Wanted(owner, ranges))) => self.serving.ask(owner, ranges),
+                Ok(Some(Arrival::Owed(owner, ranges))) => self.serving.owe(owner, ranges),
                 // Only a source sends these.
                 Ok(Some(_)) => self.lose_link(&Broken::Malformed(godwit_handoff::Malformed::BadValue("direction"))),
                 Ok(None) => break,
@@ -400,6 +415,11 @@ impl<'a> Driver<'a> {
                 Err(refusal) => Err(refusal),
             },
             Action::Finish => {
+                if self.leaves
+                    && let Err(refusal) = self.send()
+                {
+                    return self.feed(Event::Failed { deed, refusal: report::opaque(&refusal) });
+                }
                 self.feed(Event::AllSent(self.pump.totals));
                 self.captives.iter_mut().for_each(Captives::forget_looks);
                 return self.hold_early();
@@ -408,12 +428,12 @@ impl<'a> Driver<'a> {
             Action::KillSource => self.kill(),
             Action::StopSending => {
                 (self.captives, self.rounds) = (None, None);
+                self.serving = Serving::default();
                 Ok(())
             }
             Action::Thaw => self.thaw(),
             Action::Reconnect => return self.reconnect(),
-            // No row that asks for this is in the table yet.
-            Action::Serve => Err(Refusal::new(Code::UNSUPPORTED, Subject::Process(self.pid), "nothing was left here")),
+            Action::Serve => self.begin_serving(),
             // The tree is let go together with the hold, by Thaw. The rest is the destination's.
             Action::ReleaseHold => Ok(()),
             Action::Examine { .. } | Action::Receive | Action::Build(_) | Action::Resume | Action::Discard => Ok(()),
@@ -463,9 +483,9 @@ impl<'a> Driver<'a> {
         let mut captives = captured?;
         self.report.pages_total = pages::bytes(&captives) / godwit_image::memory::PAGE_BYTES;
         self.take_out_held(&mut captives);
+        self.leave_behind(&mut captives);
         self.report.destination_pid = captives.tree.root().map_or(self.pid, |task| task.pid.0);
-        let total = pages::bytes(&captives);
-        self.pump.total = total;
+        self.pump.total = pages::bytes(&captives);
         self.send_part(PartSort::Last, Some(&captives.rest()))?;
         self.hold_very_early(&captives);
         self.captives = Some(captives);

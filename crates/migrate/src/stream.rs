@@ -2,7 +2,7 @@
 use crate::incoming::Incoming;
 use crate::intake::Intake;
 use crate::transport::Lane;
-use godwit_handoff::frame::Frame;
+use godwit_handoff::frame::{Frame, Run as FrameRun, Runs};
 use godwit_handoff::{Malformed, Packet, Totals};
 use godwit_image::ObjectId;
 use godwit_image::page_set::PageSet;
@@ -11,6 +11,8 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+
+const PAGE_SHIFT: u8 = 12;
 
 /// Why a lane cannot be used any more.
 #[derive(Debug)]
@@ -52,6 +54,10 @@ pub(crate) enum Arrival<'a> {
     Zeros(ObjectId, &'a [(u64, usize)]),
     /// Pages of one owner that have come in the preparation, as pages of a stage, and are still true.
     Held(u32, ObjectId, &'a [(u64, usize)]),
+    /// Pages of one owner that a process at the other side waits for.
+    Wanted(ObjectId, &'a [(u64, usize)]),
+    /// Pages of one owner that the other side says it does not have.
+    Owed(ObjectId, &'a [(u64, usize)]),
     /// Ranges of one owner whose bytes come next and are left in the lane, as asked for with [`Stream::leave`].
     Waiting(ObjectId, &'a [(u64, usize)]),
 }
@@ -177,6 +183,14 @@ impl Stream {
         Ok(())
     }
 
+    /// Puts the names of pages that one of our processes waits for behind what must leave already.
+    pub(crate) fn want(&mut self, owner: ObjectId, start: u64, length: u64) -> Result<(), Broken> {
+        let run = FrameRun { owner: owner.0, start: start >> PAGE_SHIFT, count: (length >> PAGE_SHIFT) as u32 };
+        let runs = Runs { page_shift: PAGE_SHIFT, body_checksum: None, runs: vec![run] };
+        Frame::WantedPages(runs).encode(&mut self.outgoing)?;
+        Ok(())
+    }
+
     /// A frame has left half: what is said from now on waits for its rest.
     pub(crate) fn hold_back(&mut self) {
         self.held_back = true;
@@ -279,7 +293,7 @@ fn write(writer: &mut File, parts: &[IoSlice<'_>]) -> Result<usize, Broken> {
 mod tests {
     use super::*;
     use crate::incoming::{LEFT_BYTES_MIN, PIECE_BYTES};
-    use godwit_handoff::frame::{Run as FrameRun, Runs, STAGE_FIRST};
+    use godwit_handoff::frame::STAGE_FIRST;
     use godwit_handoff::{Message, MigrationId};
     use godwit_image::page_set::Run;
     use std::io::Read;
@@ -343,7 +357,7 @@ mod tests {
                             assert_eq!((stage, owner, ranges), (STAGE_FIRST, ObjectId(5), &[(4096, 2 * 4096)][..]));
                             "held"
                         }
-                        Arrival::Waiting(..) => "waiting",
+                        other => panic!("{other:?}"),
                     });
                 }
             }

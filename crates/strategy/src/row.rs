@@ -102,6 +102,22 @@ pub struct Step {
     pub from: Origin,
 }
 
+impl Row {
+    /// Whether pages stay behind when the process is handed over: something comes afterwards, and what comes in the down time is not
+    /// everything that could be missing.
+    pub fn leaves_pages_behind(&self) -> bool {
+        let whole = |step: &Step| matches!(step.set, Set::All | Set::Modified | Set::Rest | Set::DirtySinceRound);
+        let sends_all = self.steps.iter().any(|step| step.phase == Phase::Down && whole(step));
+        self.steps.iter().any(|step| step.phase == Phase::PostProcessing) && !sends_all
+    }
+
+    /// Whether such pages are sent without being asked for.
+    pub fn pushes_what_is_left(&self) -> bool {
+        let after = |step: &&Step| step.phase == Phase::PostProcessing;
+        self.steps.iter().filter(after).any(|step| step.order != Order::FaultsOnly)
+    }
+}
+
 impl Step {
     /// A step in which the sender leads and pages come from the source itself.
     pub const fn push(phase: Phase, set: Set, until: Until) -> Step {

@@ -2,7 +2,7 @@
 
 use alloc::borrow::Cow;
 
-use crate::row::{Enough, Phase, Row, Set, Step, Until};
+use crate::row::{Enough, Order, Origin, Phase, Row, Set, Step, Until};
 
 /// Rounds unless the user says otherwise, and pages at which another one is not worth it: a quarter of a MiB.
 const ROUNDS: Until = Until::Limit { enough: Enough::pages(64), rounds: 12 };
@@ -41,6 +41,21 @@ pub static TABLE: &[Row] = &[
         about: Cow::Borrowed(
             "As pre-copy, but a page that was written in this round waits until it has been quiet for one: what is written all the \
              time is sent once more only, while the process is down. For processes with a part that never rests.",
+        ),
+    },
+    Row {
+        name: Cow::Borrowed("post-copy"),
+        steps: Cow::Borrowed(&[Step {
+            phase: Phase::PostProcessing,
+            set: Set::All,
+            until: Until::Sent,
+            order: Order::FaultsFirst,
+            from: Origin::Source,
+        }]),
+        seen_in: Cow::Borrowed("Noack 2003"),
+        about: Cow::Borrowed(
+            "Sends the state alone while the process is down; its private memory comes when it runs, what it waits for first. Down for \
+             as long whatever its size, each page sent once; it is slow at first, and depends on both hosts until all has come.",
         ),
     },
 ];

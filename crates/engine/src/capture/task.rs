@@ -406,6 +406,7 @@ pub(super) fn capture(
                 inherited,
                 guards,
                 huge,
+                owed: PageSet::new(),
                 core_filter: procfs::core_filter(first).about(subject)?,
                 dumpable: dumpable as u8,
                 huge_pages_disabled: huge_pages != 0,

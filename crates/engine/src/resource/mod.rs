@@ -297,6 +297,12 @@ pub(crate) fn remembers_its_maker(envelope: &Envelope) -> bool {
     kinds.iter().any(|kind| kind.id() == envelope.kind)
 }
 
+/// Whether it is a lock on a file, which at a destination that sees the same file can only be taken when the source's tasks have ended.
+pub(crate) fn is_lock(envelope: &Envelope) -> bool {
+    let kinds: [&dyn Kind; 2] = [&flock::Flock, &record_locks::RecordLocks];
+    kinds.iter().any(|kind| kind.id() == envelope.kind)
+}
+
 /// The kind of an envelope.
 ///
 /// # Errors

@@ -14,6 +14,7 @@ use godwit_linux::arena::{self, Arena};
 use godwit_linux::pidfd::PidFd;
 use godwit_linux::ptrace::Registers;
 use godwit_linux::scheduling;
+use godwit_linux::userfaultfd::UserFault;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -33,6 +34,7 @@ mod late;
 mod locks;
 mod make;
 mod newborn;
+mod owed;
 mod piecework;
 mod puppet;
 mod queued_signals;
@@ -102,6 +104,8 @@ pub struct Restorer {
     reserved: Option<reserve::Reserved>,
     /// Threads of the root that were there before.
     crew: Option<crew::Crew>,
+    /// What tells of missing pages in spaces that are owed some.
+    faults: BTreeMap<ObjectId, UserFault>,
     /// Areas of a space into which its own task may be asked to write.
     promised: Option<(ObjectId, PageSet)>,
     held: bool,
@@ -211,6 +215,7 @@ impl Restorer {
             reserve: None,
             reserved: None,
             crew: None,
+            faults: BTreeMap::new(),
             promised: None,
             held: false,
         })
@@ -309,8 +314,10 @@ impl Restorer {
         for space in spaces {
             self.part_areas(space)?;
         }
+        self.prepare_owed()?;
         self.create_remaining()?;
-        self.finish()
+        self.finish()?;
+        self.register_owed()
     }
 
     /// The object's descriptors in the restorer's own table.

@@ -40,6 +40,17 @@ impl Driver<'_> {
                         Err(refusal) => Err(refusal),
                     }
                 }
+                Ok(Some(Arrival::Pages(owner, ranges, bytes))) if self.fetch.active => {
+                    let (ranges, bytes) = (ranges.to_vec(), bytes.to_vec());
+                    self.place_owed(owner, &ranges, Some(&bytes)).map(|()| (0, bytes.len() as u64))
+                }
+                Ok(Some(Arrival::Zeros(owner, ranges))) if self.fetch.active => {
+                    let ranges = ranges.to_vec();
+                    self.place_owed(owner, &ranges, None).map(|()| (0, 0))
+                }
+                Ok(Some(Arrival::Wanted(..) | Arrival::Owed(..))) => {
+                    return self.lose_link(&Broken::Malformed(godwit_handoff::Malformed::BadValue("direction")));
+                }
                 Ok(Some(Arrival::Pages(owner, ranges, bytes))) => {
                     let moved = (bytes.len() as u64 / godwit_image::memory::PAGE_BYTES, bytes.len() as u64);
                     self.build.pages(owner, ranges, bytes).map(|()| moved)
@@ -53,6 +64,7 @@ impl Driver<'_> {
             };
             match result {
                 Ok((pages, bytes)) => self.feed(Event::Moved { pages, bytes }),
+                Err(refusal) if self.fetch.active => return self.cannot_fetch(&refusal),
                 Err(refusal) => {
                     self.receive_failed = true;
                     self.build.discard();
@@ -63,6 +75,7 @@ impl Driver<'_> {
                 }
             }
             self.tell();
+            self.fetch_some();
             let is_due = self.machine.poll_timeout().is_some_and(|due| self.clock.now() >= due);
             // However fast it comes, the other side must hear that we live.
             if is_due || !self.queue.is_empty() {
