@@ -1,7 +1,7 @@
 //! A tree that comes in: state first, then pages, then all is completed and compared with what the source says it has sent.
 use crate::pump::{PART_HEADER, PartSort};
 use godwit_engine::foresight::Foresight;
-use godwit_engine::restore::{Beginning, Reserve, Restorer, Staging};
+use godwit_engine::restore::{Beginning, Reserve, Restorer};
 use godwit_handoff::Totals;
 use godwit_handoff::frame::STAGE_FIRST;
 use godwit_image::memory::PAGE_BYTES;
@@ -31,10 +31,6 @@ pub(crate) struct Build {
     /// What is made before the whole state is there: at first the root and its memory, before anything came.
     beginning: Beginning,
     restorer: Option<Restorer>,
-    /// Pages that come while the tree runs at the source.
-    staging: Staging,
-    /// A piece of them, on its way.
-    piece: Vec<u8>,
     /// Much memory is expected.
     pub(crate) is_large: bool,
     /// Bytes of pages that are in place.
@@ -78,8 +74,6 @@ impl Build {
             state_bytes: 0,
             beginning: Beginning::default(),
             restorer: None,
-            staging: Staging::default(),
-            piece: Vec::new(),
             is_large: false,
             bytes_done: 0,
             bytes_total: 0,
@@ -90,7 +84,7 @@ impl Build {
 
     /// Expects the pages of a tree of so many bytes before its state.
     pub(crate) fn expect_pages(&mut self, tree_bytes: u64) {
-        self.staging = Staging::new(tree_bytes);
+        self.beginning.expect_pages(tree_bytes);
     }
 
     /// Makes the root that is foreseen. Its memory only where pages come that nobody sees on their way (`unseen`): those that we see
@@ -104,7 +98,7 @@ impl Build {
         if foresight.root != 0 {
             let reserve = Reserve::make(&foresight, PREPARATION).unwrap_or_default();
             self.unseen = reserve.is_some() && !foresight.present.is_empty();
-            self.beginning = Beginning::new(reserve);
+            self.beginning.keep_reserve(reserve);
         }
     }
 
@@ -194,7 +188,7 @@ impl Build {
     /// Their owner is unknown, or the kernel refuses.
     pub(crate) fn pages(&mut self, owner: ObjectId, ranges: &[(u64, usize)], bytes: &[u8]) -> Result<(), Refusal> {
         if owner.0 >= STAGE_FIRST {
-            return self.staging.take(owner.0, ranges, Some(bytes));
+            return self.beginning.take_pages(owner.0, ranges, Some(bytes));
         }
         self.bytes_done += bytes.len() as u64;
         self.restorer()?.write(owner, ranges, bytes)
@@ -205,8 +199,7 @@ impl Build {
     /// # Errors
     /// They have not come; as [`Build::pages`].
     pub(crate) fn held(&mut self, stage: u32, owner: ObjectId, ranges: &[(u64, usize)]) -> Result<u64, Refusal> {
-        let restorer = self.restorer.as_mut().ok_or_else(|| malformed("it has not come"))?;
-        self.staging.put(stage, owner, ranges, &mut self.piece, restorer)?;
+        self.restorer()?.put_staged(stage, owner, ranges)?;
         Ok(ranges.iter().map(|(_, length)| *length as u64).sum::<u64>() / PAGE_BYTES)
     }
 
@@ -216,7 +209,7 @@ impl Build {
     /// As [`Build::pages`].
     pub(crate) fn zeros(&mut self, owner: ObjectId, ranges: &[(u64, usize)]) -> Result<u64, Refusal> {
         if owner.0 >= STAGE_FIRST {
-            self.staging.take(owner.0, ranges, None)?;
+            self.beginning.take_pages(owner.0, ranges, None)?;
             return Ok(ranges.iter().map(|(_, length)| *length as u64).sum::<u64>() / PAGE_BYTES);
         }
         let mut total = 0;
@@ -243,7 +236,7 @@ impl Build {
             return Err(malformed(&format!("{received:?} came, {sent:?} was sent")));
         }
         // What is left in it was not true any more.
-        self.staging = Staging::default();
+        self.restorer()?.forget_staged();
         self.restorer()?.complete()
     }
 
@@ -256,7 +249,6 @@ impl Build {
     pub(crate) fn discard(&mut self) -> bool {
         self.state = Vec::new();
         self.beginning = Beginning::default();
-        self.staging = Staging::default();
         self.restorer.take().is_some()
     }
 }

@@ -1,8 +1,9 @@
 //! A tree of which not all has come yet: objects that need nothing else are made as they come, and the rest when that is there.
 use super::make::{Make, Product};
-use super::{Reserve, Restorer};
+use super::{Reserve, Restorer, Staging};
 use crate::failure::Result;
 use crate::resource::{self, Stage};
+use godwit_image::page_set::PageSet;
 use godwit_image::tree::Tree;
 use godwit_image::{Code, Refusal, Subject};
 
@@ -12,6 +13,7 @@ pub struct Beginning {
     tree: Tree,
     product: Product,
     reserve: Option<Reserve>,
+    staging: Staging,
 }
 
 fn malformed(cause: String) -> Refusal {
@@ -33,7 +35,26 @@ impl Beginning {
 
     /// Nothing of what has come counts.
     pub fn anew(&mut self) {
-        *self = Beginning::new(self.reserve.take());
+        let staging = std::mem::take(&mut self.staging);
+        *self = Beginning { staging, ..Beginning::new(self.reserve.take()) };
+    }
+
+    /// Expects pages of a tree of so many bytes before the tree itself.
+    pub fn expect_pages(&mut self, tree_bytes: u64) {
+        self.staging = Staging::new(tree_bytes);
+    }
+
+    /// Has a root made before, as far as it fits.
+    pub fn keep_reserve(&mut self, reserve: Option<Reserve>) {
+        self.reserve = reserve;
+    }
+
+    /// Takes pages that come while the tree runs at the source; without `bytes` they are zero.
+    ///
+    /// # Errors
+    /// They cannot be pages, or are more than the tree can have; memory is short.
+    pub fn take_pages(&mut self, stage: u32, ranges: &[(u64, usize)], bytes: Option<&[u8]>) -> Result<()> {
+        self.staging.take(self.reserve.as_mut(), stage, ranges, bytes)
     }
 
     /// Takes in a part of the tree, and makes of its objects what can be made now.
@@ -75,11 +96,17 @@ impl Beginning {
         // Searched by number all the time.
         self.tree.objects.sort_by_key(|envelope| envelope.id);
         // Objects that remember the number of who made them are made under that number: it must be free then.
-        let reserve = self.reserve.take().filter(|_| !self.tree.objects.iter().any(resource::remembers_its_maker));
+        let mut reserve = self.reserve.take();
+        if self.tree.objects.iter().any(resource::remembers_its_maker)
+            && let Some(reserve) = reserve.take()
+        {
+            self.staging.rescue(&reserve, &PageSet::new())?;
+        }
         self.raise_limit();
         let mut restorer = Restorer::begin_from(self.tree, self.product, reserve.as_ref().map(Reserve::arena))?;
+        restorer.staging = self.staging;
         if let Some(reserve) = reserve {
-            restorer.take_reserve(reserve);
+            restorer.take_reserve(reserve)?;
         }
         Ok(restorer)
     }

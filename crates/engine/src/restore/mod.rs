@@ -106,6 +106,8 @@ pub struct Restorer {
     crew: Option<crew::Crew>,
     /// What tells of missing pages in spaces that are owed some.
     faults: BTreeMap<ObjectId, UserFault>,
+    /// Pages that came before the tree.
+    staging: Staging,
     /// Areas of a space into which its own task may be asked to write.
     promised: Option<(ObjectId, PageSet)>,
     held: bool,
@@ -216,6 +218,7 @@ impl Restorer {
             reserved: None,
             crew: None,
             faults: BTreeMap::new(),
+            staging: Staging::default(),
             promised: None,
             held: false,
         })

@@ -15,6 +15,7 @@ use godwit_image::task::Task;
 use godwit_image::tree::Tree;
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::arena::{Arena, Slot};
+use godwit_linux::memory::{self, ForeignAddress, ForeignMemory};
 use godwit_linux::program::Program;
 use godwit_linux::stub::Ending;
 use godwit_linux::{clone, descriptor, file, limits};
@@ -64,6 +65,8 @@ pub struct Reserve {
     large: PageSet,
     small_pages: bool,
     made: PageSet,
+    /// Pages that came before the tree and lie here.
+    staged: PageSet,
 }
 
 /// What of a reserve the tree has.
@@ -77,6 +80,8 @@ pub(super) struct Reserved {
     own: PageSet,
     /// Pages that exist in them and were not filled: to be given back.
     made: PageSet,
+    /// Those of them that came before the tree.
+    pub(super) staged: PageSet,
 }
 
 impl Reserve {
@@ -112,9 +117,18 @@ impl Reserve {
         let puppet = Some(Puppet::attach(pid, pid)?);
         let small_pages = foresight.small_pages || !huge_pages_are_allowed();
         let large = foresight.areas.iter().map(|area| Run { start: area.start, end: area.end }).collect();
-        let (crew, made_pages) = (Vec::new(), PageSet::new());
-        let mut reserve =
-            Reserve { pid, puppet, arena: Rc::new(arena), crew, areas, large, small_pages, made: made_pages };
+        let (crew, none) = (Vec::new(), PageSet::new());
+        let mut reserve = Reserve {
+            pid,
+            puppet,
+            arena: Rc::new(arena),
+            crew,
+            areas,
+            large,
+            small_pages,
+            made: none.clone(),
+            staged: none,
+        };
         reserve.map(&foresight.areas)?;
         reserve.bear(&foresight.threads)?;
         if !pieces.is_empty() {
@@ -227,7 +241,48 @@ impl Reserve {
         let areas: PageSet = space.areas.iter().filter(alike).map(run).collect();
         let made = self.made.intersection(&areas);
         let own = areas.intersection(&self.large);
-        Some(Reserved { space: space.id, areas, own, made })
+        let staged = self.staged.intersection(&own);
+        Some(Reserved { space: space.id, areas, own, made, staged })
+    }
+
+    /// Takes pages that come before their tree, if they belong into large memory: tells how many bytes are new. Without `bytes` they
+    /// are zero.
+    pub(super) fn take(&mut self, range: Run, bytes: Option<&[u8]>) -> Result<Option<u64>> {
+        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        if !self.large.covers(range.start, range.end) || !(range.start | range.end).is_multiple_of(PAGE_BYTES) {
+            return Ok(None);
+        }
+        let before = self.staged.bytes();
+        let subject = || Subject::Process(self.pid.0);
+        let mut at = range.start;
+        while at < range.end {
+            let part = match bytes {
+                Some(bytes) => bytes,
+                None => &ZEROS[..(range.end - at).min(ZEROS.len() as u64) as usize],
+            };
+            let written = memory::scatter(self.pid.0, &[(at, part)]).about(subject)?;
+            if written != part.len() {
+                return Err(Refusal::new(
+                    Code::RESTORE_FAILED,
+                    subject(),
+                    "its memory, which was made before, cannot be written",
+                ));
+            }
+            at += part.len() as u64;
+        }
+        self.staged.insert(range);
+        self.made.insert(range);
+        Ok(Some(self.staged.bytes() - before))
+    }
+
+    /// Pages that came before the tree.
+    pub(super) fn staged(&self) -> &PageSet {
+        &self.staged
+    }
+
+    pub(super) fn read(&self, address: u64, buffer: &mut [u8]) -> Result<()> {
+        let memory = ForeignMemory::open(self.pid.0).about(|| Subject::Process(self.pid.0))?;
+        memory.read(ForeignAddress(address), buffer).about(|| Subject::Process(self.pid.0))
     }
 }
 
@@ -258,12 +313,15 @@ fn huge_pages_are_allowed() -> bool {
 
 impl Restorer {
     /// Keeps a reserve for the root, if it fits.
-    pub(super) fn take_reserve(&mut self, reserve: Reserve) {
+    pub(super) fn take_reserve(&mut self, reserve: Reserve) -> Result<()> {
         self.reserved = reserve.fitting(&self.tree);
         let with_memory =
             self.reserved.as_ref().filter(|reserved| !reserved.made.intersection(&reserved.own).is_empty());
         self.promised = with_memory.map(|reserved| (reserved.space, reserved.own.clone()));
+        let stays = self.reserved.as_ref().map(|reserved| reserved.staged.clone()).unwrap_or_default();
+        self.staging.rescue(&reserve, &stays)?;
         self.reserve = self.reserved.is_some().then_some(reserve);
+        Ok(())
     }
 
     /// Areas of a space into which the task itself may receive pages: they are there already, but for a misfortune.
@@ -272,22 +330,29 @@ impl Restorer {
     }
 
     /// Lets the reserve go, which has the root's number.
-    pub(super) fn forget_reserve(&mut self) {
-        self.reserve = None;
+    pub(super) fn forget_reserve(&mut self) -> Result<()> {
         self.reserved = None;
+        match self.reserve.take() {
+            Some(reserve) => self.staging.rescue(&reserve, &PageSet::new()),
+            None => Ok(()),
+        }
     }
 
     /// Makes the reserve the root, if there is one that it can be.
-    pub(super) fn adopt_reserve(&mut self, task: &Task) -> bool {
-        let Some(reserve) = self.reserve.take() else { return false };
+    pub(super) fn adopt_reserve(&mut self, task: &Task) -> Result<bool> {
         // Children from before its session would be copies of all of it.
         let is_alone = self.lineage.born(|birth| birth == crate::lineage::Birth::EarlyFork).next().is_none();
-        let adopted = is_alone.then(|| self.adopt(reserve, task));
-        if !matches!(adopted, Some(Ok(()))) {
-            self.forget_reserve();
-            return false;
+        if !is_alone {
+            self.forget_reserve()?;
         }
-        true
+        let Some(reserve) = self.reserve.take() else { return Ok(false) };
+        let has_pages = !reserve.staged.is_empty();
+        match self.adopt(reserve, task) {
+            Ok(()) => Ok(true),
+            // With it go pages that are nowhere else.
+            Err(refusal) if has_pages => Err(refusal),
+            Err(_) => self.forget_reserve().map(|()| false),
+        }
     }
 
     fn adopt(&mut self, mut reserve: Reserve, task: &Task) -> Result<()> {

@@ -160,11 +160,11 @@ impl Restorer {
                 let cause = "its session's leader is outside of its PID namespace, and the session here has a number";
                 return Err(unsupported(pid, cause.to_owned()).choice("start the program with setsid"));
             }
-            self.forget_reserve();
+            self.forget_reserve()?;
             self.create_stand_in(task.session, None)?;
             return self.fork_task(task.session, task);
         }
-        if self.adopt_reserve(task) {
+        if self.adopt_reserve(task)? {
             return Ok(());
         }
         let newborn = Newborn { pid, flags: 0, exit_signal: task.exit_signal.max(0) };

@@ -1,8 +1,9 @@
-//! Pages that come before their tree: each address space of the source has a file in memory, in which a page lies at its address.
+//! Pages that come before their tree: each address space of the source has a file in memory, in which a page lies at its address. Those of
+//! the root's large memory, where that is made already, go straight into it.
 //!
 //! What is in there is memory of the tree to be, not of ours, and shrinks as it is put where it belongs; nothing but what the source
 //! confirms in the end is taken from it.
-use super::Restorer;
+use super::{Reserve, Restorer};
 use crate::failure::{About, Result};
 use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::{PageSet, Run};
@@ -25,6 +26,9 @@ struct Space {
     file: File,
     pages: PageSet,
 }
+
+/// The stage of the root.
+const ROOT: u32 = 1 << 31;
 
 /// What has come so far.
 #[derive(Debug, Default)]
@@ -63,9 +67,52 @@ impl Staging {
     ///
     /// # Errors
     /// They cannot be pages, or are more than the tree can have; memory is short.
-    pub fn take(&mut self, stage: u32, ranges: &[(u64, usize)], bytes: Option<&[u8]>) -> Result<()> {
+    pub(super) fn take(
+        &mut self,
+        reserve: Option<&mut Reserve>,
+        stage: u32,
+        ranges: &[(u64, usize)],
+        bytes: Option<&[u8]>,
+    ) -> Result<()> {
+        let Some(reserve) = reserve.filter(|_| stage == ROOT) else { return self.keep(stage, ranges, bytes) };
+        let mut offset = 0;
+        for (start, length) in ranges {
+            let part = bytes.and_then(|bytes| bytes.get(offset..offset + length));
+            offset += length;
+            match reserve.take(Run { start: *start, end: start.saturating_add(*length as u64) }, part)? {
+                Some(more) => self.count(stage, more)?,
+                None => self.keep(stage, &[(*start, *length)], part)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, stage: u32, more: u64) -> Result<()> {
+        self.bytes = self.bytes.saturating_add(more);
+        if self.bytes > self.limit { Err(malformed(stage, "more pages came than the tree can have")) } else { Ok(()) }
+    }
+
+    /// Takes pages out of a reserve that is not, or not all, what the root is to be.
+    pub(super) fn rescue(&mut self, reserve: &Reserve, stays: &PageSet) -> Result<()> {
+        let mut buffer = Vec::new();
+        for run in reserve.staged().difference(stays).runs() {
+            let mut at = run.start;
+            while at < run.end {
+                let part = (run.end - at).min(PIECE_BYTES) as usize;
+                buffer.resize(part, 0);
+                reserve.read(at, &mut buffer)?;
+                // It was counted when it came.
+                self.limit = self.limit.saturating_add(part as u64);
+                self.keep(ROOT, &[(at, part)], Some(&buffer))?;
+                at += part as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps pages in the file of their space.
+    fn keep(&mut self, stage: u32, ranges: &[(u64, usize)], bytes: Option<&[u8]>) -> Result<()> {
         let subject = || Subject::Object(format!("stage {stage:x}"));
-        let limit = self.limit - self.bytes.min(self.limit);
         let space = self.space(stage)?;
         let before = space.pages.bytes();
         let mut offset = 0;
@@ -83,40 +130,59 @@ impl Staging {
             offset += length;
         }
         let more = space.pages.bytes() - before;
-        self.bytes += more;
-        if more > limit { Err(malformed(stage, "more pages came than the tree can have")) } else { Ok(()) }
+        self.count(stage, more)
     }
 
-    /// Puts pages that are still true into the space of the tree that they are of.
+    /// Reads pages that are still true, and has no memory for them any more.
+    fn give(&self, stage: u32, at: u64, buffer: &mut [u8]) -> Result<()> {
+        let subject = || Subject::Object(format!("stage {stage:x}"));
+        let space = self.spaces.get(&stage).ok_or_else(|| malformed(stage, "nothing of it has come"))?;
+        if !space.pages.covers(at, at.saturating_add(buffer.len() as u64)) {
+            return Err(malformed(stage, "pages are said to have come that have not"));
+        }
+        space.file.read_exact_at(buffer, at).about(subject)?;
+        memory_file::punch(space.file.as_fd(), at, buffer.len() as u64).about(subject)
+    }
+}
+
+impl Restorer {
+    /// Puts pages that came before the tree, and are still true, into the space that they are of.
     ///
     /// # Errors
     /// They have not come; what writing them can refuse.
-    pub fn put(
-        &self,
-        stage: u32,
-        owner: ObjectId,
-        ranges: &[(u64, usize)],
-        buffer: &mut Vec<u8>,
-        restorer: &mut Restorer,
-    ) -> Result<()> {
-        let subject = || Subject::Object(format!("stage {stage:x}"));
-        let space = self.spaces.get(&stage).ok_or_else(|| malformed(stage, "nothing of it has come"))?;
-        for (start, length) in ranges {
-            let end = start.saturating_add(*length as u64);
-            if !space.pages.covers(*start, end) {
-                return Err(malformed(stage, "pages are said to have come that have not"));
-            }
-            let mut at = *start;
-            while at < end {
-                let part = (end - at).min(PIECE_BYTES);
-                buffer.resize(part as usize, 0);
-                space.file.read_exact_at(buffer, at).about(subject)?;
-                restorer.write(owner, &[(at, part as usize)], buffer)?;
-                memory_file::punch(space.file.as_fd(), at, part).about(subject)?;
-                at += part;
+    pub fn put_staged(&mut self, stage: u32, owner: ObjectId, ranges: &[(u64, usize)]) -> Result<()> {
+        // Whether the root is what was made for it is known then.
+        self.ready_to_write(owner)?;
+        let in_place = self.in_place(stage, owner);
+        let wanted: PageSet = ranges
+            .iter()
+            .map(|(start, length)| Run { start: *start, end: start.saturating_add(*length as u64) })
+            .collect();
+        let there = wanted.intersection(&in_place);
+        self.filled.entry(owner).or_default().extend(&there);
+        let mut buffer = Vec::new();
+        for run in wanted.difference(&there).runs() {
+            let mut at = run.start;
+            while at < run.end {
+                let part = (run.end - at).min(PIECE_BYTES) as usize;
+                buffer.resize(part, 0);
+                self.staging.give(stage, at, &mut buffer)?;
+                self.write(owner, &[(at, part)], &buffer)?;
+                at += part as u64;
             }
         }
         Ok(())
+    }
+
+    /// What of a stage lies in the root's memory already.
+    fn in_place(&self, stage: u32, owner: ObjectId) -> PageSet {
+        let reserved = self.reserved.as_ref().filter(|reserved| stage == ROOT && reserved.space == owner);
+        reserved.map(|reserved| reserved.staged.clone()).unwrap_or_default()
+    }
+
+    /// Nothing more of what came before the tree is true.
+    pub fn forget_staged(&mut self) {
+        self.staging = Staging::default();
     }
 }
 
@@ -129,9 +195,9 @@ mod tests {
         let page = |byte: u8| vec![byte; 4096];
         let mut staging = Staging::new(0);
         let (low, high) = (0x7f00_0000_0000, 0x7fff_ffff_e000);
-        staging.take(7, &[(low, 4096), (high, 4096)], Some(&[page(1), page(2)].concat())).unwrap();
-        staging.take(7, &[(low, 4096)], Some(&page(3))).unwrap();
-        staging.take(7, &[(high, 8192)], None).unwrap();
+        staging.keep(7, &[(low, 4096), (high, 4096)], Some(&[page(1), page(2)].concat())).unwrap();
+        staging.keep(7, &[(low, 4096)], Some(&page(3))).unwrap();
+        staging.keep(7, &[(high, 8192)], None).unwrap();
         let space = &staging.spaces[&7];
         let read = |at: u64| {
             let mut bytes = page(9);
@@ -140,10 +206,10 @@ mod tests {
         };
         assert_eq!((read(low), read(high)), (page(3), page(0)));
         assert_eq!(space.pages.bytes(), 3 * 4096);
-        assert!(staging.take(7, &[(low + 1, 4096)], None).is_err());
-        assert!(staging.take(7, &[(ADDRESS_MAX, 4096)], None).is_err());
-        assert!(staging.take(7, &[(u64::MAX - 4095, 4096)], None).is_err());
+        assert!(staging.keep(7, &[(low + 1, 4096)], None).is_err());
+        assert!(staging.keep(7, &[(ADDRESS_MAX, 4096)], None).is_err());
+        assert!(staging.keep(7, &[(u64::MAX - 4095, 4096)], None).is_err());
         staging.limit = 3 * 4096;
-        assert!(staging.take(8, &[(low, 4096)], None).is_err());
+        assert!(staging.keep(8, &[(low, 4096)], None).is_err());
     }
 }

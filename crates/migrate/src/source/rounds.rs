@@ -119,8 +119,9 @@ impl Driver<'_> {
             self.observe("untracked", refusal);
         }
         for (pid, tracking) in begun.processes {
-            let stage = STAGE_FIRST + rounds.stages;
+            // The first is the root's, whoever else there is.
             rounds.stages += 1;
+            let stage = STAGE_FIRST + if pid == self.pid { 0 } else { rounds.stages };
             rounds.tracked.insert(pid, Tracked { stage, tracking: Some(tracking) });
         }
         Ok(())
