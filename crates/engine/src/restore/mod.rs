@@ -165,8 +165,7 @@ impl Restorer {
         }
         // Those who stand in for dead leaders of sessions and groups run programs too, and one errand at a time.
         let leaders = tree.tasks.iter().flat_map(|task| [task.session, task.group]);
-        let mut threads: BTreeSet<Pid> = threads.into_iter().chain(leaders).collect();
-        threads.insert(session::ERRAND);
+        let threads: BTreeSet<Pid> = threads.into_iter().chain(leaders).chain([session::ERRAND]).collect();
         let slots: BTreeMap<Pid, usize> = threads.iter().enumerate().map(|(index, tid)| (*tid, index)).collect();
         let living = tree.tasks.iter().filter(|task| !matches!(task.state, State::Zombie(_)));
         let incomplete = living.map(|task| task.pid).collect();
