@@ -130,8 +130,10 @@ fn tests(report: &mut Report, root: &Path) {
 }
 
 /// Every workload as both users along every path without faults.
-const PLAIN: [&str; 2] =
-    ["--path", "thaw,checkpoint,restore,restore-elsewhere,migrate,there-and-back,ten-moves,numbers-in-use"];
+const PLAIN: [&str; 2] = [
+    "--path",
+    "thaw,checkpoint,restore,restore-elsewhere,migrate,there-and-back,ten-moves,numbers-in-use,migrate-pre-copy,migrate-queued,migrate-post-copy",
+];
 /// Faults at every step of the hand-off: for a part of the workloads, since each takes some twenty moves and a path of theirs.
 /// The others: `cargo run --release -p godwit-testbed --bin matrix -- --path destination-killed,source-killed,link-cut`.
 const FAULTS: [&str; 6] =
