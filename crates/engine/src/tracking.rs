@@ -7,7 +7,8 @@
 //! A look tells what was written since the look before and begins anew. Only private pages that have contents of their own are
 //! watched; what comes in the place of others (new memory, a page of a file or the zero page written for the first time) counts as
 //! written by itself, and so does whatever is mapped anew, moved, or forked: the kernel watches nothing there, which is seen, and it is
-//! watched from then on. Shared memory is not watched: others may write it unseen.
+//! watched from then on. Shared memory is not watched: others may write it unseen. Nor is a process that reads past the page cache: a
+//! page counts as written when the device is given it, and has its contents when it was looked at long since.
 use crate::failure::{About, Result};
 use crate::freeze::{self, FrozenProcess, Stopped};
 use crate::injector::Injector;
@@ -17,7 +18,7 @@ use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::Errno;
 use godwit_linux::pagemap::Pagemap;
 use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
-use godwit_linux::proc::{maps, status};
+use godwit_linux::proc::{directory, fdinfo, maps, stat, status};
 use godwit_linux::program::Program;
 use godwit_linux::userfaultfd::{self, UserFault, feature, mode};
 use std::collections::BTreeSet;
@@ -25,6 +26,8 @@ use std::time::{Duration, Instant};
 
 const SYS_CLOSE: i64 = 3;
 const EPERM: i32 = 1;
+/// asm-generic/fcntl.h, as octal digits in /proc/PID/fdinfo.
+const O_DIRECT: u32 = 0o40000;
 
 /// What a look has found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -40,7 +43,7 @@ pub trait Tracking: std::fmt::Debug {
     /// What was written since the last look.
     ///
     /// # Errors
-    /// The process is dead, or its address space is another one now: nothing is known of it any more.
+    /// The process is dead, its address space is another one now, or it is written by devices: nothing is known of it any more.
     fn look(&mut self) -> Result<Written>;
 
     /// Bytes of what the next look would find, of memory that the last one could look at.
@@ -134,6 +137,10 @@ impl Tracker {
 impl Tracking for Tracker {
     fn look(&mut self) -> Result<Written> {
         let subject = || Subject::Process(self.pid);
+        // Who is stopped reads nothing.
+        let is_stopped = stat::read_process_wide(self.pid).is_ok_and(|stat| stat.state == b't');
+        let reads = || !is_stopped && reads_directly(self.pid);
+        let read = reads();
         // Opened anew each time, it is of the space that the process has now.
         let pagemap = Pagemap::open(self.pid).about(subject)?;
         let areas = maps::read(self.pid).about(subject)?;
@@ -144,6 +151,9 @@ impl Tracking for Tracker {
                 written.looked_at.insert(Run { start: area.start, end: area.end });
                 written.pages.extend(&pages);
             }
+        }
+        if read || reads() {
+            return Err(Refusal::new(Code::UNSUPPORTED, subject(), "it reads files past the page cache (O_DIRECT)"));
         }
         self.looked_at.clone_from(&written.looked_at);
         Ok(written)
@@ -161,6 +171,12 @@ impl Tracking for Tracker {
         }
         Ok(bytes)
     }
+}
+
+/// Whether a process has a file open past the page cache.
+fn reads_directly(pid: i32) -> bool {
+    let is_direct = |descriptor: &i32| fdinfo::read(pid, *descriptor).is_ok_and(|file| file.flags & O_DIRECT != 0);
+    directory::descriptors(pid).unwrap_or_default().iter().any(is_direct)
 }
 
 /// Whether an area may have pages that are worth watching: private ones, but for code and constants of files.
@@ -182,4 +198,24 @@ fn make_inside(injector: &mut Injector<'_>, tid: i32) -> Result<std::os::fd::Own
     program.try_call("close", SYS_CLOSE, [number.into()]);
     injector.run(&[(0, program)])?;
     fetched.about(subject)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    #[test]
+    fn who_reads_past_the_page_cache_is_known() {
+        let own = std::process::id() as i32;
+        assert!(!reads_directly(own));
+        let path = std::path::PathBuf::from(format!("/var/tmp/godwit-direct-{own}"));
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.create(true).truncate(true).write(true).custom_flags(O_DIRECT as i32).open(&path);
+        std::fs::remove_file(&path).unwrap();
+        let file = file.unwrap();
+        assert!(reads_directly(own));
+        drop(file);
+        assert!(!reads_directly(own));
+    }
 }
