@@ -27,6 +27,14 @@ impl Errno {
         Errno { number: i32::try_from(-result).unwrap_or(libc::EINVAL), call }
     }
 
+    /// The error of opening a file of a process in /proc: one that is not there says that the process is dead.
+    pub(crate) fn of_process_file(call: &'static str, error: &std::io::Error) -> Errno {
+        match error.raw_os_error() {
+            Some(libc::ENOENT) => Errno { number: libc::ESRCH, call },
+            other => Errno { number: other.unwrap_or(libc::EIO), call },
+        }
+    }
+
     /// Whether the subject is dead.
     pub fn is_gone(self) -> bool {
         self.number == libc::ESRCH
@@ -69,4 +77,16 @@ pub fn check_int(call: &'static str, result: libc::c_int) -> Result<i32> {
 /// Reads the error number out of a foreign call's result: -4095..=-1 is an error.
 pub fn foreign(call: &'static str, result: i64) -> Result<u64> {
     if (-4095..0).contains(&result) { Err(Errno::from_result(call, result)) } else { Ok(result as u64) }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::memory::ForeignMemory;
+    use crate::pagemap::Pagemap;
+
+    #[test]
+    fn files_of_a_process_that_is_not_there_say_so() {
+        assert!(ForeignMemory::open(i32::MAX).unwrap_err().is_gone());
+        assert!(Pagemap::open(i32::MAX).unwrap_err().is_gone());
+    }
 }

@@ -82,13 +82,10 @@ impl ForeignMemory {
     /// Opens the memory of a process.
     ///
     /// # Errors
-    /// ENOENT: dead; EACCES: no ptrace rights.
+    /// ESRCH: dead; EACCES: no ptrace rights.
     pub fn open(pid: i32) -> Result<ForeignMemory> {
-        let error = |error: std::io::Error| Errno {
-            number: error.raw_os_error().unwrap_or(libc::EIO),
-            call: "open /proc/PID/mem",
-        };
-        let file = File::options().read(true).write(true).open(format!("/proc/{pid}/mem")).map_err(error)?;
+        let failed = |error| Errno::of_process_file("open /proc/PID/mem", &error);
+        let file = File::options().read(true).write(true).open(format!("/proc/{pid}/mem")).map_err(failed)?;
         Ok(ForeignMemory { file })
     }
 

@@ -70,12 +70,10 @@ impl Pagemap {
     /// Opens /proc/PID/pagemap and probes for PAGEMAP_SCAN.
     ///
     /// # Errors
-    /// ENOENT: dead; EACCES: no rights.
+    /// ESRCH: dead; EACCES: no rights.
     pub fn open(pid: i32) -> Result<Pagemap> {
-        let file = File::open(format!("/proc/{pid}/pagemap")).map_err(|error| Errno {
-            number: error.raw_os_error().unwrap_or(libc::EIO),
-            call: "open /proc/PID/pagemap",
-        })?;
+        let failed = |error| Errno::of_process_file("open /proc/PID/pagemap", &error);
+        let file = File::open(format!("/proc/{pid}/pagemap")).map_err(failed)?;
         let mut pagemap = Pagemap { file, scan: true };
         pagemap.scan =
             !matches!(pagemap.scan_once(0, 0, 0, &mut [], 0, 0, 0, 0), Err(error) if error.number == libc::ENOTTY);
