@@ -354,6 +354,7 @@ mod tests {
         unsafe {
             let raw = libc::syscall(SYS_USERFAULTFD, FLAGS);
             if raw == -1 {
+                println!("skipped: userfaultfd is not allowed here");
                 return None;
             }
             let descriptor = OwnedFd::from_raw_fd(raw as i32);
@@ -364,7 +365,10 @@ mod tests {
             match UserFault::begin_with(descriptor, features) {
                 Ok(fault) => Some((fault, map as u64)),
                 // An older kernel.
-                Err(error) if features != 0 && error.number == libc::EINVAL => None,
+                Err(error) if features != 0 && error.number == libc::EINVAL => {
+                    println!("skipped: this kernel lacks some of the features {features:#x}");
+                    None
+                }
                 Err(error) => panic!("{error}"),
             }
         }
