@@ -29,6 +29,7 @@
 
 enum phase { SETTING_UP, READY, GOOD, BAD };
 enum command { GO_ON, FORGET, VERIFY };
+enum { STALLS = 224, STALLS_BEGIN = 10 };
 
 /* bench/src/board.rs reads and writes it by offsets. */
 struct board {
@@ -38,6 +39,8 @@ struct board {
     _Atomic uint64_t phase;       /* 24 set by the program */
     _Atomic uint64_t command;     /* 32 set by who measures; FORGET is answered by GO_ON */
     char text[216];               /* 40 what was wrong */
+    uint64_t unused[32];          /* 256 */
+    _Atomic uint64_t stalls[STALLS]; /* 512 how often it waited so long: eight for each doubling, from 1 us on */
 };
 
 static struct board *board;
@@ -83,29 +86,47 @@ UNUSED static void begin(int argc, char **argv)
     close(file);
 }
 
+/* Notes that it waited so long. */
+UNUSED static void note_stall(uint64_t time)
+{
+    if (time >> STALLS_BEGIN == 0)
+        return;
+    unsigned doublings = 63 - (unsigned)__builtin_clzll(time);
+    unsigned slot = (doublings - STALLS_BEGIN) * 8 + (unsigned)(time >> (doublings - 3) & 7);
+    board->stalls[slot < STALLS ? slot : STALLS - 1]++;
+}
+
+/* One look at the clock: false when it is asked to verify. */
+UNUSED static bool look(uint64_t *last)
+{
+    uint64_t now = real_time();
+    if (now - *last > board->gap) {
+        board->gap = now - *last;
+        board->gap_end = now;
+    }
+    *last = now;
+    board->rounds++;
+    if (board->command == VERIFY)
+        return false;
+    if (board->command == FORGET) {
+        board->gap = 0;
+        for (int i = 0; i < STALLS; i++)
+            board->stalls[i] = 0;
+        board->command = GO_ON;
+        *last = real_time();
+    }
+    return true;
+}
+
 /* Works until it is asked to verify. */
 UNUSED static void work(void)
 {
     board->phase = READY;
     uint64_t last = real_time();
     pid_t self = getpid();
-    for (;;) {
+    do
         EXPECT(syscall(SYS_getpid) == self, "getpid changed");
-        uint64_t now = real_time();
-        if (now - last > board->gap) {
-            board->gap = now - last;
-            board->gap_end = now;
-        }
-        last = now;
-        board->rounds++;
-        if (board->command == VERIFY)
-            return;
-        if (board->command == FORGET) {
-            board->gap = 0;
-            board->command = GO_ON;
-            last = real_time();
-        }
-    }
+    while (look(&last));
 }
 
 UNUSED static int end(void)

@@ -11,6 +11,10 @@ const BYTES: u64 = 4096;
 /// Offset and length of the program's words about what is wrong.
 const TEXT: (u64, usize) = (40, 216);
 
+/// Offset of the stalls, how many words they are, and the logarithm of the shortest that is noted.
+const STALLS: (u64, usize) = (512, 224);
+const STALLS_BEGIN: u32 = 10;
+
 /// What the program says of itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
@@ -51,6 +55,11 @@ pub struct Gap {
 #[derive(Debug)]
 pub struct Board {
     file: File,
+}
+
+/// The middle of a class of stalls, ns: eight classes for each doubling.
+fn class(slot: u32) -> f64 {
+    f64::from(slot / 8 + STALLS_BEGIN).exp2() * (1.0 + (f64::from(slot % 8) + 0.5) / 8.0)
 }
 
 impl Board {
@@ -103,6 +112,18 @@ impl Board {
             3 => Ok(Phase::Bad),
             other => Err(program("a board", format!("phase {other}"))),
         }
+    }
+
+    /// How often the program waited how long, since [`Board::forget`]: ns at the middle of each class, and how often.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn stalls(&self) -> Result<Vec<(f64, u64)>, Error> {
+        let mut raw = [0; STALLS.1 * 8];
+        self.file.read_exact_at(&mut raw, STALLS.0).doing("read a board")?;
+        let counts = raw.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+        let classes = counts.enumerate().filter(|(_, count)| *count > 0);
+        Ok(classes.map(|(slot, count)| (class(slot as u32), count)).collect())
     }
 
     fn text(&self) -> String {
@@ -159,5 +180,19 @@ impl Board {
     pub fn verify(&self, patience: Duration) -> Result<(), Error> {
         self.command(VERIFY)?;
         self.await_phase(Phase::Good, patience)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_of_stalls_are_where_the_program_puts_them() {
+        // As bench/programs/board.h does.
+        let slot = |time: u64| (time.ilog2() - STALLS_BEGIN) * 8 + (time >> (time.ilog2() - 3) & 7) as u32;
+        for time in [1024, 1500, 24_000, 61_000, 1_000_000, 30_000_000_000] {
+            assert!((class(slot(time)) / time as f64 - 1.0).abs() < 0.07, "{time}: {}", class(slot(time)));
+        }
     }
 }

@@ -12,6 +12,7 @@ pub mod memory_peak;
 pub mod program;
 pub mod report;
 pub mod run;
+pub mod strategies;
 pub mod summary;
 pub mod table;
 

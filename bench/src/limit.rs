@@ -116,7 +116,7 @@ fn injected(pid: i32) -> Result<Vec<Duration>, Error> {
 }
 
 /// Runs `stream` at both ends; returns the times that the source prints, ns.
-fn converse(pair: &Pair, programs: &Programs, port: u16, what: &str, count: u64) -> Result<Vec<f64>, Error> {
+pub(crate) fn converse(pair: &Pair, programs: &Programs, port: u16, what: &str, count: u64) -> Result<Vec<f64>, Error> {
     let stream = programs.compile("stream")?;
     let (address, port) = (pair.destination.address().to_string(), port.to_string());
     let server = pair.destination.command(&stream).args(["serve", &address, &port]);

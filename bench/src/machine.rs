@@ -53,6 +53,22 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// For machines.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "processor": self.processor,
+            "processors": self.processors,
+            "memory_bytes": self.memory,
+            "kernel": self.kernel,
+            "when_utc": self.when,
+            "build": self.build,
+            "load_before": self.load_before,
+        })
+    }
+}
+
 /// Seconds since 1970 as a date and time in the Gregorian calendar.
 fn date(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);

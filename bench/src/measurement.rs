@@ -12,7 +12,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// How long any step may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a command's shell waits for, so that entering a host is not counted.
 const GATE: &str = "read -r go; \"$@\"";
@@ -72,10 +72,10 @@ pub enum Outcome {
 
 /// Files of one repetition, gone with it; and a program that must not outlive it.
 #[derive(Debug)]
-struct Subject<'a> {
-    hosts: [&'a Host; 2],
-    pid: u32,
-    directory: PathBuf,
+pub(crate) struct Subject<'a> {
+    pub(crate) hosts: [&'a Host; 2],
+    pub(crate) pid: u32,
+    pub(crate) directory: PathBuf,
 }
 
 impl Drop for Subject<'_> {
@@ -134,7 +134,7 @@ pub fn measure(place: &Place<'_>, case: &Case, number: u16, watch: bool) -> Resu
 }
 
 /// A command that waits for [`open`] behind its gate.
-fn gated(host: &Host, godwit: &Path, arguments: &[&str]) -> Result<Child, Error> {
+pub(crate) fn gated(host: &Host, godwit: &Path, arguments: &[&str]) -> Result<Child, Error> {
     let shell = host.command("/bin/sh").args(["-c", GATE, "sh"]).arg(godwit).args(arguments);
     let child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     // The shell starts and waits.
@@ -143,7 +143,7 @@ fn gated(host: &Host, godwit: &Path, arguments: &[&str]) -> Result<Child, Error>
 }
 
 /// Lets a gated command begin; returns its object and how long it took. The second value is its refusal.
-fn open(mut child: Child) -> Result<(Value, Option<String>, Duration), Error> {
+pub(crate) fn open(mut child: Child) -> Result<(Value, Option<String>, Duration), Error> {
     let begin = Instant::now();
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(b"go\n").doing("open a command's gate")?;
@@ -196,7 +196,7 @@ fn migrate(
 }
 
 /// The process runs at the destination, and no longer at the source.
-fn check_place(place: &Place<'_>, pid: u32) -> Result<(), Error> {
+pub(crate) fn check_place(place: &Place<'_>, pid: u32) -> Result<(), Error> {
     let is_there = |host: &Host| {
         let path = format!("/proc/{}/root/proc/{pid}/stat", host.init_pid());
         let state = std::fs::read_to_string(path).ok();
@@ -209,7 +209,7 @@ fn check_place(place: &Place<'_>, pid: u32) -> Result<(), Error> {
     Ok(())
 }
 
-fn await_listening(receiver: &mut Child) -> Result<(), Error> {
+pub(crate) fn await_listening(receiver: &mut Child) -> Result<(), Error> {
     let mut line = String::new();
     if let Some(stdout) = receiver.stdout.take() {
         BufReader::new(stdout).read_line(&mut line).doing("hear from godwit receive")?;
@@ -218,7 +218,7 @@ fn await_listening(receiver: &mut Child) -> Result<(), Error> {
 }
 
 /// A receiver ends when what it received has ended; a while later it is ended.
-fn reap_later(mut receiver: Child) {
+pub(crate) fn reap_later(mut receiver: Child) {
     std::thread::spawn(move || {
         let begin = Instant::now();
         while matches!(receiver.try_wait(), Ok(None)) {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The sources, in the binary, so that it needs no repository.
-const SOURCES: [(&str, &str); 8] = [
+const SOURCES: [(&str, &str); 10] = [
     ("board.h", include_str!("../programs/board.h")),
     ("getpid.c", include_str!("../programs/getpid.c")),
     ("memory.c", include_str!("../programs/memory.c")),
@@ -12,6 +12,8 @@ const SOURCES: [(&str, &str); 8] = [
     ("sharing.c", include_str!("../programs/sharing.c")),
     ("descriptors.c", include_str!("../programs/descriptors.c")),
     ("mappings.c", include_str!("../programs/mappings.c")),
+    ("writer.c", include_str!("../programs/writer.c")),
+    ("toucher.c", include_str!("../programs/toucher.c")),
     ("stream.c", include_str!("../programs/stream.c")),
 ];
 

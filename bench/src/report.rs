@@ -148,15 +148,7 @@ impl Report {
     pub fn to_json(&self) -> Value {
         let of = |values: &[f64]| summary(Summary::of(values.iter().copied()));
         json!({
-            "machine": {
-                "processor": self.machine.processor,
-                "processors": self.machine.processors,
-                "memory_bytes": self.machine.memory,
-                "kernel": self.machine.kernel,
-                "when_utc": self.machine.when,
-                "build": self.machine.build,
-                "load_before": self.machine.load_before,
-            },
+            "machine": self.machine.to_json(),
             "repetitions": self.repetitions,
             "limits": {
                 "stream_bytes_per_second": of(&self.limits.stream),

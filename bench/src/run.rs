@@ -10,7 +10,7 @@ use godwit_testbed::{Options, Pair};
 use std::path::PathBuf;
 
 /// Where a host's numbers begin, so that a moved process finds its own free at the destination.
-const FIRST_NUMBER: u32 = 20_000;
+pub(crate) const FIRST_NUMBER: u32 = 20_000;
 /// Repetitions in which nothing is measured, so that caches and pages are warm.
 const WARM_UP: usize = 1;
 
@@ -40,7 +40,7 @@ impl Plan {
 }
 
 /// A directory that goes with the run, on storage that both hosts see.
-struct Scratch(PathBuf);
+pub(crate) struct Scratch(pub(crate) PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {

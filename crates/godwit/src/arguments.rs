@@ -243,7 +243,10 @@ pub(crate) struct Demo {
 }
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Bench {
+    #[command(subcommand)]
+    pub(crate) command: Option<BenchCommand>,
     /// Only cases whose names contain this; may be given several times. An unknown name lists all.
     #[arg(long, value_name = "NAME")]
     pub(crate) only: Vec<String>,
@@ -260,6 +263,43 @@ pub(crate) struct Bench {
     /// and CASE-N.destination. Both hosts must see it: not below /tmp
     #[arg(long, value_name = "DIR")]
     pub(crate) timelines: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Compare all strategies: small and large processes, quiet and restless ones, over slow and fast links.
+    Strategies(BenchStrategies),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchStrategies {
+    /// Only these processes, separated by commas. An unknown name lists all.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub(crate) cases: Vec<String>,
+    /// Only these links: 10, 100, 1000 (Mbit/s), unshaped.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub(crate) links: Vec<String>,
+    /// Only these strategies; several times, since a row of one's own may have commas. The whole table otherwise.
+    #[arg(long, value_name = "STRATEGY")]
+    pub(crate) strategy: Vec<String>,
+    /// How often each is measured.
+    #[arg(long, short = 'n', value_name = "N", default_value_t = 3)]
+    pub(crate) repetitions: usize,
+    /// Leave out moves that would take longer, in seconds; the page says which.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub(crate) longest: u64,
+    /// Begin nothing after so many seconds. With --data, the next run goes on.
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) at_most: Option<u64>,
+    /// Keep what was measured in this file (JSON); what it already holds is not measured again.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data: Option<PathBuf>,
+    /// Write the page to this file, and its drawings to a directory beside it (FILE without its end).
+    #[arg(long, value_name = "FILE")]
+    pub(crate) markdown: Option<PathBuf>,
+    /// Measure nothing: write the page of the data.
+    #[arg(long, requires = "data", requires = "markdown")]
+    pub(crate) page_only: bool,
 }
 
 #[derive(Debug, Subcommand)]

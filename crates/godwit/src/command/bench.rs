@@ -1,5 +1,5 @@
 //! `godwit bench`: what moves cost on this machine, each beside the limit that was measured in the same run.
-use crate::arguments::Bench;
+use crate::arguments::{Bench, BenchCommand};
 use crate::output::{CommandResult, Output, usage};
 use godwit_bench::{Error, Plan, table};
 use godwit_image::{Code, Refusal, Subject};
@@ -7,6 +7,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 pub(crate) fn run(arguments: &Bench, output: &Output) -> CommandResult {
+    if let Some(BenchCommand::Strategies(arguments)) = &arguments.command {
+        return super::bench_strategies::run(arguments, output);
+    }
     let godwit = std::env::current_exe().map_err(|error| failed("this program's file", &error))?;
     let (only, timelines) = (arguments.only.clone(), arguments.timelines.clone());
     let plan = Plan { only, repetitions: arguments.repetitions.max(1), godwit, timelines };
@@ -27,11 +30,11 @@ pub(crate) fn run(arguments: &Bench, output: &Output) -> CommandResult {
     Ok(ExitCode::SUCCESS)
 }
 
-fn failed(what: &str, cause: &impl std::fmt::Display) -> Vec<Refusal> {
+pub(crate) fn failed(what: &str, cause: &impl std::fmt::Display) -> Vec<Refusal> {
     vec![Refusal::new(Code::ENVIRONMENT, Subject::Object(what.to_owned()), cause.to_string())]
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Vec<Refusal>> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), Vec<Refusal>> {
     std::fs::write(path, text).map_err(|error| {
         vec![Refusal::new(Code::STORAGE, Subject::Path(path.display().to_string()), error.to_string())]
     })

@@ -1,0 +1,17 @@
+//! `godwit bench strategies`: every strategy under the same conditions, and the page that tells what came of it.
+//!
+//! What was measured is plain data ([`record::Evaluation`]) that can be read again: a run goes on where an earlier one ended, and the
+//! page and its drawings come from the data alone.
+
+pub mod cell;
+pub mod drawing;
+pub mod figures;
+pub mod link;
+pub mod page;
+pub mod record;
+pub mod run;
+pub mod table;
+pub mod workload;
+
+pub use record::Evaluation;
+pub use run::{Plan, run};
