@@ -183,6 +183,9 @@ pub enum Event {
     /// Destination, before the report that the tasks are held: pages of theirs are still at the source, which must not end before
     /// they are here. Not together with [`Event::AwaitsSource`].
     Owes,
+    /// Destination, together with [`Event::Owes`] or while pages are fetched: whatever is owed is in a page store, from which it comes from
+    /// now on. The source may end.
+    Stored,
     /// Pages or state moved (left or arrived) since the last such report. Keeps time-outs away.
     Moved {
         /// Pages.

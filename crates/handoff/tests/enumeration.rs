@@ -8,7 +8,7 @@ use godwit_deterministic::{Exhaustive, Random};
 use godwit_handoff::mark;
 
 use harness::fault::{Chooser, Menu};
-use harness::pair::Pair;
+use harness::pair::{Pair, Stores};
 
 /// A number that the environment may raise.
 #[allow(clippy::disallowed_methods, reason = "a test may be asked to work harder; what it tests is given everything")]
@@ -28,20 +28,29 @@ enum Tasks {
     Await,
     /// Those cannot end before all of their pages are there.
     Owe,
+    /// Those cannot end before all of their pages are in a page store.
+    Store(Stores),
+}
+
+impl Tasks {
+    fn of(self, pair: Pair<'_>) -> Pair<'_> {
+        let stores = if let Tasks::Store(when) = self { Some(when) } else { None };
+        let owes = self == Tasks::Owe || stores.is_some();
+        pair.awaiting(self == Tasks::Await).owing(owes).storing(stores)
+    }
 }
 
 /// Runs every combination of up to `depth` faults; panics with the story of the first violation.
 fn enumerate(menu: Menu, depth: usize, tasks: Tasks) -> u64 {
-    let (awaits, owes) = (tasks == Tasks::Await, tasks == Tasks::Owe);
     let mut generator = Exhaustive::new();
     let mut runs = 0;
     while generator.more() {
-        let result = Pair::new(Chooser::All(&mut generator, menu, depth), |_, _| {}).awaiting(awaits).owing(owes).run();
+        let result = tasks.of(Pair::new(Chooser::All(&mut generator, menu, depth), |_, _| {})).run();
         runs += 1;
         if let Err(violation) = result {
             let choices = generator.choices();
             let mut again = Pair::new(Chooser::Again(Exhaustive::replay(&choices), menu, depth), |_, _| {});
-            again = again.awaiting(awaits).owing(owes);
+            again = tasks.of(again);
             again.trace = Some(String::new());
             let repeated = again.run();
             assert_eq!(repeated, Err(violation.clone()), "a run must be repeatable");
@@ -55,7 +64,14 @@ fn enumerate(menu: Menu, depth: usize, tasks: Tasks) -> u64 {
 fn dice(seed: u64, trace: bool) -> (Result<(), String>, String) {
     let mut random = Random::new(seed);
     let rarity = 3 + random.below(60);
-    let mut pair = Pair::new(Chooser::Dice(random, rarity), |_, _| {}).awaiting(seed % 4 == 3).owing(seed % 4 == 1);
+    let tasks = match seed % 8 {
+        3 | 7 => Tasks::Await,
+        1 => Tasks::Owe,
+        4 => Tasks::Store(Stores::Before),
+        5 => Tasks::Store(Stores::After),
+        _ => Tasks::Alone,
+    };
+    let mut pair = tasks.of(Pair::new(Chooser::Dice(random, rarity), |_, _| {}));
     pair.trace = trace.then(String::new);
     let result = pair.run();
     (result, pair.trace.unwrap_or_default())
@@ -82,6 +98,10 @@ fn no_combination_of_more_deaths_and_cuts_breaks_an_invariant() {
     let depth = setting("HANDOFF_DEATHS", 3) as usize;
     println!("{} runs with up to {depth} deaths and cuts", enumerate(Menu::Deaths, depth, Tasks::Alone));
     println!("{} of tasks that are owed pages", enumerate(Menu::Deaths, depth, Tasks::Owe));
+    for when in [Stores::Before, Stores::After] {
+        println!("{} of tasks whose pages are in a store", enumerate(Menu::Everything, 1, Tasks::Store(when)));
+        println!("{} with deaths and cuts", enumerate(Menu::Deaths, 2, Tasks::Store(when)));
+    }
 }
 
 #[test]

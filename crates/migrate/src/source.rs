@@ -116,6 +116,7 @@ fn attempt(
         .encode(),
         row: row.clone(),
         dry_run: options.dry_run,
+        store: false,
         patience: options.patience,
     };
     let (migration, row_leaves, row_pushes) =

@@ -107,8 +107,24 @@ impl Row {
     /// everything that could be missing.
     pub fn leaves_pages_behind(&self) -> bool {
         let whole = |step: &Step| matches!(step.set, Set::All | Set::Modified | Set::Rest | Set::DirtySinceRound);
-        let sends_all = self.steps.iter().any(|step| step.phase == Phase::Down && whole(step));
+        let sends = |step: &&Step| step.phase == Phase::Down && step.from == Origin::Source;
+        let sends_all = self.steps.iter().filter(sends).any(whole);
         self.steps.iter().any(|step| step.phase == Phase::PostProcessing) && !sends_all
+    }
+
+    /// Whether a page store takes part.
+    pub fn needs_store(&self) -> bool {
+        self.steps.iter().any(|step| step.from == Origin::Store)
+    }
+
+    /// Whether all that stays behind is in the page store before the process is handed over: the source is not needed afterwards.
+    pub fn stores_before_handing_over(&self) -> bool {
+        self.steps.iter().any(|step| step.phase < Phase::PostProcessing && step.from == Origin::Store)
+    }
+
+    /// Whether what is in the page store is fetched without being asked for, so that nothing stays there.
+    pub fn empties_store(&self) -> bool {
+        self.needs_store() && !self.steps.iter().any(|step| step.from == Origin::Store && step.until == Until::Never)
     }
 
     /// Whether such pages are sent without being asked for.

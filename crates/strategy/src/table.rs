@@ -58,7 +58,53 @@ pub static TABLE: &[Row] = &[
              as long whatever its size, each page sent once; it is slow at first, and depends on both hosts until all has come.",
         ),
     },
+    Row {
+        name: Cow::Borrowed("flushing"),
+        steps: Cow::Borrowed(&[
+            Step {
+                phase: Phase::Down,
+                set: Set::Modified,
+                until: Until::Sent,
+                order: Order::Push,
+                from: Origin::Store,
+            },
+            STORE_FAULTS,
+        ]),
+        seen_in: Cow::Borrowed("Sprite"),
+        about: Cow::Borrowed(
+            "Writes the memory to a page store (--pages) while the process is down; at the destination it comes from there, page by page \
+             as it is touched. The source is not needed any more from then on, the store is. For hosts that are about to go.",
+        ),
+    },
+    Row {
+        name: Cow::Borrowed("freeze-free"),
+        steps: Cow::Borrowed(&[
+            Step::push(Phase::Down, Set::Working, Until::Sent),
+            Step {
+                phase: Phase::PostProcessing,
+                set: Set::Rest,
+                until: Until::Sent,
+                order: Order::FaultsFirst,
+                from: Origin::Store,
+            },
+            STORE_FAULTS,
+        ]),
+        seen_in: Cow::Borrowed("Choices"),
+        about: Cow::Borrowed(
+            "Sends the state and the pages in use at the moment; while the process runs at the destination the source writes the rest to \
+             a page store (--pages) and gives what is asked for. Down as shortly as can be; the source is free soon, the store is needed.",
+        ),
+    },
 ];
+
+/// What a process asks for comes from the page store, as long as it lives.
+const STORE_FAULTS: Step = Step {
+    phase: Phase::PostProcessing,
+    set: Set::Rest,
+    until: Until::Never,
+    order: Order::FaultsOnly,
+    from: Origin::Store,
+};
 
 #[cfg(test)]
 mod tests {

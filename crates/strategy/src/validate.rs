@@ -157,7 +157,7 @@ mod tests {
                 "freeze-free",
                 vec![
                     down(Working, Source),
-                    after(Rest, Sent, FaultsFirst, Source),
+                    after(Rest, Sent, FaultsFirst, Store),
                     after(Rest, Never, FaultsOnly, Store),
                 ],
             ),

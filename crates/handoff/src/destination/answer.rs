@@ -26,7 +26,7 @@ impl Destination {
             }
             State::Forward(Step::PostProcess) => {
                 mark::COMMIT_DOUBLED.hit();
-                self.say(now, Message::Owing);
+                self.say(now, if self.stored { Message::Resumed } else { Message::Owing });
             }
             State::Forward(Step::Resume) if self.awaits_source => self.say(now, Message::Answer(Verdict::Committed)),
             State::Forward(_) | State::Losing | State::Undoing { late: true, .. } => mark::COMMIT_DOUBLED.hit(),
@@ -51,7 +51,10 @@ impl Destination {
                 self.abort(now, Reason::LinkLost);
             }
             State::Forward(Step::Release) => self.say(now, Message::Answer(Verdict::Committed)),
-            State::Forward(Step::PostProcess) => self.say(now, Message::Answer(Verdict::Owing)),
+            State::Forward(Step::PostProcess) => {
+                let verdict = if self.stored { Verdict::Committed } else { Verdict::Owing };
+                self.say(now, Message::Answer(verdict));
+            }
             State::Forward(Step::Resume) if self.awaits_source => self.say(now, Message::Answer(Verdict::Committed)),
             // They could not be ended: now they may be.
             State::Losing if self.outcome.take().is_some() => self.perform(Deed::Discard),
@@ -80,6 +83,8 @@ impl Destination {
                 }
             }
             State::Undoing { .. } => self.dismissed = true,
+            // The journal keeps its entry until all is here.
+            State::Forward(Step::PostProcess) if self.stored => self.dismissed = true,
             // The journal keeps its entry until they run.
             State::Forward(Step::Resume) if self.awaits_source => self.dismissed = true,
             _ => mark::DESTINATION_IGNORED.hit(),

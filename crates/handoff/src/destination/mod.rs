@@ -98,8 +98,10 @@ pub struct Destination {
     dismissed: bool,
     /// The source's tasks must have ended before these can run: nothing is taken back once the decision is in the journal.
     awaits_source: bool,
-    /// Pages of the tasks stay at the source when they run.
+    /// Pages of the tasks stay behind when they run.
     owes: bool,
+    /// All that is owed is in a page store: the source is not needed for it.
+    stored: bool,
     /// All of those are here.
     fetched: bool,
     moved: (u64, u64),
@@ -139,6 +141,7 @@ impl Destination {
             dismissed: false,
             awaits_source: false,
             owes: false,
+            stored: false,
             fetched: false,
             moved: (0, 0),
             timeline: Timeline::default(),
@@ -230,6 +233,7 @@ impl Destination {
             }
             Event::AwaitsSource => self.awaits_source = true,
             Event::Owes => self.owes = true,
+            Event::Stored => self.is_stored(now),
             Event::ResumeFailed { refusal, may_have_run } => self.resume_failed(now, refusal, may_have_run),
             Event::Cancel => match self.undecided() {
                 Some(_) => self.abort(now, Reason::Cancelled),
@@ -371,7 +375,7 @@ impl Destination {
         self.state = State::Forward(step);
         self.deadline = match step {
             Step::Commit | Step::Resume => None,
-            Step::PostProcess => (!self.link.is_up()).then(|| now + self.config.patience.owed),
+            Step::PostProcess => (!self.stored && !self.link.is_up()).then(|| now + self.config.patience.owed),
             _ => Some(now + self.config.patience.of_destination(step)),
         };
         match step {
@@ -418,7 +422,9 @@ impl Destination {
                 self.undo(now, step, Side::Source, reason, false);
             }
             // It cannot give them.
-            (State::Forward(Step::PostProcess), Message::Abort(_)) if !self.fetched => self.give_up_owed(),
+            (State::Forward(Step::PostProcess), Message::Abort(_)) if !self.fetched && !self.stored => {
+                self.give_up_owed();
+            }
             (_, Message::Goodbye) => self.goodbye(now),
             _ => mark::DESTINATION_IGNORED.hit(),
         }
@@ -457,7 +463,7 @@ impl Destination {
             }
             (State::Forward(Step::Resume), Deed::Resume) if self.owes => {
                 self.timeline.resumed = Some(now);
-                self.say(now, Message::Owing);
+                self.say(now, if self.stored { Message::Resumed } else { Message::Owing });
                 self.enter(now, Step::PostProcess);
             }
             (State::Forward(Step::PostProcess), Deed::Fetch) if !self.fetched => {
@@ -469,6 +475,9 @@ impl Destination {
                 self.say(now, Message::AllHeld);
                 self.outcome = Some(Outcome::Moved);
                 self.enter(now, Step::Release);
+                if self.dismissed {
+                    self.perform(Deed::Journal(Stage::Done));
+                }
             }
             (State::Losing, Deed::Discard) => self.lose(now),
             (State::Forward(Step::Resume), Deed::Resume) => {
@@ -557,7 +566,7 @@ impl Destination {
         if self.is_resting() {
             self.deadline = None;
         }
-        if self.is_owing() && !self.fetched {
+        if self.is_owing() && !self.fetched && !self.stored {
             self.deadline = Some(now + self.config.patience.owed);
         }
         self.abort(now, Reason::LinkLost);

@@ -16,6 +16,19 @@ impl Destination {
         matches!(self.state, State::Forward(Step::PostProcess))
     }
 
+    /// What is owed does not depend on the source any more.
+    pub(super) fn is_stored(&mut self, now: Instant) {
+        match self.state {
+            State::Forward(step) if !step.row().no_return => self.stored = true,
+            State::Forward(Step::PostProcess) if !self.fetched => {
+                self.stored = true;
+                self.deadline = None;
+                self.say(now, Message::AllHeld);
+            }
+            _ => mark::REPORT_IGNORED.hit(),
+        }
+    }
+
     /// What is owed will not come: tasks that cannot go on are ended, before anybody hears of it.
     pub(super) fn give_up_owed(&mut self) {
         mark::OWED_LOST.hit();
@@ -37,7 +50,7 @@ impl Destination {
     pub(super) fn fetch_due(&mut self) {
         if self.fetched {
             self.perform(Deed::Journal(Stage::Resumed));
-        } else if !self.link.is_up() {
+        } else if !self.link.is_up() && !self.stored {
             mark::OWED_TOO_LONG.hit();
             self.troubles.push(Trouble { deed: Deed::Fetch, refusal: "no link came back".into() });
             self.give_up_owed();

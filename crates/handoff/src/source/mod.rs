@@ -45,6 +45,8 @@ pub struct SourceConfig {
     pub row: Row,
     /// Only ask whether the destination would take it; nothing is frozen.
     pub dry_run: bool,
+    /// The drivers have a page store.
+    pub store: bool,
     /// Time-outs.
     pub patience: Patience,
 }
@@ -58,7 +60,7 @@ pub struct Unsupported {
 
 impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "step {} of the strategy needs a page store, of which the hand-off knows nothing yet", self.step)
+        write!(f, "step {} of the strategy needs a page store: --pages tells which", self.step)
     }
 }
 
@@ -115,9 +117,9 @@ impl Source {
     /// A source that waits for [`Event::Start`].
     ///
     /// # Errors
-    /// [`Unsupported`] if the row needs a page store.
+    /// [`Unsupported`] if the row needs a page store, and there is none.
     pub fn new(config: SourceConfig) -> Result<Source, Unsupported> {
-        match config.row.steps.iter().position(|step| step.from == Origin::Store) {
+        match config.row.steps.iter().position(|step| step.from == Origin::Store && !config.store) {
             Some(step) => Err(Unsupported { step }),
             None => Ok(Source::with(config)),
         }
@@ -164,6 +166,7 @@ impl Source {
             requirements: Vec::new(),
             row: Row { name: "".into(), steps: Vec::new().into(), seen_in: "".into(), about: "".into() },
             dry_run: false,
+            store: false,
             patience,
         });
         source.tasks_gone = record.boot != boot;
@@ -224,7 +227,8 @@ impl Source {
             | Event::ResumeFailed { .. }
             | Event::Located { .. }
             | Event::AwaitsSource
-            | Event::Owes => {
+            | Event::Owes
+            | Event::Stored => {
                 mark::REPORT_IGNORED.hit();
             }
         }

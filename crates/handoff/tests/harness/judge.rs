@@ -58,8 +58,10 @@ impl Pair<'_> {
         if !runs_here && !runs_there {
             let justified =
                 if self.world.source.alive { false } else { referee.source_host_died || referee.destination_host_died };
+            // Whoever dies while it fetches pages from a store takes the tasks along: there is nobody else who has them.
+            let lost_with_store = referee.owed_lost && self.world.stored;
             // Who takes the journal away from tasks that are held there must wake them by hand.
-            if !(justified || referee.forgotten && referee.told) {
+            if !(justified || lost_with_store || referee.forgotten && referee.told) {
                 return broken("it runs nowhere");
             }
         }

@@ -30,6 +30,8 @@ pub(super) enum Happening {
     Link { side: Side, event: Event },
     /// Somebody restarts what died on `side`.
     Restart { side: Side },
+    /// The source has put all that is owed into a page store, and says so over the link with this number.
+    Stored { link: u32 },
 }
 
 /// Actions of one engine, performed one after the other.
@@ -39,6 +41,13 @@ struct Worker {
     /// Number of the one that is being performed, so that an interrupted one is not taken for the next.
     work: u32,
     busy: bool,
+}
+
+/// When what is owed gets into a page store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stores {
+    Before,
+    After,
 }
 
 pub(crate) struct Pair<'a> {
@@ -66,6 +75,8 @@ pub(crate) struct Pair<'a> {
     pub(crate) awaits: bool,
     /// Pages are owed when the tasks run at the destination.
     pub(crate) owes: bool,
+    /// What is owed is in a page store: before the tasks run there, or when the source has put it there.
+    pub(crate) stores: Option<Stores>,
     /// The resumption that waits for that: engine and work.
     parked: Option<(u32, u32)>,
 }
@@ -93,6 +104,7 @@ pub(crate) fn source_config(boot: godwit_handoff::BootId) -> SourceConfig {
         requirements: b"what it needs".to_vec(),
         row: godwit_strategy::parse("total-copy").expect("it is in the table"),
         dry_run: false,
+        store: false,
         patience: Patience::default(),
     }
 }
@@ -136,6 +148,7 @@ impl<'a> Pair<'a> {
             faults: Vec::new(),
             awaits: false,
             owes: false,
+            stores: None,
             parked: None,
         }
     }
@@ -150,6 +163,12 @@ impl<'a> Pair<'a> {
     /// Whether pages are owed when the tasks run at the destination.
     pub(crate) fn owing(mut self, owes: bool) -> Pair<'a> {
         self.owes = owes;
+        self
+    }
+
+    /// Whether a page store takes over what is owed.
+    pub(crate) fn storing(mut self, stores: Option<Stores>) -> Pair<'a> {
+        self.stores = stores;
         self
     }
 
@@ -330,6 +349,15 @@ impl<'a> Pair<'a> {
                 self.restart(side);
                 Ok(())
             }
+            Happening::Stored { link } => {
+                if self.world.source.alive {
+                    self.world.stored = true;
+                    if self.link == Some(link) {
+                        self.feed(Side::Destination, Event::Stored);
+                    }
+                }
+                Ok(())
+            }
         }
     }
 
@@ -424,7 +452,7 @@ impl<'a> Pair<'a> {
             }
             _ => {}
         }
-        let served = self.is_served();
+        let served = self.is_served() || self.world.stored;
         let worker = &mut self.workers[index(side)];
         if engine != self.engines[index(side)] || work != worker.work {
             return Ok(());
@@ -487,11 +515,18 @@ impl<'a> Pair<'a> {
                 if self.owes && side == Side::Destination {
                     self.feed(side, Event::Owes);
                     self.world.owed = true;
+                    if self.stores == Some(Stores::Before) {
+                        self.world.stored = true;
+                        self.feed(side, Event::Stored);
+                    }
                 }
                 self.world.hold(side)
             }
             Action::Reconnect => self.reconnect(),
             _ => {
+                if let (Action::Serve, Some(Stores::After), Some(link)) = (action, self.stores, self.link) {
+                    self.schedule(self.now + LATENCY, Happening::Stored { link });
+                }
                 let report = self.world.perform(action);
                 self.referee.ran |= self.world.destination == DestinationTasks::Running;
                 report

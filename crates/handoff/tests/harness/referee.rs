@@ -71,7 +71,8 @@ impl Referee {
             (_, Action::KillSource) => {
                 self.killed = true;
                 let runs = world.destination == DestinationTasks::Running;
-                demand(!(world.owed && runs) || self.settled, "the source killed what is owed")?;
+                let needed = world.owed && !world.stored;
+                demand(!(needed && runs) || self.settled, "the source killed what is owed")?;
                 demand(
                     self.resumed || self.told || self.settled,
                     "the source killed what had never been resumed elsewhere",
@@ -156,7 +157,7 @@ impl Referee {
                 "the destination calls lost what runs without its pages",
             ),
             (Side::Destination, Message::Resumed | Message::AllHeld | Message::Answer(Verdict::Committed)) => {
-                let owes = world.owed && world.destination == DestinationTasks::Running;
+                let owes = world.owed && !world.stored && world.destination == DestinationTasks::Running;
                 demand(!owes, "the destination lets the source end while pages are owed")?;
                 demand(self.resumed, "the destination claims what was never resumed")
             }

@@ -40,6 +40,8 @@ pub(crate) struct World {
     pub(crate) destination: DestinationTasks,
     /// The tasks at the destination run (or will) without pages that only the source's have.
     pub(crate) owed: bool,
+    /// Those are in a page store, too.
+    pub(crate) stored: bool,
     /// Everything that was sent has been announced to the pumps.
     pub(crate) lane_finished: bool,
 }
@@ -50,6 +52,7 @@ impl World {
             source: SourceTasks { alive: true, traced: false, held: false },
             destination: DestinationTasks::None,
             owed: false,
+            stored: false,
             lane_finished: false,
         }
     }
