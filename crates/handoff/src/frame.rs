@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use crate::bytes::{Malformed, Reader};
 use crate::message::Packet;
+use crate::store::Word;
 
 /// Bytes of a header.
 pub const HEADER_LENGTH: usize = 12;
@@ -27,6 +28,10 @@ pub const STAGE_FIRST: u32 = 1 << 31;
 pub const WANTED_PAGES: u8 = 36;
 /// Frame type, to the source over a new link: runs of pages that it still owes.
 pub const OWED_PAGES: u8 = 37;
+/// Frame type: a word to or from a page store.
+pub const STORE: u8 = 42;
+/// Frame type, from the source: all pages that are owed are in the page store now; the payload is empty.
+pub const STORED: u8 = 43;
 /// Most bytes of a payload: messages carry at most 1 MiB of the drivers' own in one field.
 pub const PAYLOAD_LIMIT: u32 = 4 << 20;
 /// Most runs in one frame.
@@ -78,7 +83,14 @@ impl Header {
         }
         let header = Header { kind: reader.u8()?, flags: reader.u8()?, length: reader.u32()?, checksum: reader.u32()? };
         let known = match header.kind {
-            FIRST_MESSAGE..=LAST_MESSAGE | STATE | ZERO_PAGES | HELD_PAGES | WANTED_PAGES | OWED_PAGES => 0,
+            FIRST_MESSAGE..=LAST_MESSAGE
+            | STATE
+            | ZERO_PAGES
+            | HELD_PAGES
+            | WANTED_PAGES
+            | OWED_PAGES
+            | STORE
+            | STORED => 0,
             PAGES => BODY_CHECKED,
             other => return Err(Malformed::UnknownType(other)),
         };
@@ -197,6 +209,10 @@ pub enum Frame<'a> {
     WantedPages(Runs),
     /// These pages are owed: for the page server.
     OwedPages(Runs),
+    /// Said to or by a page store.
+    Store(Word),
+    /// What is owed is in the page store: for who fetches it.
+    Stored,
 }
 
 impl<'a> Frame<'a> {
@@ -229,6 +245,9 @@ impl<'a> Frame<'a> {
             }
             WANTED_PAGES => Runs::decode(WANTED_PAGES, header.flags, payload).map(Frame::WantedPages),
             OWED_PAGES => Runs::decode(OWED_PAGES, header.flags, payload).map(Frame::OwedPages),
+            STORE => Word::decode(payload).map(Frame::Store),
+            STORED if payload.is_empty() => Ok(Frame::Stored),
+            STORED => Err(Malformed::Trailing(payload.len())),
             code => Packet::decode(code, payload).map(Frame::Packet),
         }
     }
@@ -286,6 +305,11 @@ impl<'a> Frame<'a> {
                 runs.encode(out);
                 (OWED_PAGES, 0)
             }
+            Frame::Store(word) => {
+                word.encode(out);
+                (STORE, 0)
+            }
+            Frame::Stored => (STORED, 0),
         };
         let payload = &out[start + HEADER_LENGTH..];
         let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);

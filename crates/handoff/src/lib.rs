@@ -37,6 +37,7 @@ mod patience;
 mod reason;
 mod source;
 pub mod step;
+pub mod store;
 mod timeline;
 
 pub use action::{Action, Event, Settlement, Totals};

@@ -5,6 +5,7 @@ use godwit_handoff::frame::{
     Frame, HEADER_LENGTH, HELD_PAGES, Header, PAGE_LIMIT, PAGES, PAYLOAD_LIMIT, RUN_LIMIT, Run, Runs, STAGE_FIRST,
     STATE, ZERO_PAGES,
 };
+use godwit_handoff::store::{Cause, Role, Word};
 use godwit_handoff::{
     BootId, Capabilities, Deed, Malformed, Message, MigrationId, Opaque, Packet, Reason, Record, Side, Stage, Step,
     Totals, Value, Verdict, Versions,
@@ -116,7 +117,7 @@ fn runs(random: &mut Random, is_checked: bool) -> Runs {
 
 /// A frame of each type, with random contents.
 fn each_frame(random: &mut Random, mut check: impl FnMut(&mut Random, &Frame<'_>)) {
-    for code in 1..=15 {
+    for code in 1..=17 {
         let message = message(random, code);
         assert_eq!(message.code(), code);
         let packet = Packet { migration: MigrationId(array(random)), message };
@@ -132,6 +133,31 @@ fn each_frame(random: &mut Random, mut check: impl FnMut(&mut Random, &Frame<'_>
     let held = runs(random, false);
     let stage = STAGE_FIRST | random.bits() as u32;
     check(random, &Frame::HeldPages(stage, held));
+    for number in 0..8 {
+        let word = word(random, number);
+        check(random, &Frame::Store(word));
+    }
+    check(random, &Frame::Stored);
+}
+
+/// What is said to and by a page store.
+fn word(random: &mut Random, number: u8) -> Word {
+    let roles = [Role::Writer, Role::Reader];
+    let causes = [Cause::Version, Cause::Unknown, Cause::OutOfTurn, Cause::Full, Cause::Storage, Cause::Busy];
+    match number {
+        0 => Word::Open {
+            version: random.bits() as u16,
+            migration: MigrationId(array(random)),
+            role: *random.choose(&roles).expect("not empty"),
+        },
+        1 => Word::Opened { pages: random.bits() },
+        2 => Word::Refused { cause: *random.choose(&causes).expect("not empty"), text: text(random) },
+        3 => Word::Sync { number: random.bits() },
+        4 => Word::Synced { number: random.bits() },
+        5 => Word::Missing(Run { owner: 7, start: random.below(1 << 50), count: 1 + random.below(900) as u32 }),
+        6 => Word::Remove,
+        _ => Word::Removed,
+    }
 }
 
 fn encoded(frame: &Frame<'_>) -> Vec<u8> {

@@ -7,8 +7,9 @@ mod harness;
 use godwit_deterministic::{Exhaustive, Random};
 use godwit_handoff::mark;
 
+use harness::dependence::Stores;
 use harness::fault::{Chooser, Menu};
-use harness::pair::{Pair, Stores};
+use harness::pair::Pair;
 
 /// A number that the environment may raise.
 #[allow(clippy::disallowed_methods, reason = "a test may be asked to work harder; what it tests is given everything")]

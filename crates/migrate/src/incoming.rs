@@ -262,6 +262,7 @@ impl Incoming {
             }
             Frame::WantedPages(runs) => self.name(Naming::Wanted, runs),
             Frame::OwedPages(runs) => self.name(Naming::Owed, runs),
+            Frame::Store(_) | Frame::Stored => return Err(Broken::Malformed(Malformed::BadValue("direction"))),
             Frame::HeldPages(stage, runs) => {
                 self.totals.count(&header, runs.pages(), 0, 0);
                 self.cutter = Cutter::new(runs);

@@ -10,6 +10,7 @@ use godwit_handoff::{
     Source, SourceConfig, Stage, Versions,
 };
 
+use crate::harness::dependence::Stores;
 use crate::harness::fault::{AT_ACTION, AT_MESSAGE, Chooser, Death, Fault};
 use crate::harness::referee::{Referee, Violation};
 use crate::harness::world::{DestinationTasks, Host, World};
@@ -43,13 +44,6 @@ struct Worker {
     busy: bool,
 }
 
-/// When what is owed gets into a page store.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Stores {
-    Before,
-    After,
-}
-
 pub(crate) struct Pair<'a> {
     pub(crate) now: Instant,
     pub(crate) world: World,
@@ -63,7 +57,7 @@ pub(crate) struct Pair<'a> {
     /// When the last packet in each direction arrives: the link keeps their order.
     arrived: [Instant; 2],
     sequence: u64,
-    link: Option<u32>,
+    pub(super) link: Option<u32>,
     links: u32,
     network_down_until: Instant,
     chooser: Chooser<'a>,
@@ -151,25 +145,6 @@ impl<'a> Pair<'a> {
             stores: None,
             parked: None,
         }
-    }
-
-    /// Whether the tasks at the destination have to await the end of the source's.
-    pub(crate) fn awaiting(mut self, awaits: bool) -> Pair<'a> {
-        self.awaits = awaits;
-        self.referee.awaits = awaits;
-        self
-    }
-
-    /// Whether pages are owed when the tasks run at the destination.
-    pub(crate) fn owing(mut self, owes: bool) -> Pair<'a> {
-        self.owes = owes;
-        self
-    }
-
-    /// Whether a page store takes over what is owed.
-    pub(crate) fn storing(mut self, stores: Option<Stores>) -> Pair<'a> {
-        self.stores = stores;
-        self
     }
 
     pub(crate) fn host(&self, side: Side) -> &Host {
@@ -350,12 +325,7 @@ impl<'a> Pair<'a> {
                 Ok(())
             }
             Happening::Stored { link } => {
-                if self.world.source.alive {
-                    self.world.stored = true;
-                    if self.link == Some(link) {
-                        self.feed(Side::Destination, Event::Stored);
-                    }
-                }
+                self.store(link);
                 Ok(())
             }
         }
