@@ -1,8 +1,14 @@
 //! What the source foresees of its root, its threads and its large memory, before the tree is stopped, so that the destination can
 //! make it by then.
+use crate::capture::empty_thread;
 use crate::pieces::{AREA_BYTES_END, Pieces};
+use crate::thread_records::{FEW, Reader};
+use godwit_image::Pid;
 use godwit_image::memory::{Area, AreaFlags, Backing};
 use godwit_image::page_set::{PageSet, Run};
+use godwit_image::signal::AlternateStack;
+use godwit_image::task::Thread;
+use godwit_linux::kernel_types::KernelTypes;
 use godwit_linux::pagemap::Pagemap;
 use godwit_linux::proc::smaps;
 use serde::{Deserialize, Serialize};
@@ -19,6 +25,12 @@ const AREAS_MAX: usize = 256;
 const RUNS_MAX: usize = 4096;
 const ADDRESS_MAX: u64 = 0x7fff_ffff_f000;
 const THREADS_MAX: usize = 32 << 10;
+/// TASK_COMM_LEN.
+const NAME_BYTES_END: usize = 16;
+/// What a thread begins with that was made by a program of ours.
+const TIMER_SLACK_NS: u64 = 50_000;
+/// struct robust_list_head.
+const ROBUST_LIST_BYTES: u64 = 24;
 
 /// The large memory of the root: private, anonymous, its own to write.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -37,6 +49,37 @@ pub struct Foresight {
     /// The numbers of its threads besides the first one, ascending.
     #[serde(default)]
     pub threads: Vec<i32>,
+    /// What each of them has set for itself; empty where the kernel does not let that be read.
+    #[serde(default)]
+    pub states: Vec<Foreseen>,
+}
+
+/// What a thread has set for itself, in the order of the fields that the others are given in: name, address that is cleared at its
+/// end, alternate stack, list of robust mutexes, restartable sequences (address, length, signature), blocked signals.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Foreseen(#[serde(with = "serde_bytes")] Vec<u8>, u64, (u64, i32, u64), u64, (u64, u32, u32), Option<u64>);
+
+impl Foreseen {
+    /// The thread as it would be if that were all that it has changed since its birth.
+    pub(crate) fn thread(&self, tid: Pid) -> Thread {
+        let Foreseen(name, clear_child_tid, (address, flags, size), robust_list, sequence, mask) = self;
+        Thread {
+            tid,
+            name: name.clone(),
+            clear_child_tid: *clear_child_tid,
+            alternate_stack: AlternateStack { address: *address, flags: *flags, size: *size },
+            robust_list: (*robust_list, ROBUST_LIST_BYTES),
+            restartable_sequence: (sequence.0, sequence.1, sequence.2, 0),
+            signal_mask: mask.unwrap_or(0),
+            timer_slack_ns: TIMER_SLACK_NS,
+            ..empty_thread()
+        }
+    }
+
+    /// Its blocked signals, where they are those of its own code.
+    pub(crate) fn mask(&self) -> Option<u64> {
+        self.5
+    }
 }
 
 impl Foresight {
@@ -57,8 +100,8 @@ impl Foresight {
         let pieces = Pieces::of(root, listed.iter().filter_map(crate::capture::space::anonymous));
         // It runs: what cannot be read now is not foreseen.
         let threads = threads(root);
-        let bare =
-            Foresight { root, small_pages, pieces: pieces.clone(), threads: threads.clone(), ..Foresight::default() };
+        let states = states(root, &threads);
+        let bare = Foresight { root, small_pages, pieces, threads, states, ..Foresight::default() };
         let Ok(pagemap) = Pagemap::open(root) else { return bare };
         for area in &areas {
             let mut of_area = PageSet::new();
@@ -71,7 +114,7 @@ impl Foresight {
         if present.bytes() < BYTES_MIN || present.runs().len() > RUNS_MAX {
             return bare;
         }
-        Foresight { root, areas, present, small_pages, pieces, threads }
+        Foresight { areas, present, ..bare }
     }
 
     /// Whether what came from another host is what it is to be.
@@ -90,6 +133,8 @@ impl Foresight {
             && self.threads.len() <= THREADS_MAX
             && self.threads.iter().all(|tid| *tid > 1 && *tid != self.root)
             && self.threads.windows(2).all(|pair| pair[0] < pair[1])
+            && (self.states.is_empty() || self.states.len() == self.threads.len())
+            && self.states.iter().all(|state| state.0.len() < NAME_BYTES_END)
     }
 }
 
@@ -100,6 +145,30 @@ fn threads(root: i32) -> Vec<i32> {
     threads.sort_unstable();
     threads.truncate(THREADS_MAX);
     threads
+}
+
+/// What these threads of a process have set for themselves; none where the kernel does not let its records be read, or where they
+/// are not all there any more.
+fn states(root: i32, threads: &[i32]) -> Vec<Foreseen> {
+    if threads.len() < FEW {
+        return Vec::new();
+    }
+    let reader = KernelTypes::read().ok().and_then(|types| Reader::of(root, &types));
+    let all: Vec<i32> = std::iter::once(root).chain(threads.iter().copied()).collect();
+    let Some(records) = reader.and_then(|reader| reader.read(&all)) else { return Vec::new() };
+    let state = |index: usize| {
+        let record = records.of(index)?;
+        let (stack, sequence) = (record.alternate_stack(0), record.sequence);
+        Some(Foreseen(
+            record.name.clone(),
+            record.clear_child_tid,
+            (stack.address, stack.flags, stack.size),
+            record.robust_list,
+            (sequence.address, sequence.length, sequence.signature),
+            record.mask,
+        ))
+    };
+    (1..all.len()).map(state).collect::<Option<_>>().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -25,12 +25,14 @@ pub struct Stopped {
     deferred_stop: i32,
     /// Its registers, as long as it has not run since they were read.
     registers: Option<Registers>,
+    /// Its extended state, likewise.
+    extended_state: Option<Vec<u8>>,
     held: bool,
 }
 
 impl Stopped {
     pub(crate) fn new(pid: i32, tid: i32, group_stop: i32) -> Stopped {
-        Stopped { pid, tid, group_stop, deferred_stop: 0, registers: None, held: true }
+        Stopped { pid, tid, group_stop, deferred_stop: 0, registers: None, extended_state: None, held: true }
     }
 
     /// Keeps registers that have just been read or set for whoever asks next.
@@ -41,6 +43,16 @@ impl Stopped {
     /// The registers that were kept, once: whoever takes them may let it run.
     pub(crate) fn take_registers(&mut self) -> Option<Registers> {
         self.registers.take()
+    }
+
+    /// The same of its extended state, which programs of ours do not touch.
+    pub(crate) fn take_extended_state(&mut self) -> Option<Vec<u8>> {
+        self.extended_state.take()
+    }
+
+    /// It goes on in code of its own: nothing of what was read of it counts any more.
+    pub(crate) fn goes_on(&mut self) {
+        (self.registers, self.extended_state) = (None, None);
     }
 
     /// Thread-group number.
@@ -307,6 +319,17 @@ fn seize(pid: i32, tid: i32) -> Result<bool> {
     }
 }
 
+/// Asks threads to stop, each a process and a thread of it; returns those that were there.
+fn ask_all(threads: &[(i32, i32)]) -> Result<Vec<Stopped>> {
+    let mut asked = Vec::with_capacity(threads.len());
+    for (pid, tid) in threads {
+        if seize(*pid, *tid)? {
+            asked.push(Stopped::new(*pid, *tid, 0));
+        }
+    }
+    Ok(asked)
+}
+
 /// Waits for the stop of a thread that was interrupted, and puts it among the known ones. Gives it back when it does not stop in
 /// time.
 fn keep_stopped(
@@ -360,7 +383,7 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
     let forks = procfs::forks();
     let running = walk(root)?;
     let threads = running.iter().flat_map(|found| found.threads.iter().map(|tid| (found.pid, *tid)));
-    let mut sleeps = crate::sleep::look(threads);
+    let (mut sleeps, waiting) = crate::sleep::look(threads);
     let threads: Vec<(i32, usize)> = running.iter().map(|found| (found.pid, found.threads.len())).collect();
     let is_large = crate::capture::ahead::pays(&threads);
     let surroundings = Surroundings::look()?;
@@ -370,28 +393,35 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
     // Whether everybody of the walk before was there to be stopped.
     let mut complete = forks.is_some();
     loop {
-        let mut fresh: Vec<Stopped> = Vec::new();
         // Children first, a process's first thread last: in the order in which they go on again. The time in which they do not
         // run is the same for all then, and it is the first ones that work most.
+        let mut fresh: Vec<(i32, i32)> = Vec::new();
         for process in order.iter().rev() {
             complete &= !process.threads.is_empty();
             let held = known.entry(process.pid).or_default();
-            for tid in process.threads.iter().rev().filter(|tid| !held.contains_key(tid)) {
-                if seize(process.pid, *tid)? {
-                    fresh.push(Stopped::new(process.pid, *tid, 0));
-                } else {
-                    complete = false;
+            let threads = process.threads.iter().rev().filter(|tid| !held.contains_key(tid));
+            fresh.extend(threads.map(|tid| (process.pid, *tid)));
+        }
+        // Who only waits loses nothing while others work on; who works is asked when nothing else is left to be done.
+        let (waiting, working): (Vec<_>, Vec<_>) = fresh.into_iter().partition(|(_, tid)| waiting.contains(tid));
+        let (mut late, mut begun) = (Vec::new(), 0);
+        for (threads, others_work) in [(waiting, true), (working, false)] {
+            let asked = ask_all(&threads)?;
+            complete &= asked.len() == threads.len();
+            begun += asked.len();
+            for thread in asked {
+                let (pid, tid) = (thread.pid, thread.tid);
+                if let Some(thread) = keep_stopped(thread, Some(STOP_PATIENCE), &mut known)? {
+                    late.push(thread);
+                } else if let Some(thread) = known.get_mut(&pid).and_then(|of| of.get_mut(&tid)).filter(|_| others_work)
+                {
+                    // What can be read while others work costs them nothing.
+                    thread.extended_state = ptrace::extended_state(tid).ok();
                 }
             }
         }
-        if fresh.is_empty() {
+        if begun == 0 {
             break;
-        }
-        let (mut late, begun) = (Vec::new(), fresh.len());
-        for thread in fresh {
-            if let Some(thread) = keep_stopped(thread, Some(STOP_PATIENCE), &mut known)? {
-                late.push(thread);
-            }
         }
         // One that has not had a processor yet may be the vfork child that another one waits for.
         for thread in late {

@@ -360,6 +360,11 @@ impl<'a> Injector<'a> {
         self.answers = (threads, whole);
     }
 
+    /// The extended state that was read of a thread when it had been stopped, once.
+    pub(crate) fn take_extended_state(&mut self, index: usize) -> Option<Vec<u8>> {
+        self.process.threads.get_mut(index)?.take_extended_state()
+    }
+
     /// The frozen process.
     pub fn process(&self) -> &FrozenProcess {
         self.process

@@ -15,7 +15,7 @@ use godwit_linux::{
     pidfd::{ForeignDescriptor, PidFd},
     socket,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -138,12 +138,13 @@ fn socket_time(pid: i32, call: u32, descriptor: u64) -> Option<u64> {
     socket::time(socket.as_fd(), option).ok()?.map(|time| time.as_nanos() as u64)
 }
 
-/// Looks at the threads of a running tree.
-pub(crate) fn look(threads: impl Iterator<Item = (i32, i32)>) -> BTreeMap<i32, Sleep> {
-    let mut sleeps = BTreeMap::new();
+/// Looks at the threads of a running tree: timed waits, and which threads are in a call at all.
+pub(crate) fn look(threads: impl Iterator<Item = (i32, i32)>) -> (BTreeMap<i32, Sleep>, BTreeSet<i32>) {
+    let (mut sleeps, mut waiting) = (BTreeMap::new(), BTreeSet::new());
     let mut turns = Turns::default();
     for (pid, tid) in threads {
         let Ok(Activity::Call { number, arguments, .. }) = syscall::read(pid, tid) else { continue };
+        waiting.insert(tid);
         let call = if number == RESTART_SYSCALL { continued(pid, tid, &arguments) } else { Some(number) };
         let Some(call) = call else { continue };
         let argument = arguments[0];
@@ -156,7 +157,7 @@ pub(crate) fn look(threads: impl Iterator<Item = (i32, i32)>) -> BTreeMap<i32, S
             sleeps.insert(tid, Sleep { call, argument, until: None, naps: 0 });
         }
     }
-    sleeps
+    (sleeps, waiting)
 }
 
 /// Forgets the ends of waits that are not those of the look any more: of threads that have gone to sleep more than

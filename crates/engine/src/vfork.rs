@@ -48,8 +48,7 @@ pub(crate) fn finish(parent: &Stopped, known: &mut Known) -> Result<()> {
 /// Runs the child until it has executed a program, and stops it again; `None` when it has ended.
 fn run_on(mut child: Stopped, parent: &Stopped) -> Result<Option<Stopped>> {
     let tid = child.tid();
-    // It runs.
-    child.take_registers();
+    child.goes_on();
     let set = |further: i32| ptrace::set_options(tid, options::SYSGOOD | further);
     set(options::TRACE_EXEC | options::TRACE_EXIT).about(|| child.subject())?;
     ptrace::resume(tid, 0).about(|| child.subject())?;

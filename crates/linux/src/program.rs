@@ -49,7 +49,7 @@ impl From<Step> for Argument {
 }
 
 /// One call.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Call {
     /// Name, for messages.
     pub name: &'static str,
@@ -64,7 +64,7 @@ pub struct Call {
 }
 
 /// A program under construction.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Program {
     calls: Vec<Call>,
     data: Vec<u8>,

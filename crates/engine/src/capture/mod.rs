@@ -35,6 +35,7 @@ mod task;
 pub use moment::capture_at_a_good_moment;
 use outlet::Outlet;
 pub use outlet::{Leaving, OnLeaving};
+pub(crate) use task::empty_thread;
 
 /// What the user decided about one descriptor whose other side is outside, and with it about its open description.
 #[derive(Clone, PartialEq, Eq, Debug)]

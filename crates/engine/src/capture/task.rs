@@ -254,7 +254,8 @@ impl Shape {
     }
 }
 
-fn empty_thread() -> Thread {
+/// A thread of which nothing is known.
+pub(crate) fn empty_thread() -> Thread {
     Thread {
         tid: Pid(0),
         name: Vec::new(),
@@ -345,7 +346,7 @@ pub(super) fn capture(
     }
     let mut credentials = BTreeMap::new();
     for (index, answers) in inquiry.of_all().enumerate() {
-        threads.push(thread(&injector, index, &answers, tables, shape, (&mut *ahead, &mut credentials))?);
+        threads.push(thread(&mut injector, index, &answers, tables, shape, (&mut *ahead, &mut credentials))?);
     }
     if tree.tasks.is_empty() {
         whole.clocks.answer(answer, &mut tree.host);
@@ -461,8 +462,9 @@ fn pending(tid: i32, shared: bool) -> Result<Vec<Queued>> {
 }
 
 /// A thread's extended state without the zeros at its end: most of it, for most threads. `bytes`: how long the host says it is.
-fn extended_state(tid: i32, bytes: u32) -> godwit_linux::errno::Result<Vec<u8>> {
-    let mut state = ptrace::extended_state(tid)?;
+/// `known`: read before.
+fn extended_state(tid: i32, known: Option<Vec<u8>>, bytes: u32) -> godwit_linux::errno::Result<Vec<u8>> {
+    let mut state = known.map_or_else(|| ptrace::extended_state(tid), Ok)?;
     if state.len() == bytes as usize {
         let used = state.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         state.truncate(used);
@@ -473,7 +475,7 @@ fn extended_state(tid: i32, bytes: u32) -> godwit_linux::errno::Result<Vec<u8>> 
 
 /// Captures one thread. `credentials`: those of who was asked, by index.
 fn thread(
-    injector: &Injector<'_>,
+    injector: &mut Injector<'_>,
     index: usize,
     answers: &Answers<'_>,
     tables: &Tables,
@@ -483,6 +485,7 @@ fn thread(
     let Answers { questions, ran, asked, .. } = answers;
     let stopped = &injector.process().threads[index];
     let (pid, tid) = (stopped.pid(), stopped.tid());
+    let known_state = injector.take_extended_state(index);
     let subject = || Subject::Thread(pid, tid);
     let credentials = match known.get(asked) {
         Some(credentials) => credentials.clone(),
@@ -507,7 +510,7 @@ fn thread(
         tid: Pid(tid),
         name: own.name,
         registers: ptrace::words(&registers).to_vec(),
-        extended_state: extended_state(tid, shape.extended_state_bytes).about(subject)?,
+        extended_state: extended_state(tid, known_state, shape.extended_state_bytes).about(subject)?,
         signal_mask: injector.mask(index),
         pending: if own.has_signals { pending(tid, false)? } else { Vec::new() },
         alternate_stack: own.alternate_stack,

@@ -65,6 +65,11 @@ impl Restorer {
                 && super::credentials::are_those_of_birth(&thread.credentials, own)
                 && self.queued(task, thread).is_empty();
             if is_plain {
+                let whole = self.program_of(task, thread, own, true);
+                if crew.is_some_and(|crew| crew.has_done(thread.tid, &whole)) {
+                    programs.insert(thread.tid, whole);
+                    continue;
+                }
                 let program = self.thread_program(task, thread, own);
                 if self.slot(thread.tid)?.holds(&program) {
                     if is_of_crew {

@@ -263,9 +263,9 @@ impl Restorer {
     pub(super) fn set_processor_state(&self, task: &Task, thread: &Thread) -> Result<()> {
         let subject = || Subject::Thread(task.pid.0, thread.tid.0);
         let tid = thread.tid.0;
-        if !self.puppets.contains_key(&thread.tid) {
+        let Some(puppet) = self.puppets.get(&thread.tid) else {
             return Err(Refusal::new(Code::RESTORE_FAILED, subject(), "it was not created"));
-        }
+        };
         let bytes = self.tree.host.extended_state_bytes as usize;
         ptrace::set_extended_state(tid, &thread.extended_state, bytes).map_err(|error| {
             Refusal::new(
@@ -285,7 +285,7 @@ impl Restorer {
             interrupted::again(&mut registers, u64::from(wait.call));
         }
         ptrace::set_registers(tid, &registers).about(subject)?;
-        ptrace::set_signal_mask(tid, thread.signal_mask).about(subject)
+        puppet.set_mask(thread.signal_mask).about(subject)
     }
 }
 

@@ -7,6 +7,7 @@ use godwit_linux::arena::{Arena, Slot};
 use godwit_linux::program::Program;
 use godwit_linux::ptrace::{self, Event, Registers, options};
 use godwit_linux::stub::{Ending, Healing};
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// A thread of a skeleton, attached and stopped.
@@ -17,6 +18,8 @@ pub(super) struct Puppet {
     tid: i32,
     /// The registers of a newborn; those that it has when they are asked for where there are none.
     template: Option<Registers>,
+    /// Its blocked signals, as far as they were set by us.
+    mask: Cell<Option<u64>>,
     /// In a group stop for good: it needs no other means to stay stopped.
     group_stopped: bool,
 }
@@ -44,7 +47,8 @@ impl Puppet {
             .about(subject)?;
         let stopped = Stopped::new(pid.0, tid.0, 0);
         ptrace::interrupt(tid.0).about(subject)?;
-        Ok(Puppet { stopped: Some(stopped), pid: pid.0, tid: tid.0, template: None, group_stopped: false })
+        let (template, mask) = (None, Cell::new(None));
+        Ok(Puppet { stopped: Some(stopped), pid: pid.0, tid: tid.0, template, mask, group_stopped: false })
     }
 
     /// Waits until a newborn that a program has made has stopped. It has its maker's mask.
@@ -66,9 +70,18 @@ impl Puppet {
         }
     }
 
+    /// Sets its blocked signals. No program of ours changes them and goes on.
+    pub(super) fn set_mask(&self, mask: u64) -> godwit_linux::errno::Result<()> {
+        if self.mask.get() != Some(mask) {
+            ptrace::set_signal_mask(self.tid, mask)?;
+            self.mask.set(Some(mask));
+        }
+        Ok(())
+    }
+
     fn arrive(mut self) -> Result<Puppet> {
         self.await_stop()?;
-        ptrace::set_signal_mask(self.tid, MASK).about(|| self.subject())?;
+        self.set_mask(MASK).about(|| self.subject())?;
         self.remember_registers()?;
         Ok(self)
     }
@@ -106,9 +119,7 @@ impl Puppet {
         registers.orig_rax = u64::MAX;
         // SIGTRAP must not be blocked when a program ends by it, and nothing must come through when it does not.
         let mask = if ending == Ending::Trap { MASK } else { u64::MAX };
-        ptrace::set_signal_mask(self.tid, mask)
-            .and_then(|()| ptrace::set_registers(self.tid, &registers))
-            .about(|| self.subject())
+        self.set_mask(mask).and_then(|()| ptrace::set_registers(self.tid, &registers)).about(|| self.subject())
     }
 
     /// Lays a program and starts it.
@@ -190,9 +201,7 @@ impl Puppet {
         registers.rax = number;
         registers.orig_rax = u64::MAX;
         [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9] = arguments;
-        ptrace::set_signal_mask(self.tid, u64::MAX)
-            .and_then(|()| ptrace::set_registers(self.tid, &registers))
-            .about(|| subject.clone())?;
+        self.set_mask(u64::MAX).and_then(|()| ptrace::set_registers(self.tid, &registers)).about(|| subject.clone())?;
         let mut stops = 0;
         while stops < 2 {
             // Whatever it is that it stops for, the next stop has to be at the call: a held thread's pending stop comes
@@ -226,7 +235,7 @@ impl Puppet {
         registers.rax = number;
         registers.orig_rax = u64::MAX;
         [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9] = arguments;
-        ptrace::set_signal_mask(self.tid, u64::MAX)
+        self.set_mask(u64::MAX)
             .and_then(|()| ptrace::set_registers(self.tid, &registers))
             .and_then(|()| ptrace::resume_to_syscall(self.tid))
             .about(|| subject.clone())?;
@@ -262,7 +271,7 @@ impl Puppet {
     pub(super) fn stop_group(&mut self, signal: i32, first: bool) -> Result<()> {
         let (pid, tid, subject) = (self.pid, self.tid, self.subject());
         if first {
-            ptrace::set_signal_mask(tid, !(1 << (signal - 1)))
+            self.set_mask(!(1 << (signal - 1)))
                 .and_then(|()| godwit_linux::signal::send_to_thread(pid, tid, signal))
                 .about(|| subject.clone())?;
         }

@@ -5,6 +5,7 @@
 //! which later becomes the root. It shares our table of descriptors until then, so that it has every object that is opened
 //! meanwhile. What the captured tree does not have after all is given back, and what it has besides is made as ever: nothing
 //! depends on the foresight but time. It dies with us like every half-built task.
+use super::crew::Member;
 use super::puppet::{Puppet, bury_all};
 use super::{ADDRESS_MAX, Restorer, crew, piecework, space};
 use crate::failure::{About, Result};
@@ -19,7 +20,7 @@ use godwit_linux::memory::{self, ForeignAddress, ForeignMemory};
 use godwit_linux::program::Program;
 use godwit_linux::stub::Ending;
 use godwit_linux::{clone, descriptor, file, limits};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -57,8 +58,8 @@ pub struct Reserve {
     pub(super) pid: Pid,
     pub(super) puppet: Option<Puppet>,
     pub(super) arena: Rc<Arena>,
-    /// Its threads, each with the slot of its programs.
-    pub(super) crew: Vec<(Puppet, Slot)>,
+    /// Its threads.
+    pub(super) crew: Vec<Member>,
     /// Ascending.
     areas: Vec<Area>,
     /// Which of them are large.
@@ -93,7 +94,8 @@ impl Reserve {
         match Reserve::try_make(foresight, patience) {
             // One of their numbers is taken, or it has more of them than there may be here: whatever it is shows when they are needed.
             Err(_) if !foresight.threads.is_empty() => {
-                Reserve::try_make(&Foresight { threads: Vec::new(), ..foresight.clone() }, patience)
+                let alone = Foresight { threads: Vec::new(), states: Vec::new(), ..foresight.clone() };
+                Reserve::try_make(&alone, patience)
             }
             other => other,
         }
@@ -130,11 +132,12 @@ impl Reserve {
             staged: none,
         };
         reserve.map(&foresight.areas)?;
-        reserve.bear(&foresight.threads)?;
         if !pieces.is_empty() {
             piecework::make(&pieces, &made, |program| reserve.run(program))?;
             reserve.made = made;
         }
+        let writable = pieces.iter().filter(|area| area.protection == READ_WRITE as u32).map(run).collect();
+        reserve.bear(foresight, &writable)?;
         for run in foresight.present.runs() {
             let mut start = run.start;
             while start < run.end {
@@ -220,6 +223,11 @@ impl Reserve {
         self.run(&program)
     }
 
+    /// Pages that are there, whether the tree has them or not.
+    pub(super) fn note_made(&mut self, pages: Run) {
+        self.made.insert(pages);
+    }
+
     /// Which areas of the tree's root are in here as they are to be.
     fn fitting(&self, tree: &Tree) -> Option<Reserved> {
         let root = tree.root().filter(|root| root.pid == self.pid && root.exit_signal == SIGCHLD)?;
@@ -289,7 +297,7 @@ impl Reserve {
 impl Drop for Reserve {
     fn drop(&mut self) {
         // Its number must be free again for whoever asks next.
-        let crew = self.crew.drain(..).map(|(puppet, _)| puppet);
+        let crew = self.crew.drain(..).map(|member| member.puppet);
         bury_all(crew.chain(self.puppet.take()));
     }
 }
@@ -369,8 +377,14 @@ impl Restorer {
             program.call("setns", SYS_SETNS, [opened.as_raw_fd().into(), CLONE_NEWTIME.into()]);
             namespace = Some(opened);
         }
-        let wanted = if namespace.is_none() { self.crew_of(task)? } else { BTreeSet::new() };
-        reserve.dismiss(|tid| wanted.contains(&tid))?;
+        let wanted = if namespace.is_none() { self.crew_of(task)? } else { BTreeMap::new() };
+        // Before any of its areas goes.
+        let staying = self.reserved.as_ref().map(|reserved| reserved.areas.clone()).unwrap_or_default();
+        let stays = |member: &Member| {
+            let thread = wanted.get(&member.puppet.tid());
+            thread.is_some_and(|thread| crew::can_become(member, thread, &staying))
+        };
+        reserve.dismiss(stays)?;
         // As a fork would have it: a copy of our table as it is now. Threads of one table can only keep it together.
         let all_stay = !reserve.crew.is_empty() && descriptor::leave_shared_table().about(subject)?;
         if !all_stay {

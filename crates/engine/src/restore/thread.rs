@@ -6,7 +6,7 @@ use godwit_image::signal::{Action, AlternateStack};
 use godwit_image::task::{State, Task, Thread};
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::proc::stat;
-use godwit_linux::program::Program;
+use godwit_linux::program::{Argument, Program};
 use godwit_linux::stub::Ending;
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,58 @@ fn set_alternate_stack(program: &mut Program, stack: &AlternateStack) {
     raw.extend_from_slice(&stack.size.to_le_bytes());
     let new = program.data(&raw);
     program.call("sigaltstack", SYS_SIGALTSTACK, [new, 0_u64.into()]);
+}
+
+fn prctl(program: &mut Program, option: u64, value: Argument) {
+    let zero: u64 = 0;
+    program.call("prctl", SYS_PRCTL, [option.into(), value, zero.into(), zero.into(), zero.into()]);
+}
+
+/// The first part of [`Restorer::thread_program`]: what a thread sets for itself, whatever its process is like.
+fn own_settings(thread: &Thread, with_sequences: bool) -> Program {
+    let mut program = Program::new();
+    let zero: u64 = 0;
+    let mut name = thread.name.clone();
+    name.truncate(15);
+    let name = program.text(&name);
+    prctl(&mut program, PR_SET_NAME, name);
+    prctl(&mut program, PR_SET_TIMERSLACK, thread.timer_slack_ns.into());
+    if thread.timestamp_counter_mode > PR_TSC_ENABLE {
+        prctl(&mut program, PR_SET_TSC, thread.timestamp_counter_mode.into());
+    }
+    if let Some(policy) = thread.machine_check.filter(|policy| *policy != PR_MCE_KILL_DEFAULT) {
+        let arguments = [PR_MCE_KILL.into(), 1_u64.into(), policy.into(), zero.into(), zero.into()];
+        program.call("prctl(PR_MCE_KILL)", SYS_PRCTL, arguments);
+    }
+    for (which, value) in thread.speculation.into_iter().enumerate() {
+        // What is not restricted is what a new task has; a processor without the flaw has nothing to restrict.
+        if value & PR_SPEC_PRCTL != 0 && value & PR_SPEC_RESTRICTED != 0 {
+            let value = (value & !PR_SPEC_PRCTL) as u64;
+            let arguments = [PR_SET_SPECULATION_CTRL.into(), which.into(), value.into(), zero.into(), zero.into()];
+            program.try_call("prctl(PR_SET_SPECULATION_CTRL)", SYS_PRCTL, arguments);
+        }
+    }
+    let (address, length, signature, flags) = thread.restartable_sequence;
+    if address != 0 && with_sequences {
+        program.call("rseq", SYS_RSEQ, [address.into(), length.into(), flags.into(), signature.into()]);
+    }
+    let (head, bytes) = thread.robust_list;
+    program.call("set_robust_list", SYS_SET_ROBUST_LIST, [head.into(), bytes.max(24).into()]);
+    program.call("set_tid_address", SYS_SET_TID_ADDRESS, [thread.clear_child_tid.into()]);
+    set_alternate_stack(&mut program, &thread.alternate_stack);
+    program.call("personality", SYS_PERSONALITY, [thread.personality.into()]);
+    program
+}
+
+/// What [`Restorer::thread_program`] is for a thread that is like its maker in everything else and has nothing queued.
+pub(super) fn plain_program(thread: &Thread) -> Program {
+    let mut program = own_settings(thread, true);
+    end_plainly(&mut program, thread);
+    program
+}
+
+fn end_plainly(program: &mut Program, thread: &Thread) {
+    prctl(program, PR_SET_PDEATHSIG, thread.parent_death_signal.into());
 }
 
 /// Has every signal do what it does by default: a restorer may have inherited ignored ones, and its children reaped by
@@ -163,42 +215,17 @@ impl Restorer {
         program
     }
 
-    /// One thread's own state, privileges last. Must not end by a trap: SIGTRAP's disposition is part of it.
+    /// One thread's own state, privileges last. Must not end by a trap: SIGTRAP's disposition is part of it. Who was born with its
+    /// restartable sequences (see `crew`) cannot register them again.
     pub(super) fn thread_program(&self, task: &Task, thread: &Thread, now: &Credentials) -> Program {
-        let mut program = Program::new();
+        let is_registered = self.crew.as_ref().is_some_and(|crew| crew.is_registered(thread.tid));
+        self.program_of(task, thread, now, !is_registered)
+    }
+
+    /// The same, with or without its restartable sequences.
+    pub(super) fn program_of(&self, task: &Task, thread: &Thread, now: &Credentials, with_sequences: bool) -> Program {
         let zero: u64 = 0;
-        let prctl = |program: &mut Program, option: u64, value: godwit_linux::program::Argument| {
-            program.call("prctl", SYS_PRCTL, [option.into(), value, zero.into(), zero.into(), zero.into()]);
-        };
-        let mut name = thread.name.clone();
-        name.truncate(15);
-        let name = program.text(&name);
-        prctl(&mut program, PR_SET_NAME, name);
-        prctl(&mut program, PR_SET_TIMERSLACK, thread.timer_slack_ns.into());
-        if thread.timestamp_counter_mode > PR_TSC_ENABLE {
-            prctl(&mut program, PR_SET_TSC, thread.timestamp_counter_mode.into());
-        }
-        if let Some(policy) = thread.machine_check.filter(|policy| *policy != PR_MCE_KILL_DEFAULT) {
-            let arguments = [PR_MCE_KILL.into(), 1_u64.into(), policy.into(), zero.into(), zero.into()];
-            program.call("prctl(PR_MCE_KILL)", SYS_PRCTL, arguments);
-        }
-        for (which, value) in thread.speculation.into_iter().enumerate() {
-            // What is not restricted is what a new task has; a processor without the flaw has nothing to restrict.
-            if value & PR_SPEC_PRCTL != 0 && value & PR_SPEC_RESTRICTED != 0 {
-                let value = (value & !PR_SPEC_PRCTL) as u64;
-                let arguments = [PR_SET_SPECULATION_CTRL.into(), which.into(), value.into(), zero.into(), zero.into()];
-                program.try_call("prctl(PR_SET_SPECULATION_CTRL)", SYS_PRCTL, arguments);
-            }
-        }
-        let (address, length, signature, flags) = thread.restartable_sequence;
-        if address != 0 {
-            program.call("rseq", SYS_RSEQ, [address.into(), length.into(), flags.into(), signature.into()]);
-        }
-        let (head, bytes) = thread.robust_list;
-        program.call("set_robust_list", SYS_SET_ROBUST_LIST, [head.into(), bytes.max(24).into()]);
-        program.call("set_tid_address", SYS_SET_TID_ADDRESS, [thread.clear_child_tid.into()]);
-        set_alternate_stack(&mut program, &thread.alternate_stack);
-        program.call("personality", SYS_PERSONALITY, [thread.personality.into()]);
+        let mut program = own_settings(thread, with_sequences);
         let first = task.threads.iter().find(|thread| !thread.dead).map(|first| first.tid) == Some(thread.tid);
         if let Some(action) = task.actions.get(SIGTRAP - 1).filter(|_| first && !task.shares_actions) {
             set_action(&mut program, SIGTRAP, action);
@@ -215,7 +242,7 @@ impl Restorer {
             program.call("prlimit64", SYS_PRLIMIT64, [zero.into(), RLIMIT_SIGPENDING.into(), new, zero.into()]);
         }
         credentials::program(&mut program, &thread.credentials, now);
-        prctl(&mut program, PR_SET_PDEATHSIG, thread.parent_death_signal.into());
+        end_plainly(&mut program, thread);
         program
     }
 
