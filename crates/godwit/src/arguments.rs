@@ -160,6 +160,9 @@ pub(crate) struct Migrate {
     /// is stopped after the last round all the same.
     #[arg(long, value_name = "TIME", conflicts_with = "limit")]
     pub(crate) max_downtime: Option<godwit_strategy::Enough>,
+    /// Most bytes per second that leave (800k, 100M, 1G; 1k is 1000). Faults of a process that waits for its pages are bytes, too.
+    #[arg(long, value_name = "RATE")]
+    pub(crate) bwlimit: Option<godwit_handoff::bucket::Rate>,
     /// For ssh: the godwit program at the destination.
     #[arg(long, value_name = "PATH")]
     pub(crate) remote_program: Option<PathBuf>,

@@ -23,6 +23,7 @@
 extern crate alloc;
 
 mod action;
+pub mod bucket;
 mod bytes;
 mod capability;
 mod destination;

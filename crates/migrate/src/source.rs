@@ -17,6 +17,7 @@ use godwit_engine::freeze::{self, FrozenTree};
 use godwit_engine::preparation::Preparation;
 use godwit_engine::resource::edge::Choice;
 use godwit_engine::{check, demand, pages};
+use godwit_handoff::bucket::Bucket;
 use godwit_handoff::{
     Action, Event, Message, Outcome, Patience, Record, Settlement, Side, Source, SourceConfig, Stage, Versions,
 };
@@ -212,6 +213,9 @@ struct Driver<'a> {
     serving: Serving,
     report: Report,
     sent_before: u64,
+    bucket: Option<Bucket>,
+    /// Bytes that were taken out of it.
+    paid: u64,
     cancelled: bool,
     settlement: Option<Settlement>,
     /// Why the link was given up, for the user.
@@ -229,8 +233,11 @@ impl<'a> Driver<'a> {
         options: Options,
         progress: OnProgress<'a>,
     ) -> Driver<'a> {
+        let clock = Clock::start();
         Driver {
-            clock: Clock::start(),
+            clock,
+            bucket: options.bandwidth.map(|rate| Bucket::new(rate, clock.now())),
+            paid: 0,
             pump: Pump::new(options.page_checksums),
             report: Report { strategy: options.strategy.clone(), ..Report::default() },
             options,

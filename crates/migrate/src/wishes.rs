@@ -3,6 +3,7 @@ use crate::journal;
 use crate::report::Observer;
 use godwit_engine::{capture, check};
 use godwit_handoff::Patience;
+use godwit_handoff::bucket::Rate;
 use godwit_image::{Code, Refusal, Subject};
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -30,6 +31,8 @@ pub struct Options {
     pub cancel: Option<OwnedFd>,
     /// Where the journal is.
     pub run_directory: PathBuf,
+    /// How fast bytes may leave at most.
+    pub bandwidth: Option<Rate>,
     /// Whether pages carry checksums of their own, besides those of what carries them. Then somebody has to read them on their way.
     pub page_checksums: bool,
     /// Whether a second process stands by to finish what a killed engine leaves.
@@ -51,6 +54,7 @@ impl Default for Options {
             remote_program: None,
             cancel: None,
             run_directory: journal::run_directory(),
+            bandwidth: None,
             page_checksums: false,
             guardian: true,
             observer: None,

@@ -16,6 +16,7 @@ pub(crate) fn run(arguments: &Migrate, output: &Output) -> CommandResult {
         unused_processor_flags: arguments.processor.unused(),
         remote_program: arguments.remote_program.clone(),
         cancel: Some(godwit_migrate::cancellation().map_err(failed)?),
+        bandwidth: arguments.bwlimit,
         page_checksums: arguments.page_checksums,
         observer: super::observer(arguments.observe.as_deref()),
         ..Options::default()

@@ -7,11 +7,13 @@ use godwit_engine::capture::{Captives, SpacePages};
 use godwit_engine::freeze::FrozenProcess;
 use godwit_engine::outflow::{self, Outflow, PIECE_BYTES, PIECES_MAX, Piece};
 use godwit_engine::pages::Reader;
+use godwit_handoff::bucket::Bucket;
 use godwit_handoff::{Action, Event};
 use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::{PageSet, Run};
 use godwit_image::tree::Part;
 use godwit_image::{Code, ObjectId, Refusal, Subject};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// Bytes of the first frame whose pages their process hands over, and of others where the link is slow: a frame that was begun has
@@ -27,6 +29,30 @@ const FRAME_TIME: Duration = Duration::from_millis(50);
 struct Unread {
     head: Vec<u8>,
     pieces: Vec<Piece>,
+}
+
+/// Ranges in parts of at most `limit` bytes (at least a page), each with where its bytes are.
+fn cut(ranges: &[(u64, usize)], limit: usize) -> Vec<(Piece, Range<usize>)> {
+    let limit = (limit / PAGE_BYTES as usize).max(1) * PAGE_BYTES as usize;
+    let mut parts: Vec<(Piece, Range<usize>)> = Vec::new();
+    let mut offset = 0;
+    for (start, length) in ranges {
+        let mut done = 0;
+        while done < *length {
+            let room = parts.last().map_or(0, |(_, bytes)| limit - bytes.len());
+            let part = (*length - done).min(if room == 0 { limit } else { room });
+            let range = (start + done as u64, part);
+            match parts.last_mut().filter(|_| room > 0) {
+                Some((ranges, bytes)) => {
+                    ranges.push(range);
+                    bytes.end += part;
+                }
+                None => parts.push((vec![range], offset..offset + part)),
+            }
+            (done, offset) = (done + part, offset + part);
+        }
+    }
+    parts
 }
 
 fn bytes_of(piece: &Piece) -> usize {
@@ -103,7 +129,8 @@ impl Cutter<'_> {
 impl Driver<'_> {
     /// Sends a part of the state.
     pub(super) fn send_part(&mut self, sort: PartSort, part: Option<&Part<'_>>) -> Result<(), Refusal> {
-        for piece in self.pump.part(sort, part)?.chunks(STATE_PIECE) {
+        let piece = self.frame_limit().min(STATE_PIECE);
+        for piece in self.pump.part(sort, part)?.chunks(piece) {
             let frame = self.pump.state_frame(piece)?;
             self.transmit(&frame, &[])?;
         }
@@ -134,10 +161,13 @@ impl Driver<'_> {
     }
 
     pub(super) fn send_piece(&mut self, owner: ObjectId, ranges: &[(u64, usize)], bytes: &[u8]) -> Result<(), Refusal> {
-        for frame in self.pump.frames(owner, ranges, bytes)? {
-            let length = frame.body.len() as u64;
-            self.transmit(&frame.head, &bytes[frame.body])?;
-            self.feed(Event::Moved { pages: frame.pages, bytes: length });
+        for (ranges, part) in cut(ranges, self.frame_limit()) {
+            let bytes = &bytes[part];
+            for frame in self.pump.frames(owner, &ranges, bytes)? {
+                let length = frame.body.len() as u64;
+                self.transmit(&frame.head, &bytes[frame.body])?;
+                self.feed(Event::Moved { pages: frame.pages, bytes: length });
+            }
         }
         self.pump.done += bytes.len() as u64;
         self.tell();
@@ -146,11 +176,11 @@ impl Driver<'_> {
     }
 
     /// Has the process of a space hand over what it can; returns which pages have left. It needs a lane that is one socket, and
-    /// nobody who wants to see the bytes.
+    /// nobody who wants to see the bytes or to count them.
     fn have_sent(&mut self, captives: &Captives, space: &SpacePages) -> Result<PageSet, Refusal> {
         let is_direct = self.stream.as_ref().is_some_and(|stream| stream.socket().is_some());
         let wanted = captives.tree.space(space.space).map(|of| outflow::sendable(of, &space.pages)).unwrap_or_default();
-        if self.options.page_checksums || !is_direct || wanted.is_empty() {
+        if self.options.page_checksums || self.bucket.is_some() || !is_direct || wanted.is_empty() {
             return Ok(PageSet::new());
         }
         let mut frozen = self.frozen.take().ok_or_else(nothing_frozen)?;
@@ -257,13 +287,25 @@ impl Driver<'_> {
         self.drain()?;
         let mut gone = 0;
         loop {
+            let allowed = self.allowance();
             let Some(stream) = &mut self.stream else { return self.go_on() };
             let (first, second) =
                 if gone < head.len() { (&head[gone..], body) } else { (&body[gone - head.len()..], &[][..]) };
-            match stream.send(first, second) {
+            let now = allowed.min(first.len());
+            let sent = match allowed {
+                0 => Ok(0),
+                _ => stream.send(&first[..now], &second[..second.len().min(allowed - now)]),
+            };
+            match sent {
                 Ok(0) => {
                     stream.hold_back();
-                    self.turn(None, true);
+                    match &mut self.bucket {
+                        Some(bucket) if allowed == 0 => {
+                            let pause = bucket.pause(self.clock.now());
+                            self.turn(Some(pause.into()), false);
+                        }
+                        _ => self.turn(None, true),
+                    }
                     if let Err(stop) = self.go_on() {
                         if let Some(stream) = &mut self.stream {
                             stream.finish_later(first, second);
@@ -286,6 +328,21 @@ impl Driver<'_> {
         }
     }
 
+    /// How many bytes may leave now.
+    fn allowance(&mut self) -> usize {
+        let sent = self.sent_before + self.stream.as_ref().map_or(0, |stream| stream.sent);
+        let Some(bucket) = &mut self.bucket else { return usize::MAX };
+        let now = self.clock.now();
+        bucket.take(sent - self.paid, now);
+        self.paid = sent;
+        usize::try_from(bucket.allowance(now)).unwrap_or(usize::MAX)
+    }
+
+    /// Most bytes of one frame.
+    fn frame_limit(&self) -> usize {
+        self.bucket.as_ref().map_or(usize::MAX, Bucket::frame_bytes)
+    }
+
     /// Waits until everything has left.
     fn drain(&mut self) -> Result<(), Refusal> {
         while self.stream.as_ref().is_some_and(|stream| !stream.is_flushed()) {
@@ -293,5 +350,33 @@ impl Driver<'_> {
             self.go_on()?;
         }
         self.go_on()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_is_in_one_part_and_no_part_is_too_long() {
+        const PAGE: usize = PAGE_BYTES as usize;
+        let ranges = [(0x1000, 3 * PAGE), (0x9000, PAGE), (0x20_000, 8 * PAGE)];
+        for limit in [0, 1, PAGE, 2 * PAGE, 5 * PAGE + 7, 11 * PAGE, 12 * PAGE, usize::MAX] {
+            let parts = cut(&ranges, limit);
+            let mut end = 0;
+            for (ranges, bytes) in &parts {
+                assert_eq!(bytes.start, end);
+                end = bytes.end;
+                assert_eq!(ranges.iter().map(|(_, length)| length).sum::<usize>(), bytes.len());
+                assert!(bytes.len() <= limit.max(PAGE) && !bytes.is_empty());
+            }
+            assert_eq!(end, 12 * PAGE);
+            let pages = |ranges: &[(u64, usize)]| -> PageSet {
+                ranges.iter().map(|(start, length)| Run { start: *start, end: start + *length as u64 }).collect()
+            };
+            let all: Vec<(u64, usize)> = parts.into_iter().flat_map(|(ranges, _)| ranges).collect();
+            assert_eq!(pages(&all), pages(&ranges), "{limit}");
+        }
+        assert!(cut(&[], 5).is_empty());
     }
 }
