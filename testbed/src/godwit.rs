@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const CUT: Duration = Duration::from_secs(3);
 /// Where a destination listens.
 const PORT: u16 = 7077;
+/// Where a page store does.
+const STORE_PORT: u16 = 7078;
 const SIGKILL: i32 = 9;
 const SIGCONT: i32 = 18;
 
@@ -116,6 +118,7 @@ impl Godwit {
             Path::Migrate | Path::NumbersInUse | Path::PreCopy | Path::QueuedPreCopy | Path::PostCopy => {
                 self.migrate(path, pair, run, 1)
             }
+            Path::Flushing | Path::FreezeFree => self.migrate(path, pair, run, 1),
             Path::ThereAndBack => self.migrate(path, pair, run, 2),
             Path::TenMoves => self.migrate(path, pair, run, 10),
             Path::DestinationKilledAt(moment) => self.kill_at(pair, run, Place::Destination, moment),
@@ -214,7 +217,12 @@ impl Godwit {
             arguments.push("--page-checksums");
         }
         arguments.extend(path.strategy().map(|name| ["--strategy", name]).into_iter().flatten());
+        // It lives at the destination, as long as its host does.
+        let store = if path.stores() { Some(self.store(to, run)?) } else { None };
+        let address = format!("tcp://{}:{STORE_PORT}", to.address());
+        arguments.extend(store.iter().flat_map(|_| ["--pages", &address]));
         let moved = self.done(from, run, &arguments);
+        store.into_iter().for_each(Call::forget);
         if let Err(said) = moved {
             let told = format!("{said}; destination: {}", read_or_empty(&receive.stderr));
             receive.kill();
@@ -282,17 +290,30 @@ impl Godwit {
             false => &["receive", "--listen", &address, "--once"],
             true => &["receive", "--listen", &address],
         };
-        let mut call = self.call(host, run, arguments, observe).map_err(|error| error.to_string())?;
+        let call = self.call(host, run, arguments, observe).map_err(|error| error.to_string())?;
+        Self::await_listening(host, call, PORT)
+    }
+
+    fn await_listening(host: &Host, mut call: Call, port: u16) -> Result<Call, String> {
         let deadline = Instant::now() + PATIENCE;
-        while !listens(host) {
+        while !listens(host, port) {
             let ended = call.ended().ok().flatten();
             if ended.is_some() || Instant::now() > deadline {
                 call.kill();
-                return Err(format!("the destination does not listen: {}", read_or_empty(&call.stderr)));
+                return Err(format!("nobody listens at port {port}: {}", read_or_empty(&call.stderr)));
             }
             thread::sleep(Duration::from_millis(2));
         }
         Ok(call)
+    }
+
+    /// Starts a page store and waits until it listens.
+    pub(crate) fn store(&self, host: &Host, run: &Run) -> Result<Call, String> {
+        let address = format!("{}:{STORE_PORT}", host.address());
+        let directory = run.directory().join("store");
+        let arguments = ["pages", "--listen", &address, "--dir", &directory.to_string_lossy()];
+        let call = self.call(host, run, &arguments, None).map_err(|error| error.to_string())?;
+        Self::await_listening(host, call, STORE_PORT)
     }
 
     /// One side's engine dies at a moment; then the process has to run in exactly one place.
@@ -445,9 +466,9 @@ fn refusals(said: &str) -> String {
 }
 
 /// Whether somebody listens on the port: line by line `sl local_address rem_address st …`, in hexadecimal.
-fn listens(host: &Host) -> bool {
+fn listens(host: &Host, port: u16) -> bool {
     let address = host_word(host.address());
-    let wanted = format!("{address:08X}:{PORT:04X}");
+    let wanted = format!("{address:08X}:{port:04X}");
     let table = read_or_empty(FilePath::new(&format!("/proc/{}/net/tcp", host.init_pid())));
     table.lines().any(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();

@@ -26,6 +26,10 @@ pub enum Path {
     QueuedPreCopy,
     /// One migration after which the memory comes.
     PostCopy,
+    /// One migration whose memory goes to a page store while the process is down, and comes from there.
+    Flushing,
+    /// One migration after which the memory goes to a page store.
+    FreezeFree,
     /// To the other host and back.
     ThereAndBack,
     /// Ten migrations in a row, to and fro.
@@ -63,7 +67,7 @@ const DESTINATION_MOMENTS: [&str; 22] = [
 
 impl Path {
     /// Those without a fault: each is for every workload.
-    pub const PLAIN: [Self; 11] = [
+    pub const PLAIN: [Self; 13] = [
         Self::Thaw,
         Self::CheckpointLeaveRunning,
         Self::RestoreInPlace,
@@ -72,6 +76,8 @@ impl Path {
         Self::PreCopy,
         Self::QueuedPreCopy,
         Self::PostCopy,
+        Self::Flushing,
+        Self::FreezeFree,
         Self::ThereAndBack,
         Self::TenMoves,
         Self::NumbersInUse,
@@ -98,6 +104,8 @@ impl Path {
             Self::PreCopy => "migrate-pre-copy",
             Self::QueuedPreCopy => "migrate-queued",
             Self::PostCopy => "migrate-post-copy",
+            Self::Flushing => "migrate-flushing",
+            Self::FreezeFree => "migrate-freeze-free",
             Self::ThereAndBack => "there-and-back",
             Self::TenMoves => "ten-moves",
             Self::NumbersInUse => "numbers-in-use",
@@ -114,8 +122,16 @@ impl Path {
             Self::PreCopy => Some("pre-copy"),
             Self::QueuedPreCopy => Some("queued-pre-copy"),
             Self::PostCopy => Some("post-copy"),
+            Self::Flushing => Some("flushing"),
+            Self::FreezeFree => Some("freeze-free"),
             _ => None,
         }
+    }
+
+    /// Whether a page store takes part.
+    #[must_use]
+    pub fn stores(self) -> bool {
+        matches!(self, Self::Flushing | Self::FreezeFree)
     }
 
     /// Whether it needs the commands `migrate` and `receive`.

@@ -43,8 +43,9 @@ static void read_areas(struct area_list *list, unsigned long from, unsigned long
         } else if (strncmp(line, "VmFlags:", 8) == 0 && area.start < to && area.end > from) {
             snprintf(area.flags, sizeof area.flags, "%.110s", line + 8);
             area.flags[strcspn(area.flags, "\n")] = 0;
-            /* Accounting and soft-dirty are not state of the program. */
-            for (char *flag; (flag = strstr(area.flags, " ac")) || (flag = strstr(area.flags, " sd"));)
+            /* Accounting and soft-dirty are not state of the program, nor is that pages of it are still somewhere else. */
+            for (char *flag; (flag = strstr(area.flags, " ac")) || (flag = strstr(area.flags, " sd")) ||
+                             (flag = strstr(area.flags, " um"));)
                 memmove(flag, flag + 3, strlen(flag + 3) + 1);
             if (list->count && continues(&list->areas[list->count - 1], &area))
                 list->areas[list->count - 1].end = area.end;

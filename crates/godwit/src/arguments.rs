@@ -66,6 +66,8 @@ pub(crate) enum Command {
     Migrate(Migrate),
     /// Take trees from other hosts.
     Receive(Receive),
+    /// Keep pages of processes that move by flushing or freeze-free, for the hosts that they come from and go to.
+    Pages(Pages),
     /// Settle what an engine that was killed left behind; without an option, asks the other side.
     Recover(Recover),
     /// Write a running tree to a directory.
@@ -163,6 +165,10 @@ pub(crate) struct Migrate {
     /// Most bytes per second that leave (800k, 100M, 1G; 1k is 1000). Faults of a process that waits for its pages are bytes, too.
     #[arg(long, value_name = "RATE")]
     pub(crate) bwlimit: Option<godwit_handoff::bucket::Rate>,
+    /// The page store of flushing and freeze-free: tcp://HOST:PORT of a `godwit pages` that both hosts reach under this name, or a
+    /// directory that both see under this path.
+    #[arg(long, value_name = "STORE")]
+    pub(crate) pages: Option<String>,
     /// For ssh: the godwit program at the destination.
     #[arg(long, value_name = "PATH")]
     pub(crate) remote_program: Option<PathBuf>,
@@ -194,6 +200,43 @@ pub(crate) struct Receive {
     /// For tests: `die:STEP`, `pause:STEP`, `list:PATH` or `time:PATH`.
     #[arg(long, hide = true)]
     pub(crate) observe: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pages {
+    /// Address and port to listen on; port 0 takes a free one and prints it. Both hosts must reach it. Whoever does can read and write what
+    /// is kept if he knows the number of a migration: listen where only they are.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: String,
+    /// Where the pages are kept, a file for each migration; made if it is not there. A store that ended goes on where it was when it
+    /// is started with the same directory again.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Most bytes of all of them, such as 512M or 20G.
+    #[arg(long, value_name = "BYTES", default_value = "64G")]
+    pub(crate) limit: Bytes,
+    /// Say that pages are kept only when they are on the disk: then they outlive a crash of this host, and not only of this program.
+    #[arg(long)]
+    pub(crate) durable: bool,
+}
+
+/// A number of bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Bytes(pub(crate) u64);
+
+impl std::str::FromStr for Bytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Bytes, String> {
+        let units = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
+        let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(*unit)?, *shift)));
+        let (digits, shift) = unit.unwrap_or((text, 0));
+        let count: Option<u64> = digits.parse().ok();
+        count
+            .and_then(|count| count.checked_mul(1 << shift))
+            .map(Bytes)
+            .ok_or_else(|| "expected a number such as 512M or 20G".to_owned())
+    }
 }
 
 #[derive(Debug, Args)]

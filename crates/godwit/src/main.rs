@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Check(check) => command::check::run(&check, &output),
         Command::Migrate(migrate) => command::migrate::run(&migrate, &output),
         Command::Receive(receive) => command::receive::run(&receive, &output),
+        Command::Pages(pages) => command::pages::run(&pages, &output),
         Command::Recover(recover) => command::recover::run(&recover, &output),
         Command::Checkpoint(checkpoint) => command::checkpoint::run(&checkpoint, &output),
         Command::Restore(restore) => command::restore::run(&restore, &output),

@@ -92,6 +92,9 @@ codes! {
     CANCELLED = 1305, "cancelled",
         "The user or a time-out ended the move before the commit.",
         "The process goes on at the source with everything that it had.";
+    STORE_LOST = 1307, "the page store is gone, or says no",
+        "The page store that a strategy needs cannot be reached, has no room, or has lost what it kept.",
+        "Before the commit the process goes on at the source. After it, a process whose pages only the store had is reported as lost: start godwit pages on the same directory again within a minute, and it goes on.";
     IMAGE_INCOMPLETE = 1401, "the checkpoint is incomplete",
         "The directory holds a half-written checkpoint: the writer ended before it was complete.",
         "Take the checkpoint again.";

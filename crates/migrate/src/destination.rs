@@ -28,6 +28,7 @@ use std::time::Duration;
 
 mod claims;
 mod fetching;
+mod storing;
 mod taking_in;
 
 pub use crate::reception::{Options, Received, Setting};
@@ -151,13 +152,10 @@ fn begin<'a>(
     };
     // Before the numbers of the tree are looked for: it takes one itself.
     let guarded = options.guardian && matches!(first.message, Message::Hello { .. });
-    let guardian = guarded.then(|| Guardian::start(&options.run_directory, migration, Side::Destination));
-    let guardian = guardian.transpose().map_err(one)?;
-    let details = match &journal {
-        // The members' numbers count where they were written down.
-        Some(journal) => journal.details(),
-        None => Details::own(stream.peer(), 0, Vec::new()),
-    };
+    let start = || Guardian::start(&options.run_directory, migration, Side::Destination);
+    let guardian = guarded.then(start).transpose().map_err(one)?;
+    // The members' numbers count where they were written down.
+    let details = journal.as_ref().map_or_else(|| Details::own(stream.peer(), 0, Vec::new()), Journal::details);
     let driver = Driver {
         clock,
         options,
@@ -171,6 +169,7 @@ fn begin<'a>(
         build: Build::new(),
         receive_failed: false,
         fetch: Fetch::default(),
+        storing: storing::Storing::default(),
         root: 0,
         pages: 0,
         guardian,
@@ -214,6 +213,7 @@ pub(crate) fn recover(journal: Journal, patience: Patience) -> Result<Outcome, V
         build: Build::new(),
         receive_failed: false,
         fetch: Fetch::default(),
+        storing: storing::Storing::default(),
         root: 0,
         pages: 0,
         guardian: None,
@@ -273,6 +273,7 @@ struct Driver<'a> {
     build: Build,
     receive_failed: bool,
     fetch: Fetch,
+    storing: storing::Storing,
     root: i32,
     pages: u64,
     guardian: Option<Guardian>,
@@ -370,7 +371,7 @@ impl Driver<'_> {
     /// Waits for the other side, a signal or the clock (at most `most`), and tells the machine.
     fn turn(&mut self, most: Option<Duration>) {
         let limit = self.machine.poll_timeout().map(|due| self.clock.until(due));
-        let limit = limit.into_iter().chain(most).chain(self.fetching_limit()).min();
+        let limit = limit.into_iter().chain(most).chain(self.fetching_limit()).chain(self.storing.limit()).min();
         let ready = {
             let mut files = vec![(self.signals.as_fd(), Readiness::READABLE)];
             if let Some(stream) = &self.stream {
@@ -378,6 +379,7 @@ impl Driver<'_> {
             }
             if let Some(pager) = self.fetch.pager.as_ref().filter(|_| self.fetch.active) {
                 files.extend(pager.files().map(|file| (file, Readiness::READABLE)));
+                files.extend(self.storing.files());
             }
             poll::wait(&files, limit).unwrap_or_default()
         };
@@ -412,7 +414,10 @@ impl Driver<'_> {
         let result = match action {
             Action::WriteJournal(record) => self.note(record),
             Action::Examine { requirements, dry_run, strategy } => {
-                self.build.leaves = godwit_strategy::parse(&strategy).is_ok_and(|row| row.leaves_pages_behind());
+                if let Ok(row) = godwit_strategy::parse(&strategy) {
+                    self.build.leaves = row.leaves_pages_behind();
+                    self.storing.take_row(&row);
+                }
                 return self.examine(&requirements, dry_run);
             }
             Action::Receive => self.receive(),
@@ -459,7 +464,7 @@ impl Driver<'_> {
             return self.feed(Event::Refused(vec![report::opaque(&refusal)]));
         }
         let mut highest = 0;
-        let (mut foresight, mut unseen) = (Foresight::default(), false);
+        let (mut foresight, mut unseen, mut store) = (Foresight::default(), false, None);
         let judgement = Requirements::decode(requirements).map_or_else(
             |refusal| Judgement::Refused(vec![refusal]),
             |requirements| {
@@ -468,9 +473,15 @@ impl Driver<'_> {
                 self.build.expect_pages(requirements.demand.memory_bytes);
                 highest = requirements.demand.descriptor.0;
                 (foresight, unseen) = (requirements.demand.foresight.clone(), requirements.unseen);
+                store = requirements.store.clone();
                 requirements.judge(self.options.setting == Setting::WhereItFits)
             },
         );
+        if !matches!(judgement, Judgement::Refused(_))
+            && let Err(refusal) = self.open_store(store.as_deref())
+        {
+            return self.feed(Event::Refused(vec![report::opaque(&refusal)]));
+        }
         if let Judgement::Here(_) = judgement {
             godwit_engine::room::for_objects(highest);
         }
@@ -525,6 +536,7 @@ impl Driver<'_> {
             self.feed(Event::AwaitsSource);
         }
         self.entrust()?;
+        self.settle_store();
         let restorer = self.build.restorer()?;
         let root = restorer.tree().root().map_or(0, |task| task.pid.0);
         self.feed(Event::Located { root: relocation::number_outside(root, self.options).unwrap_or(0) });

@@ -1,6 +1,7 @@
 //! Frames out of bytes that come as they like: the reading half of a lane.
 use crate::stream::{Arrival, Broken};
 use godwit_handoff::frame::{Frame, HEADER_LENGTH, Header, Run as FrameRun, Runs};
+use godwit_handoff::store::Word;
 use godwit_handoff::{Malformed, Packet, Totals};
 use godwit_image::ObjectId;
 use godwit_image::page_set::{PageSet, Run};
@@ -43,6 +44,8 @@ enum Part {
     Held(u32, ObjectId),
     Named(Naming, ObjectId),
     Waiting(ObjectId),
+    Store(Word),
+    Stored,
 }
 
 /// The runs of a frame, cut into pieces of one owner each.
@@ -168,6 +171,8 @@ impl Incoming {
             Part::Named(Naming::Zero, owner) => Arrival::Zeros(owner, &self.ranges),
             Part::Named(Naming::Wanted, owner) => Arrival::Wanted(owner, &self.ranges),
             Part::Named(Naming::Owed, owner) => Arrival::Owed(owner, &self.ranges),
+            Part::Store(word) => Arrival::Store(word),
+            Part::Stored => Arrival::Stored,
             Part::Waiting(owner) => Arrival::Waiting(owner, &self.ranges),
             Part::Pages(owner) => {
                 let piece = std::mem::take(&mut self.piece);
@@ -262,7 +267,8 @@ impl Incoming {
             }
             Frame::WantedPages(runs) => self.name(Naming::Wanted, runs),
             Frame::OwedPages(runs) => self.name(Naming::Owed, runs),
-            Frame::Store(_) | Frame::Stored => return Err(Broken::Malformed(Malformed::BadValue("direction"))),
+            Frame::Store(word) => return Ok(Some(Part::Store(word))),
+            Frame::Stored => return Ok(Some(Part::Stored)),
             Frame::HeldPages(stage, runs) => {
                 self.totals.count(&header, runs.pages(), 0, 0);
                 self.cutter = Cutter::new(runs);

@@ -163,9 +163,13 @@ impl Worker {
                 Ok(Some(Arrival::Zeros(owner, ranges))) => Item::Zeros(owner, ranges.to_vec()),
                 Ok(Some(Arrival::Held(stage, owner, ranges))) => Item::Held(stage, owner, ranges.to_vec()),
                 // Nothing is left in a lane that a thread reads, and nothing is wanted of a destination.
-                Ok(Some(Arrival::Waiting(..) | Arrival::Wanted(..) | Arrival::Owed(..))) => {
-                    Item::Broken(Broken::Malformed(Malformed::BadValue("direction")))
-                }
+                Ok(Some(
+                    Arrival::Waiting(..)
+                    | Arrival::Wanted(..)
+                    | Arrival::Owed(..)
+                    | Arrival::Store(_)
+                    | Arrival::Stored,
+                )) => Item::Broken(Broken::Malformed(Malformed::BadValue("direction"))),
                 Ok(Some(Arrival::Pages(owner, ranges, bytes))) => {
                     let (ranges, length) = (ranges.to_vec(), bytes.len());
                     let fresh = match self.returned.try_recv() {

@@ -21,6 +21,7 @@ pub mod reviving;
 pub mod saving;
 mod shepherd;
 pub mod source;
+pub mod store;
 mod stream;
 pub mod transport;
 mod wishes;

@@ -52,6 +52,9 @@ pub struct Report {
     /// Pages that came after the resumption without being asked for.
     #[serde(default)]
     pub pages_pushed: u64,
+    /// Pages that went into the page store.
+    #[serde(default)]
+    pub pages_stored: u64,
     /// All bytes that went over the link.
     pub bytes_sent: u64,
     /// Number of the root process at the destination.

@@ -19,11 +19,14 @@ pub(crate) struct Requirements {
     /// Large memory comes without checksums of its own, so that nobody has to see it on its way.
     #[serde(default)]
     pub(crate) unseen: bool,
+    /// The page store from which pages come when the tree runs.
+    #[serde(default)]
+    pub(crate) store: Option<String>,
 }
 
 impl Requirements {
     pub(crate) fn of(examination: &Examination, host: HostFacts, unseen: bool) -> Requirements {
-        Requirements { host, demand: examination.demand.clone(), unseen }
+        Requirements { host, demand: examination.demand.clone(), unseen, store: None }
     }
 
     /// The bytes. What does not fit into a message is left out: of very many areas, which are made when they come, and of very many
@@ -100,7 +103,7 @@ mod tests {
     use godwit_engine::resource::Need;
 
     fn own(demand: Demand) -> Requirements {
-        Requirements { host: godwit_engine::host::facts(), demand, unseen: false }
+        Requirements { host: godwit_engine::host::facts(), demand, unseen: false, store: None }
     }
 
     #[test]

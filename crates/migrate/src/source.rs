@@ -29,6 +29,7 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+mod flushing;
 mod holding;
 mod rounds;
 mod sending;
@@ -104,31 +105,36 @@ fn attempt(
     let lane = transport.connect(CONNECT).map_err(|error| {
         one(Refusal::new(Code::LINK_LOST, Subject::Object(transport.name()), format!("cannot connect: {error}")))
     })?;
-    let config = SourceConfig {
-        migration: host::migration_id().map_err(one)?,
-        boot: host::boot_id(),
-        versions: Versions::SUPPORTED,
-        capabilities: host::capabilities(),
-        requirements: Requirements::of(
+    let migration = host::migration_id().map_err(one)?;
+    let flushing = flushing::open(&row, options.pages.as_deref(), migration).map_err(one)?;
+    let requirements = Requirements {
+        store: flushing.location(),
+        ..Requirements::of(
             examination,
             demand::host_as_seen_by(pid).map_err(one)?,
             !options.page_checksums && lane.is_socket,
         )
-        .encode(),
+    };
+    let config = SourceConfig {
+        migration,
+        boot: host::boot_id(),
+        versions: Versions::SUPPORTED,
+        capabilities: host::capabilities(),
+        requirements: requirements.encode(),
         row: row.clone(),
         dry_run: options.dry_run,
-        store: false,
+        store: requirements.store.is_some(),
         patience: options.patience,
     };
-    let (migration, row_leaves, row_pushes) =
-        (config.migration, config.row.leaves_pages_behind(), config.row.pushes_what_is_left());
+    let stores = config.row.needs_store();
+    let (row_leaves, row_pushes) = (config.row.leaves_pages_behind(), config.row.pushes_what_is_left() && !stores);
     let machine = Source::new(config).map_err(|error| {
         one(Refusal::new(Code::UNSUPPORTED, Subject::Object(options.strategy.clone()), error.to_string()))
     })?;
     // Who the members are is noted when they are held: until then the death of the engine is itself the roll-back.
     let details = Details::own(&transport.name(), pid, Vec::new());
     let mut driver = Driver::new(pid, transport, machine, details, std::mem::take(options), progress);
-    driver.row = Some(row);
+    (driver.row, driver.flushing) = (Some(row), flushing);
     driver.stream = Some(Stream::new(lane));
     (driver.leaves, driver.serving.pushes) = (row_leaves, row_pushes);
     if !driver.options.dry_run {
@@ -210,6 +216,7 @@ struct Driver<'a> {
     pump: Pump,
     /// Pages stay here when the tree is handed over.
     leaves: bool,
+    flushing: flushing::Flushing,
     serving: Serving,
     report: Report,
     sent_before: u64,
@@ -257,6 +264,7 @@ impl<'a> Driver<'a> {
             rounds: None,
             confirmed: Vec::new(),
             leaves: false,
+            flushing: flushing::Flushing::default(),
             serving: Serving::default(),
             sent_before: 0,
             cancelled: false,
@@ -331,8 +339,8 @@ impl<'a> Driver<'a> {
                 },
                 Some(_) => break,
                 None => {
-                    if !self.serve_some() {
-                        self.turn(None, false);
+                    if !self.serve_some() && !self.flush_some() {
+                        self.turn(self.flushing.limit(), false);
                     }
                 }
             }
@@ -518,7 +526,10 @@ impl<'a> Driver<'a> {
         if let Some(guardian) = self.guardian.take_if(|_| !began) {
             guardian.dismiss();
         }
-        let troubles: Vec<Refusal> = self.machine.troubles().iter().map(report::trouble).collect();
+        let mut troubles: Vec<Refusal> = self.machine.troubles().iter().map(report::trouble).collect();
+        let moved = matches!(self.machine.outcome(), Some(Outcome::Moved | Outcome::InDoubt(_)));
+        // It costs room there, and nothing else.
+        troubles.extend(self.flushing.end(moved && !self.details.owed.is_empty()).err());
         let outcome = self.machine.outcome().cloned().unwrap_or(Outcome::Unknown);
         let word = match &outcome {
             Outcome::Moved => "moved",

@@ -3,6 +3,7 @@ use crate::incoming::Incoming;
 use crate::intake::Intake;
 use crate::transport::Lane;
 use godwit_handoff::frame::{Frame, Run as FrameRun, Runs};
+use godwit_handoff::store::Word;
 use godwit_handoff::{Malformed, Packet, Totals};
 use godwit_image::ObjectId;
 use godwit_image::page_set::PageSet;
@@ -23,6 +24,8 @@ pub(crate) enum Broken {
     Failed(io::Error),
     /// The other side does not speak the protocol.
     Malformed(Malformed),
+    /// It was told no.
+    Refused(String),
 }
 
 impl std::fmt::Display for Broken {
@@ -30,6 +33,7 @@ impl std::fmt::Display for Broken {
         match self {
             Broken::Closed => write!(f, "the other side closed the connection"),
             Broken::Failed(error) => write!(f, "{error}"),
+            Broken::Refused(text) => write!(f, "refused: {text}"),
             Broken::Malformed(error) => write!(f, "malformed bytes from the other side: {error}"),
         }
     }
@@ -58,6 +62,10 @@ pub(crate) enum Arrival<'a> {
     Wanted(ObjectId, &'a [(u64, usize)]),
     /// Pages of one owner that the other side says it does not have.
     Owed(ObjectId, &'a [(u64, usize)]),
+    /// Said to or by a page store.
+    Store(Word),
+    /// All pages that are owed are in the page store.
+    Stored,
     /// Ranges of one owner whose bytes come next and are left in the lane, as asked for with [`Stream::leave`].
     Waiting(ObjectId, &'a [(u64, usize)]),
 }
@@ -180,6 +188,13 @@ impl Stream {
     /// Puts a message behind what must leave already.
     pub(crate) fn say(&mut self, packet: Packet) -> Result<(), Broken> {
         Frame::Packet(packet).encode(&mut self.outgoing)?;
+        Ok(())
+    }
+
+    /// Puts a frame, with the pages that follow it, behind what must leave already.
+    pub(crate) fn put(&mut self, frame: &Frame<'_>, body: &[u8]) -> Result<(), Broken> {
+        frame.encode(&mut self.outgoing)?;
+        self.outgoing.extend_from_slice(body);
         Ok(())
     }
 

@@ -17,6 +17,8 @@ pub struct Options {
     pub strategy: String,
     /// What of that row is to be otherwise.
     pub knobs: godwit_strategy::Knobs,
+    /// The page store, for a strategy that needs one: `tcp://HOST:PORT`, or a directory that both hosts see.
+    pub pages: Option<String>,
     /// Time-outs.
     pub patience: Patience,
     /// The tree as `check` has seen it, so that it is not looked at twice.
@@ -47,6 +49,7 @@ impl Default for Options {
             capture: capture::Options::default(),
             strategy: "total-copy".to_owned(),
             knobs: godwit_strategy::Knobs::default(),
+            pages: None,
             patience: Patience::default(),
             examination: None,
             unused_processor_flags: BTreeSet::new(),

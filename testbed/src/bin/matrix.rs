@@ -24,6 +24,9 @@ The last line is `N passed, N failed, N skipped`; the exit code is 0 where nothi
 /// Workloads for the paths with faults: small, a tree, threads, unread bytes, an open file.
 const FOR_FAULTS: [&str; 5] = ["getpid", "tree", "threads_64", "pipe", "file_offsets"];
 
+/// Kinds of workloads for the paths with a page store.
+const FOR_STORES: [&str; 3] = ["memory", "task", "blocked"];
+
 /// The workload that needs huge pages, and how many for several cells at once.
 const HUGE: &str = "hugetlb";
 const HUGE_PAGES: u64 = 64;
@@ -176,7 +179,9 @@ fn cells(arguments: &Arguments) -> Result<Vec<Cell>, String> {
             for path in Path::PLAIN.into_iter().chain(faulty.iter().copied()) {
                 let cell = Cell { workload: workload.clone(), user: user.clone(), path };
                 let user_chosen = arguments.user.as_deref().is_none_or(|user| user == cell.user_word());
-                if user_chosen && chosen(&arguments.paths, path.word()) {
+                // Without being asked for, only where memory or the tasks that have it are the subject.
+                let fits = !path.stores() || !arguments.paths.is_empty() || FOR_STORES.contains(&cell.workload.kind());
+                if user_chosen && fits && chosen(&arguments.paths, path.word()) {
                     cells.push(cell);
                 }
             }

@@ -13,6 +13,7 @@ pub(crate) fn run(arguments: &Migrate, output: &Output) -> CommandResult {
         capture: super::options(&arguments.edges)?,
         strategy: arguments.strategy.clone(),
         knobs: Knobs { rounds: arguments.rounds, enough: limit(arguments)? },
+        pages: arguments.pages.clone(),
         unused_processor_flags: arguments.processor.unused(),
         remote_program: arguments.remote_program.clone(),
         cancel: Some(godwit_migrate::cancellation().map_err(failed)?),

@@ -9,6 +9,7 @@ pub(crate) mod explain;
 pub(crate) mod image;
 pub(crate) mod man;
 pub(crate) mod migrate;
+pub(crate) mod pages;
 pub(crate) mod receive;
 pub(crate) mod recover;
 pub(crate) mod restore;

@@ -54,6 +54,9 @@ impl Driver<'_> {
             Ok(wanted) => self.want(&wanted),
             Err(refusal) => return self.cannot_fetch(&refusal),
         }
+        if let Err(refusal) = self.take_from_store() {
+            return self.cannot_fetch(&refusal);
+        }
         if self.fetch.pager.as_ref().is_some_and(|pager| pager.is_finished()) {
             self.end_fetching();
         }
@@ -65,6 +68,7 @@ impl Driver<'_> {
             self.pages += pager.pages;
             self.fetch.faults = pager.faults;
         }
+        self.remove_store();
         // What is missing now is zero.
         if let Some(guardian) = &mut self.guardian {
             guardian.release();
@@ -79,6 +83,9 @@ impl Driver<'_> {
 
     /// Asks the source. Without a link what is waited for is asked for over the next one.
     fn want(&mut self, wanted: &[Wanted]) {
+        if self.storing.is_active() {
+            return self.want_from_store(wanted);
+        }
         for one in wanted {
             let Some(stream) = &mut self.stream else { return };
             if let Err(error) = stream.want(one.owner, one.start, one.length) {

@@ -48,7 +48,8 @@ impl Driver<'_> {
                     let ranges = ranges.to_vec();
                     self.place_owed(owner, &ranges, None).map(|()| (0, 0))
                 }
-                Ok(Some(Arrival::Wanted(..) | Arrival::Owed(..))) => {
+                Ok(Some(Arrival::Stored)) if self.fetch.active => Ok(self.announce_store()),
+                Ok(Some(Arrival::Wanted(..) | Arrival::Owed(..) | Arrival::Store(_) | Arrival::Stored)) => {
                     return self.lose_link(&Broken::Malformed(godwit_handoff::Malformed::BadValue("direction")));
                 }
                 Ok(Some(Arrival::Pages(owner, ranges, bytes))) => {

@@ -12,7 +12,7 @@ use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::PageSet;
 use godwit_image::{Code, ObjectId, Refusal, Subject};
 use godwit_linux::features::{Feature, OnDemand};
-use godwit_strategy::{Ledger, Left, Row, Set};
+use godwit_strategy::{Ledger, Left, Origin, Row, Set};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -66,6 +66,14 @@ impl Driver<'_> {
     /// One round, before the freeze or after it; tells what is left.
     pub(super) fn send_round(&mut self, step: usize) -> Result<Left, Refusal> {
         if self.machine.step() != Some(Step::Prepare) {
+            let origin = self.row.as_ref().and_then(|row| row.steps.get(step)).map(|step| step.from);
+            if origin == Some(Origin::Store) {
+                return self.flush().map(|()| Left::default());
+            }
+            if self.leaves {
+                // What is left when it is handed over is sent once, whatever steps there are before that.
+                return Ok(Left::default());
+            }
             return self.send().map(|()| Left::default());
         }
         let mut rounds = self.rounds.take().unwrap_or_default();

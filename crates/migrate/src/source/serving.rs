@@ -9,6 +9,7 @@ use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::PageSet;
 use godwit_image::{Code, ObjectId, Refusal, Subject};
 use godwit_linux::socket;
+use godwit_strategy::Row;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -43,8 +44,13 @@ impl Serving {
         self.owed.push((owner, ranges.to_vec()));
     }
 
-    /// What is to be sent next, and whether it was asked for.
-    fn next(&mut self) -> Option<(ObjectId, Ranges, bool)> {
+    /// From now on nothing waits to be asked for.
+    pub(super) fn push_all(&mut self) {
+        self.pushes = true;
+    }
+
+    /// What was asked for first.
+    fn next_asked(&mut self) -> Option<(ObjectId, Ranges)> {
         let server = self.server.as_mut()?;
         for (owner, ranges) in self.owed.drain(..) {
             server.want(owner, &ranges);
@@ -54,11 +60,15 @@ impl Serving {
                 ranges.iter().flat_map(|(start, length)| server.take(owner, *start, *length as u64)).collect();
             // What is not here any more is on its way.
             if !taken.is_empty() {
-                return Some((owner, taken, true));
+                return Some((owner, taken));
             }
         }
-        let (owner, ranges) = server.take_next(PUSH_BYTES).filter(|_| self.pushes)?;
-        Some((owner, ranges, false))
+        None
+    }
+
+    /// What nobody has asked for.
+    fn next_pushed(&mut self) -> Option<(ObjectId, Ranges)> {
+        self.server.as_mut().filter(|_| self.pushes)?.take_next(PUSH_BYTES)
     }
 }
 
@@ -67,6 +77,9 @@ impl Driver<'_> {
     pub(super) fn leave_behind(&mut self, captives: &mut Captives) {
         if self.leaves {
             let owed = owed::leave_behind(captives);
+            if self.row.as_ref().is_some_and(Row::needs_store) {
+                self.flushing.begin(&owed);
+            }
             self.details.owed = owed.iter().map(|one| (one.owner.0, one.pid)).collect();
             self.serving.server = (!owed.is_empty()).then(|| Server::new(&owed));
         }
@@ -85,6 +98,7 @@ impl Driver<'_> {
             return Err(Refusal::new(Code::UNSUPPORTED, Subject::Process(self.pid), cause));
         }
         self.serving.active = true;
+        self.flushing.untold();
         if let Some(socket) = self.stream.as_ref().and_then(Stream::socket) {
             // Of what only costs time nothing is said.
             let _ = socket::set(socket, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &UNSENT_BYTES.to_ne_bytes());
@@ -97,18 +111,33 @@ impl Driver<'_> {
         if !self.serving.active || !self.machine.is_serving() || self.stream.is_none() {
             return false;
         }
-        let Some((owner, ranges, asked)) = self.serving.next() else { return false };
-        if let Err(refusal) = self.give(owner, &ranges)
+        if self.serve_asked() {
+            return true;
+        }
+        let Some((owner, ranges)) = self.serving.next_pushed() else { return false };
+        self.report.pages_pushed += self.serve(owner, &ranges);
+        true
+    }
+
+    /// Gives what was asked for first; false if nothing was.
+    pub(super) fn serve_asked(&mut self) -> bool {
+        let Some((owner, ranges)) = self.serving.next_asked() else { return false };
+        self.report.pages_demanded += self.serve(owner, &ranges);
+        self.flushing.given(owner, &ranges);
+        true
+    }
+
+    /// Returns how many pages that are.
+    fn serve(&mut self, owner: ObjectId, ranges: &[(u64, usize)]) -> u64 {
+        if let Err(refusal) = self.give(owner, ranges)
             && refusal.code != Code::CANCELLED
         {
             self.serving.active = false;
             self.feed(Event::Failed { deed: Deed::Serve, refusal: crate::report::opaque(&refusal) });
         }
-        let pages = ranges.iter().map(|(_, length)| *length as u64).sum::<u64>() / PAGE_BYTES;
-        *(if asked { &mut self.report.pages_demanded } else { &mut self.report.pages_pushed }) += pages;
         self.tell();
         self.turn(Some(Duration::ZERO), false);
-        true
+        ranges.iter().map(|(_, length)| *length as u64).sum::<u64>() / PAGE_BYTES
     }
 
     fn give(&mut self, owner: ObjectId, ranges: &[(u64, usize)]) -> Result<(), Refusal> {
