@@ -8,12 +8,13 @@ use crate::freeze;
 use crate::lineage::{Lineage, Member};
 use crate::look::{Look, Purpose, Survey};
 use crate::procfs;
-use crate::resource::{Description, KINDS, Kind, edge, flock, owner};
+use crate::resource::{Description, KINDS, Kind, Running, edge, flock, owner};
 use godwit_image::{Code, Pid, Refusal, Subject, Verdict};
 use godwit_linux::features::Feature;
 use godwit_linux::kcmp::{self, Object};
 use godwit_linux::pidfd::PidFd;
 use godwit_linux::proc::stat::Stat;
+use godwit_linux::proc::status::Status;
 use godwit_linux::proc::{Error as ProcError, smaps, stat, status};
 use godwit_linux::scheduling;
 use std::cmp::Ordering;
@@ -254,7 +255,7 @@ impl Examiner<'_> {
     fn process(&mut self, stat: &Stat) -> Result<()> {
         let pid = stat.pid;
         let threads = procfs::threads(pid).about(|| Subject::Process(pid))?;
-        self.task(stat, &threads)?;
+        let Some(status) = self.task(stat, &threads)? else { return Ok(()) };
         // A thread may have a table of its own; of a leader that has ended /proc shows none.
         let mut first = None;
         for tid in threads {
@@ -269,13 +270,13 @@ impl Examiner<'_> {
             }
             if first.is_none() && stat::read(pid, tid).is_ok_and(|stat| !matches!(stat.state, b'Z' | b'X')) {
                 self.place(tid, "exe", Purpose::Executable, 0);
-                self.mappings(tid)?;
+                self.mappings(tid, &status)?;
                 first = Some(tid);
             }
         }
         for kind in KINDS {
             if let Some(state) = kind.task_state() {
-                for (subject, verdict) in state.examine(pid) {
+                for (subject, verdict) in state.examine(Running { pid, status: &status }) {
                     self.find(subject, kind.name(), verdict);
                 }
                 self.examination.demand.need(&Subject::Process(pid), state.foresee(pid));
@@ -284,7 +285,8 @@ impl Examiner<'_> {
         Ok(())
     }
 
-    fn task(&mut self, stat: &Stat, threads: &[i32]) -> Result<()> {
+    /// Judges a task by itself; what /proc says of it, or nothing when it has ended meanwhile.
+    fn task(&mut self, stat: &Stat, threads: &[i32]) -> Result<Option<Status>> {
         let pid = stat.pid;
         let subject = Subject::Process(pid);
         self.examination.demand.numbers.extend(threads.iter().copied());
@@ -297,7 +299,7 @@ impl Examiner<'_> {
         }
         let status = match status::read(pid, pid) {
             Ok(status) => status,
-            Err(ProcError::Gone) => return Ok(()),
+            Err(ProcError::Gone) => return Ok(None),
             Err(error) => return Err(unread(subject, &error)),
         };
         self.examination.demand.process(stat, &status);
@@ -341,7 +343,7 @@ impl Examiner<'_> {
             let what = "whether another process answers calls that its seccomp filters catch shows only when it is frozen; then a move is refused";
             self.find(subject, "seccomp filters", Verdict::Undecided(what.to_owned()));
         }
-        Ok(())
+        Ok(Some(status))
     }
 
     fn judge(&self, look: &Look) -> (String, Verdict, Option<&'static dyn Description>) {
@@ -403,15 +405,14 @@ impl Examiner<'_> {
         self.object(&look, if purpose == Purpose::Executable { "program: " } else { "directory of a process: " });
     }
 
-    fn mappings(&mut self, tid: i32) -> Result<()> {
+    fn mappings(&mut self, tid: i32, status: &Status) -> Result<()> {
         let areas = match smaps::read(tid) {
             Ok(areas) => areas,
             Err(ProcError::Gone) => return Ok(()),
             Err(error) => return Err(unread(Subject::Process(tid), &error)),
         };
         if tid == self.root {
-            let small_pages = status::read(tid, tid).is_ok_and(|status| status.thp_enabled == Some(false));
-            self.examination.demand.foresee(Foresight::of(tid, &areas, small_pages));
+            self.examination.demand.foresee(Foresight::of(tid, &areas, status.thp_enabled == Some(false)));
         }
         for details in areas {
             let area = &details.area;

@@ -9,9 +9,11 @@ use crate::procfs;
 use crate::surroundings::Surroundings;
 use crate::vfork;
 use godwit_image::{Code, Refusal, Subject};
+use godwit_linux::proc::status::Status;
 use godwit_linux::proc::{Error as ProcError, stat};
 use godwit_linux::ptrace::{self, Event, Registers};
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// A thread that is attached and stopped. Not `Clone`: letting go consumes it.
@@ -199,6 +201,8 @@ pub struct FrozenProcess {
     pub threads: Vec<Stopped>,
     /// The leader has ended, other threads go on.
     pub leader_dead: bool,
+    /// /proc/PID/status of the first living thread, when it has been asked for.
+    pub(crate) status: OnceLock<Status>,
 }
 
 impl FrozenProcess {
@@ -210,6 +214,19 @@ impl FrozenProcess {
     /// The job-control signal that the process is stopped by, or 0.
     pub fn group_stop(&self) -> i32 {
         self.threads.first().map_or(0, |thread| thread.group_stop)
+    }
+
+    /// /proc/PID/status of the first living thread, read once: while it stands still no identity, filter or mask of it changes.
+    ///
+    /// # Errors
+    /// It is dead.
+    pub(crate) fn status(&self) -> Result<&Status> {
+        if let Some(status) = self.status.get() {
+            return Ok(status);
+        }
+        let first = self.threads.first().map_or(self.pid, Stopped::tid);
+        let status = godwit_linux::proc::status::read(self.pid, first).about(|| Subject::Process(self.pid))?;
+        Ok(self.status.get_or_init(|| status))
     }
 }
 
@@ -468,7 +485,7 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
                 ..living
             };
         }
-        processes.push(FrozenProcess { pid, parent_thread, stat, threads, leader_dead });
+        processes.push(FrozenProcess { pid, parent_thread, stat, threads, leader_dead, status: OnceLock::new() });
     }
     if processes.first().is_none_or(FrozenProcess::is_zombie) {
         return Err(Refusal::new(Code::NO_SUCH_PROCESS, Subject::Process(root), "it has ended"));

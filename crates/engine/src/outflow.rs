@@ -13,7 +13,6 @@ use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::memory::{ForeignAddress, ForeignMemory};
 use godwit_linux::pipe;
-use godwit_linux::proc::status;
 use godwit_linux::program::Program;
 use godwit_linux::stranger::Stranger;
 use godwit_linux::vector;
@@ -72,13 +71,14 @@ impl<'a> Outflow<'a> {
         let pid = process.pid;
         let subject = || Subject::Process(pid);
         let Some(first) = process.threads.first().map(|thread| thread.tid()) else { return Ok(None) };
-        let status = status::read(pid, first).about(subject)?;
+        let status = process.status()?;
+        let (user, group) = (status.uid[0], status.gid[0]);
         if status.seccomp.unwrap_or(0) != 0 {
             return Ok(None);
         }
         // Before the child, which is to have them.
         let Ok(pipes) = (0..PIECES_MAX).map(|_| large_pipe()).collect() else { return Ok(None) };
-        let stranger = Stranger::new(status.uid[0], status.gid[0]).about(subject)?;
+        let stranger = Stranger::new(user, group).about(subject)?;
         let memory = ForeignMemory::open(first).about(subject)?;
         let injector = Injector::install(process)?;
         if injector.dispatch(0).is_some() {

@@ -68,9 +68,10 @@ impl Ahead {
     pub(super) fn start(frozen: &mut FrozenTree) -> Ahead {
         let mut bookmarks = std::mem::take(&mut frozen.preparation.bookmarks);
         let living = frozen.processes.iter().filter(|process| !process.is_zombie());
-        // Where the kernel's records are read few are looked at, and who they are is not known yet.
+        // The first thread's is kept with the process. Where the kernel's records are read few are looked at, and who they are is not
+        // known yet.
         let asked = |process: &FrozenProcess| -> Vec<i32> {
-            let threads = process.threads.iter().filter(|_| !frozen.preparation.has_records(process.pid));
+            let threads = process.threads.iter().skip(1).filter(|_| !frozen.preparation.has_records(process.pid));
             threads.map(Stopped::tid).collect()
         };
         let subjects: Vec<Subject> = living

@@ -1,7 +1,7 @@
 //! File tables and working directories: which of them are shared, and what every descriptor refers to.
 use super::{Capture, Outlet};
 use crate::failure::{About, Result};
-use crate::freeze::FrozenTree;
+use crate::freeze::{FrozenProcess, FrozenTree};
 use crate::look::{Look, Purpose};
 use crate::thread_records::Records;
 use godwit_image::descriptor::{FileTable, FilesystemContext, Slot};
@@ -79,7 +79,7 @@ pub(super) fn tables(
                 None => {
                     let id = capture.fresh();
                     contexts.push((tid, id));
-                    tree.filesystems.push(context(tid, id, capture)?);
+                    tree.filesystems.push(context(process, tid, id, capture)?);
                     id
                 }
             };
@@ -126,11 +126,15 @@ fn open(tid: i32) -> Result<PidFd> {
     PidFd::open_thread(tid).about(|| Subject::Process(tid))
 }
 
-fn context(tid: i32, id: ObjectId, capture: &mut Capture) -> Result<FilesystemContext> {
-    let status = status::read(tid, tid).about(|| Subject::Process(tid))?;
+fn context(process: &FrozenProcess, tid: i32, id: ObjectId, capture: &mut Capture) -> Result<FilesystemContext> {
+    let is_first = process.threads.first().is_some_and(|first| first.tid() == tid);
+    let umask = match is_first {
+        true => process.status()?.umask,
+        false => status::read(tid, tid).about(|| Subject::Process(tid))?.umask,
+    };
     let directory = Look::link(tid, "cwd", Purpose::Directory, O_PATH | O_DIRECTORY)?;
     let working_directory = capture.file(&directory, false)?;
     let root = Look::link(tid, "root", Purpose::Directory, O_PATH | O_DIRECTORY)?;
     let root = if root.link == b"/" { None } else { Some(capture.file(&root, false)?) };
-    Ok(FilesystemContext { id, working_directory, root, umask: status.umask.unwrap_or(0o022) })
+    Ok(FilesystemContext { id, working_directory, root, umask: umask.unwrap_or(0o022) })
 }

@@ -23,7 +23,7 @@ use godwit_image::task::{Scheduling, State, Task, Thread};
 use godwit_image::tree::Tree;
 use godwit_image::{Envelope, ObjectId, Pid, Subject};
 use godwit_linux::kcmp::{self, Object};
-use godwit_linux::proc::{maps, status};
+use godwit_linux::proc::maps;
 use godwit_linux::program::{Argument, Program, Step};
 use godwit_linux::{limits, ptrace};
 use std::cmp::Ordering;
@@ -136,7 +136,7 @@ impl ProcessQuestions {
 
 fn zombie(process: &FrozenProcess) -> Result<Task> {
     let stat = &process.stat;
-    let status = status::read(process.pid, process.pid).about(|| Subject::Process(process.pid))?;
+    let status = process.status()?;
     let leader = Thread {
         tid: Pid(process.pid),
         name: stat.comm.clone(),
@@ -314,7 +314,7 @@ pub(super) fn capture(
         None => None,
     };
     let mut injector = Injector::install_with(process, records, || map)?;
-    let stranger = capture.strangers.for_thread(pid, first)?;
+    let stranger = capture.strangers.for_thread(injector.process().status()?)?;
     let (of_first, of_others) = (Questions::new(stranger, true), Questions::new(stranger, false));
     let inquiry = Inquiry::make(&mut injector, (&of_first, &of_others), records)?;
     job_control::settled(injector.process())?;
@@ -490,9 +490,13 @@ fn thread(
     let credentials = match known.get(asked) {
         Some(credentials) => credentials.clone(),
         None => {
-            let status = ahead.status(pid, tid).about(subject)?;
+            let other = if index == 0 { None } else { Some(ahead.status(pid, tid).about(subject)?) };
+            let status = match &other {
+                Some(status) => status,
+                None => injector.process().status()?,
+            };
             let securebits = ran.result("prctl", questions.securebits).about(subject)? as u32;
-            let credentials = credentials::capture(tid, &status, securebits)?;
+            let credentials = credentials::capture(tid, status, securebits)?;
             known.entry(*asked).or_insert(credentials).clone()
         }
     };

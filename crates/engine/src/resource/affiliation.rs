@@ -1,6 +1,6 @@
 //! What a process belongs to: the audit login, the scheduler's automatic group of its session, the cgroup, the core-sharing
 //! group.
-use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open};
+use super::{Captured, Description, Kind, Made, Need, Running, Stage, TaskState, open};
 use crate::capture::Capture;
 use crate::failure::{About, Result};
 use crate::injector::Injector;
@@ -91,7 +91,7 @@ fn core_group(pid: i32) -> Option<Refusal> {
 }
 
 impl TaskState for Affiliation {
-    fn examine(&self, pid: i32) -> Vec<(Subject, Verdict)> {
+    fn examine(&self, Running { pid, .. }: Running<'_>) -> Vec<(Subject, Verdict)> {
         let mut found = Vec::new();
         if let Some(refusal) = core_group(pid) {
             found.push((Subject::Process(pid), Verdict::Blocks(refusal)));
@@ -110,10 +110,6 @@ impl TaskState for Affiliation {
             found.push((Subject::Process(pid), Verdict::Recreated(told)));
         }
         found
-    }
-
-    fn foresee(&self, _: i32) -> Vec<Need> {
-        Vec::new()
     }
 
     fn capture(&self, injector: &mut Injector<'_>, _: &mut Capture) -> Result<Vec<Captured>> {

@@ -10,7 +10,7 @@ use crate::failure::Result;
 use crate::injector::{Injector, Ran};
 use crate::restore::{Bind, Make};
 use godwit_image::tree::Tree;
-use godwit_image::{Envelope, KindId, ObjectId, Pid, Subject, Verdict};
+use godwit_image::{Envelope, KindId, ObjectId, Pid, Subject};
 use godwit_linux::epoll::{self, EVENT_BYTES};
 use godwit_linux::program::{Argument, Program, Step};
 use serde::{Deserialize, Serialize};
@@ -191,13 +191,7 @@ impl Kind for EpollReady {
 }
 
 impl TaskState for EpollReady {
-    fn examine(&self, _: i32) -> Vec<(Subject, Verdict)> {
-        // The set says what becomes of it.
-        Vec::new()
-    }
-    fn foresee(&self, _: i32) -> Vec<Need> {
-        Vec::new()
-    }
+    // Nothing is said of it before: the set says what becomes of it.
     fn capture(&self, injector: &mut Injector<'_>, capture: &mut Capture) -> Result<Vec<Captured>> {
         let threads: Vec<i32> = injector.process().threads.iter().map(|thread| thread.tid()).collect();
         let mut questions = Vec::new();

@@ -2,7 +2,7 @@
 //!
 //! No file of /proc shows it. The process maps a page and tries to throw it away, which the kernel refuses when the page
 //! is locked; whether the page was there from the start tells a lock on fault from another.
-use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open};
+use super::{Captured, Description, Kind, Made, Need, Running, Stage, TaskState, open};
 use crate::capture::Capture;
 use crate::failure::Result;
 use crate::injector::Injector;
@@ -71,12 +71,8 @@ impl Kind for FutureLocks {
 }
 
 impl TaskState for FutureLocks {
-    fn examine(&self, _: i32) -> Vec<(Subject, Verdict)> {
+    fn examine(&self, _: Running<'_>) -> Vec<(Subject, Verdict)> {
         // Only the process itself can tell; it is carried.
-        Vec::new()
-    }
-
-    fn foresee(&self, _: i32) -> Vec<Need> {
         Vec::new()
     }
 

@@ -2,7 +2,7 @@
 //! some is refused; empty ones come back by themselves when they are used.
 //!
 //! Only a thread itself can tell which keyrings it has. From outside one sees that its user has keys at all.
-use super::{Captured, Description, Kind, Made, Need, Stage, TaskState};
+use super::{Captured, Description, Kind, Made, Need, Running, Stage, TaskState};
 use crate::capture::Capture;
 use crate::failure::Result;
 use crate::injector::{Injector, Ran};
@@ -283,9 +283,9 @@ impl Kind for KeyringKind {
 }
 
 impl TaskState for KeyringKind {
-    fn examine(&self, pid: i32) -> Vec<(Subject, Verdict)> {
+    fn examine(&self, Running { pid, status }: Running<'_>) -> Vec<(Subject, Verdict)> {
         let own = std::process::id() as i32;
-        let (Ok(status), Ok(ours)) = (status::read(pid, pid), status::read(own, own)) else { return Vec::new() };
+        let Ok(ours) = status::read(own, own) else { return Vec::new() };
         // Not there: a kernel without keys.
         let text = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let user = status.uid[0];
@@ -296,10 +296,6 @@ impl TaskState for KeyringKind {
             "user {user} has keys (/proc/key-users): whether some are in a keyring of its thread, process or session shows only when it is frozen; then a move is refused"
         );
         vec![(Subject::Process(pid), Verdict::Undecided(told))]
-    }
-
-    fn foresee(&self, _: i32) -> Vec<Need> {
-        Vec::new()
     }
 
     fn capture(&self, _: &mut Injector<'_>, _: &mut Capture) -> Result<Vec<Captured>> {

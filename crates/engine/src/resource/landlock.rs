@@ -4,7 +4,7 @@
 //! Nothing shows a sandbox, but everybody in one may only look at processes in the same one, whatever its rules are about.
 //! So each thread is asked to look at a process outside that its user may look at (get_robust_list(2) reads nothing that
 //! matters): this one, or where the kernel's other checks could say no as well, a child made like the thread.
-use super::{Captured, Description, Kind, Made, Need, Stage, TaskState};
+use super::{Captured, Description, Kind, Made, Need, Running, Stage, TaskState};
 use crate::capture::Capture;
 use crate::failure::{About, Result};
 use crate::injector::Injector;
@@ -22,6 +22,8 @@ const SYS_GET_ROBUST_LIST: i64 = 274;
 #[derive(Debug, Default)]
 pub(crate) struct Strangers {
     made: BTreeMap<(u32, u32), Stranger>,
+    /// Who we are, once asked for.
+    ours: Option<Status>,
 }
 
 /// Whether a thread's credentials alone allow it to look at a process of ours.
@@ -38,17 +40,19 @@ impl Strangers {
     ///
     /// # Errors
     /// It cannot be made.
-    pub(crate) fn for_thread(&mut self, pid: i32, tid: i32) -> Result<Option<i32>> {
+    pub(crate) fn for_thread(&mut self, thread: &Status) -> Result<Option<i32>> {
         if landlock::version().is_err() {
             return Ok(None);
         }
         let own = std::process::id() as i32;
-        let read = |pid: i32, tid: i32| status::read(pid, tid).about(|| Subject::Process(pid));
-        let thread = read(pid, tid)?;
-        if may_see(&thread, &read(own, own)?) {
+        let ours = match &self.ours {
+            Some(ours) => ours,
+            None => self.ours.insert(status::read(own, own).about(|| Subject::Host)?),
+        };
+        if may_see(thread, ours) {
             return Ok(Some(own));
         }
-        self.like(&thread).map(Some)
+        self.like(thread).map(Some)
     }
 
     /// A child like a thread.
@@ -99,8 +103,7 @@ impl Kind for Landlock {
 }
 
 /// Who is in a sandbox has given up new privileges first, or had the administrator's.
-fn undecided(pid: i32) -> Option<Verdict> {
-    let status = status::read(pid, pid).ok()?;
+fn undecided(status: &Status) -> Option<Verdict> {
     let possible = status.no_new_privileges && landlock::version().is_ok();
     possible.then(|| {
         Verdict::Undecided(
@@ -110,12 +113,8 @@ fn undecided(pid: i32) -> Option<Verdict> {
 }
 
 impl TaskState for Landlock {
-    fn examine(&self, pid: i32) -> Vec<(Subject, Verdict)> {
-        undecided(pid).map(|verdict| (Subject::Process(pid), verdict)).into_iter().collect()
-    }
-
-    fn foresee(&self, _: i32) -> Vec<Need> {
-        Vec::new()
+    fn examine(&self, Running { pid, status }: Running<'_>) -> Vec<(Subject, Verdict)> {
+        undecided(status).map(|verdict| (Subject::Process(pid), verdict)).into_iter().collect()
     }
 
     fn capture(&self, injector: &mut Injector<'_>, capture: &mut Capture) -> Result<Vec<Captured>> {

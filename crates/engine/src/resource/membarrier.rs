@@ -4,7 +4,7 @@ use crate::capture::Capture;
 use crate::failure::Result;
 use crate::injector::Injector;
 use crate::restore::{Bind, Make};
-use godwit_image::{Envelope, KindId, Pid, Subject, Verdict};
+use godwit_image::{Envelope, KindId, Pid};
 use godwit_linux::program::Program;
 use serde::{Deserialize, Serialize};
 
@@ -57,15 +57,7 @@ fn commands(registrations: u64) -> impl Iterator<Item = u64> {
 }
 
 impl TaskState for Membarrier {
-    fn examine(&self, _: i32) -> Vec<(Subject, Verdict)> {
-        // Only the process itself can tell; whatever it is, it is carried.
-        Vec::new()
-    }
-
-    fn foresee(&self, _: i32) -> Vec<Need> {
-        Vec::new()
-    }
-
+    // Nothing is said of it before: only the process itself can tell; whatever it is, it is carried.
     fn capture(&self, injector: &mut Injector<'_>, _: &mut Capture) -> Result<Vec<Captured>> {
         match injector.answers().1.barriers {
             0 => Ok(Vec::new()),

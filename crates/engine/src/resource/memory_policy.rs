@@ -1,7 +1,7 @@
 //! NUMA memory policies of threads (set_mempolicy(2)) and of single areas (mbind(2)).
 //!
 //! A home node (set_mempolicy_home_node(2)) cannot be read; it only says where to begin looking for memory.
-use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open};
+use super::{Captured, Description, Kind, Made, Need, Running, Stage, TaskState, open};
 use crate::capture::Capture;
 use crate::failure::{Result, malformed};
 use crate::injector::{Injector, Ran};
@@ -127,12 +127,8 @@ fn lacking(subject: Subject, policy: &Policy, refusal: Refusal) -> Refusal {
 }
 
 impl TaskState for MemoryPolicy {
-    fn examine(&self, _: i32) -> Vec<(Subject, Verdict)> {
+    fn examine(&self, _: Running<'_>) -> Vec<(Subject, Verdict)> {
         // Whatever it is, it is carried; whether the destination has the nodes shows there.
-        Vec::new()
-    }
-
-    fn foresee(&self, _: i32) -> Vec<Need> {
         Vec::new()
     }
 

@@ -9,6 +9,7 @@ use crate::look::{Look, Survey};
 use crate::restore::{Bind, Make};
 use godwit_image::{Envelope, KindId, ObjectId, Pid, Subject, Verdict, codec};
 use godwit_linux::features::Feature;
+use godwit_linux::proc::status::Status;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -262,12 +263,25 @@ pub trait Description: Kind {
     fn capture(&self, look: &Look, capture: &mut Capture) -> Result<Captured>;
 }
 
+/// A process that runs and is examined.
+#[derive(Clone, Copy, Debug)]
+pub struct Running<'a> {
+    /// Number.
+    pub pid: i32,
+    /// /proc/PID/status, read at the beginning of its examination.
+    pub status: &'a Status,
+}
+
 /// A kind of state that belongs to a task, without a descriptor.
 pub trait TaskState: Kind {
     /// What a move would do to it; called on a running process, changes nothing. Empty when the process has none.
-    fn examine(&self, pid: i32) -> Vec<(Subject, Verdict)>;
+    fn examine(&self, _: Running<'_>) -> Vec<(Subject, Verdict)> {
+        Vec::new()
+    }
     /// What the destination must have for it, as far as the running process shows.
-    fn foresee(&self, pid: i32) -> Vec<Need>;
+    fn foresee(&self, _: i32) -> Vec<Need> {
+        Vec::new()
+    }
     /// Reads the state of one frozen process by programs; empty when it has none.
     ///
     /// # Errors

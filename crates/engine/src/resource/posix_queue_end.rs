@@ -268,15 +268,7 @@ impl Description for PosixQueueEnd {
 }
 
 impl TaskState for PosixQueueEnd {
-    fn examine(&self, _: i32) -> Vec<(Subject, Verdict)> {
-        // The queue tells of it.
-        Vec::new()
-    }
-
-    fn foresee(&self, _: i32) -> Vec<Need> {
-        Vec::new()
-    }
-
+    // Nothing is said of it before: the queue tells of it.
     fn capture(&self, injector: &mut Injector<'_>, capture: &mut Capture) -> Result<Vec<Captured>> {
         let pid = injector.process().pid;
         let noted: Vec<Noted> = capture.notifications.extract_if(.., |noted| noted.holder.0 == pid).collect();

@@ -3,7 +3,7 @@
 //! A periodic timer whose signal waits to be taken does not run in the kernel; it is set to expire where it last did, so
 //! that it sends its own signal and counts what it misses. What it has missed the kernel tells only with the signal: the
 //! process takes it, and has the timer send it again; see [`timer_overrun`](super::timer_overrun).
-use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open, timer_overrun};
+use super::{Captured, Description, Kind, Made, Need, Running, Stage, TaskState, open, timer_overrun};
 use crate::capture::Capture;
 use crate::failure::{About, Result, malformed};
 use crate::injector::{Injector, Ran};
@@ -158,7 +158,7 @@ pub(super) fn nanoseconds(ran: &Ran, place: usize) -> u64 {
 }
 
 impl TaskState for PosixTimers {
-    fn examine(&self, pid: i32) -> Vec<(Subject, Verdict)> {
+    fn examine(&self, Running { pid, .. }: Running<'_>) -> Vec<(Subject, Verdict)> {
         let Ok(found) = timers::read(pid) else { return Vec::new() };
         let threads = crate::procfs::threads(pid).map_or(1, |threads| threads.len());
         let verdict = |timer: &PosixTimer| refusal(pid, threads, timer).map_or(Verdict::Carried, Verdict::Blocks);

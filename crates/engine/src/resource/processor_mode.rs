@@ -1,12 +1,12 @@
 //! Modes of the processor that a process can be in and that this build does not rebuild: 32-bit code, segments of its own,
 //! I/O ports, tagged addresses, a shadow stack. Refused by name.
-use super::{Captured, Description, Kind, Made, Need, Stage, TaskState};
+use super::{Captured, Description, Kind, Made, Need, Running, Stage, TaskState};
 use crate::capture::Capture;
 use crate::failure::{About, Result};
 use crate::injector::Injector;
 use crate::restore::{Bind, Make};
 use godwit_image::{Code, Envelope, KindId, Pid, Refusal, Subject, Verdict};
-use godwit_linux::proc::status::{self, Status};
+use godwit_linux::proc::status::Status;
 use godwit_linux::ptrace;
 use std::io::Read;
 
@@ -82,15 +82,10 @@ fn is_for_32_bits(pid: i32) -> bool {
 }
 
 impl TaskState for ProcessorMode {
-    fn examine(&self, pid: i32) -> Vec<(Subject, Verdict)> {
-        let Ok(status) = status::read(pid, pid) else { return Vec::new() };
+    fn examine(&self, Running { pid, status }: Running<'_>) -> Vec<(Subject, Verdict)> {
         let code = is_for_32_bits(pid).then(|| judge_code(Subject::Process(pid), 0).err()).flatten();
-        let refusals = code.into_iter().chain(visible(pid, &status));
+        let refusals = code.into_iter().chain(visible(pid, status));
         refusals.map(|refusal| (Subject::Process(pid), Verdict::Blocks(refusal))).collect()
-    }
-
-    fn foresee(&self, _: i32) -> Vec<Need> {
-        Vec::new()
     }
 
     fn capture(&self, injector: &mut Injector<'_>, _: &mut Capture) -> Result<Vec<Captured>> {
@@ -107,9 +102,7 @@ impl TaskState for ProcessorMode {
                 return Err(refuse(thread.subject(), "it may use I/O ports (ioperm), which are this host's"));
             }
         }
-        let first = injector.process().threads[0].tid();
-        let status = status::read(pid, first).about(subject)?;
-        visible(pid, &status).map_or(Ok(Vec::new()), Err)
+        visible(pid, injector.process().status()?).map_or(Ok(Vec::new()), Err)
     }
 
     fn restore(&self, envelope: &Envelope, _: Pid, _: &mut Bind) -> Result<()> {

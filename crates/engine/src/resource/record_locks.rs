@@ -1,6 +1,6 @@
 //! Record locks: fcntl(F_SETLK). They belong to a file table; the process that set them sets them anew, through a
 //! descriptor of its own.
-use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open};
+use super::{Captured, Description, Kind, Made, Need, Running, Stage, TaskState, open};
 use crate::capture::Capture;
 use crate::failure::{About, Result, malformed};
 use crate::injector::Injector;
@@ -69,7 +69,7 @@ impl Kind for RecordLocks {
 }
 
 impl TaskState for RecordLocks {
-    fn examine(&self, _: i32) -> Vec<(Subject, Verdict)> {
+    fn examine(&self, _: Running<'_>) -> Vec<(Subject, Verdict)> {
         // Carried with the descriptors through which they were set.
         Vec::new()
     }

@@ -1,5 +1,5 @@
 //! The code behind a vDSO through which interrupted waits have gone on: a handler that runs may return to it.
-use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open};
+use super::{Captured, Description, Kind, Made, Need, Running, Stage, TaskState, open};
 use crate::capture::Capture;
 use crate::failure::{About, Result};
 use crate::injector::Injector;
@@ -51,12 +51,8 @@ impl Kind for ResumptionCode {
 }
 
 impl TaskState for ResumptionCode {
-    fn examine(&self, _: i32) -> Vec<(Subject, Verdict)> {
+    fn examine(&self, _: Running<'_>) -> Vec<(Subject, Verdict)> {
         // Ours, and always carried.
-        Vec::new()
-    }
-
-    fn foresee(&self, _: i32) -> Vec<Need> {
         Vec::new()
     }
 

@@ -1,6 +1,6 @@
 //! Labels of security modules (SELinux contexts, AppArmor profiles): a task keeps what it had, or the move is refused.
 //! They cannot be given to another process, so a restorer under the same label is what it takes.
-use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open};
+use super::{Captured, Description, Kind, Made, Need, Running, Stage, TaskState, open};
 use crate::capture::Capture;
 use crate::failure::Result;
 use crate::injector::Injector;
@@ -73,17 +73,13 @@ fn pending(pid: i32, tid: i32) -> Option<Refusal> {
 }
 
 impl TaskState for SecurityLabel {
-    fn examine(&self, pid: i32) -> Vec<(Subject, Verdict)> {
+    fn examine(&self, Running { pid, .. }: Running<'_>) -> Vec<(Subject, Verdict)> {
         let label = label(pid, pid, "current");
         if label.is_empty() {
             return Vec::new();
         }
         let told = format!("the restorer has to run under its label {label}, or the restore is refused");
         vec![(Subject::Process(pid), Verdict::Recreated(told))]
-    }
-
-    fn foresee(&self, _: i32) -> Vec<Need> {
-        Vec::new()
     }
 
     fn capture(&self, injector: &mut Injector<'_>, _: &mut Capture) -> Result<Vec<Captured>> {

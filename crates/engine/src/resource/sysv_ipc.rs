@@ -3,7 +3,7 @@
 //! Times of the last use, and identity of processes that have ended, are those of the restore.
 use super::sysv_undo::{self, Place};
 use super::sysv_users::{self, Tables, Waits};
-use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open, sysv_queue, sysv_semaphores};
+use super::{Captured, Description, Kind, Made, Need, Running, Stage, TaskState, open, sysv_queue, sysv_semaphores};
 use crate::capture::Capture;
 use crate::failure::{About, Result, malformed};
 use crate::injector::Injector;
@@ -222,7 +222,7 @@ fn capture_undo(
 }
 
 impl TaskState for SysvIpc {
-    fn examine(&self, pid: i32) -> Vec<(Subject, Verdict)> {
+    fn examine(&self, Running { pid, .. }: Running<'_>) -> Vec<(Subject, Verdict)> {
         let tables = sysv_users::tables(pid);
         if tables.queues.is_empty() && tables.sets.is_empty() {
             return Vec::new();
@@ -243,10 +243,6 @@ impl TaskState for SysvIpc {
             judge(sysv_semaphores::subject(set.id), set.owner.0, &users, waited);
         }
         found
-    }
-
-    fn foresee(&self, _: i32) -> Vec<Need> {
-        Vec::new()
     }
 
     fn capture(&self, injector: &mut Injector<'_>, capture: &mut Capture) -> Result<Vec<Captured>> {

@@ -1,6 +1,6 @@
 //! System V shared memory segments: identifier, key, owner, creator, content. Who has one attached is
 //! [`sysv_attachment`](super::sysv_attachment); one that nobody has attached belongs to the process that made it.
-use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, file_content, open};
+use super::{Captured, Description, Kind, Made, Need, Running, Stage, TaskState, file_content, open};
 use crate::capture::Capture;
 use crate::failure::{About, Result, malformed};
 use crate::injector::Injector;
@@ -159,14 +159,11 @@ impl Kind for SysvShm {
 }
 
 impl TaskState for SysvShm {
-    fn examine(&self, pid: i32) -> Vec<(Subject, Verdict)> {
+    fn examine(&self, Running { pid, .. }: Running<'_>) -> Vec<(Subject, Verdict)> {
         let note = "nobody has it attached; it goes with the process that made it";
         let verdict = || Verdict::Recreated(note.to_owned());
         let subject = |id| Subject::Object(format!("shared memory segment {id}"));
         detached(pid).iter().map(|segment| (subject(segment.id), verdict())).collect()
-    }
-    fn foresee(&self, _: i32) -> Vec<Need> {
-        Vec::new()
     }
     fn capture(&self, injector: &mut Injector<'_>, capture: &mut Capture) -> Result<Vec<Captured>> {
         for segment in detached(injector.process().pid) {

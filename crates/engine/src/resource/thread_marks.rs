@@ -4,7 +4,7 @@ use crate::capture::Capture;
 use crate::failure::Result;
 use crate::injector::Injector;
 use crate::restore::{Bind, Make};
-use godwit_image::{Code, Envelope, KindId, Pid, Refusal, Subject, Verdict};
+use godwit_image::{Code, Envelope, KindId, Pid, Refusal, Subject};
 use godwit_linux::program::Program;
 use serde::{Deserialize, Serialize};
 
@@ -66,15 +66,7 @@ impl Kind for ThreadMarks {
 }
 
 impl TaskState for ThreadMarks {
-    fn examine(&self, _: i32) -> Vec<(Subject, Verdict)> {
-        // Only the threads themselves can tell; whatever it is, it is carried.
-        Vec::new()
-    }
-
-    fn foresee(&self, _: i32) -> Vec<Need> {
-        Vec::new()
-    }
-
+    // Nothing is said of it before: only the threads themselves can tell; whatever it is, it is carried.
     fn capture(&self, injector: &mut Injector<'_>, _: &mut Capture) -> Result<Vec<Captured>> {
         let answers = injector.answers().0.iter().zip(&injector.process().threads);
         let marks = answers.map(|(answers, thread)| Marks {

@@ -10,6 +10,7 @@ use godwit_linux::proc::stat;
 use godwit_linux::{Errno, filesystem};
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
+use std::sync::OnceLock;
 
 /// File systems that several machines share: NFS, SMB, CIFS, 9P, FUSE, Ceph, GFS2, OCFS2.
 const SHARED: [u64; 8] =
@@ -133,7 +134,8 @@ impl Restorer {
         lent.sort_by_key(|(tid, _)| (*tid != pid, *tid));
         let leader_dead = lent.first().is_some_and(|(tid, _)| *tid != pid);
         let (tids, threads): (Vec<Pid>, Vec<Stopped>) = lent.into_iter().unzip();
-        let mut process = FrozenProcess { pid: pid.0, parent_thread: 0, stat, threads, leader_dead };
+        let mut process =
+            FrozenProcess { pid: pid.0, parent_thread: 0, stat, threads, leader_dead, status: OnceLock::new() };
         let taken = claim::take_inside(&mut process, claims);
         for (tid, stopped) in tids.into_iter().zip(process.threads) {
             if let Some(puppet) = self.puppets.get_mut(&tid) {
