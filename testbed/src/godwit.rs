@@ -28,7 +28,7 @@ const PORT: u16 = 7077;
 /// Where a page store does.
 const STORE_PORT: u16 = 7078;
 const SIGKILL: i32 = 9;
-const SIGCONT: i32 = 18;
+pub(crate) const SIGCONT: i32 = 18;
 
 /// Where a process is after a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl Place {
         }
     }
 
-    fn other(self) -> Self {
+    pub(crate) fn other(self) -> Self {
         match self {
             Self::Source => Self::Destination,
             Self::Destination => Self::Source,
@@ -61,7 +61,7 @@ pub(crate) struct Landing {
 }
 
 /// Or a refusal or failure, in words; then the process ought to be at the source, unharmed.
-type Moved = Result<Place, String>;
+pub(crate) type Moved = Result<Place, String>;
 
 /// The `godwit` binary.
 #[derive(Debug)]
@@ -124,6 +124,7 @@ impl Godwit {
             Path::DestinationKilledAt(moment) => self.kill_at(pair, run, Place::Destination, moment),
             Path::SourceKilledAt(moment) => self.kill_at(pair, run, Place::Source, moment),
             Path::LinkCutAt(moment) => self.cut_at(pair, run, moment),
+            Path::StoreLost(fault) => self.lose_store(pair, run, fault),
         }
     }
 
@@ -219,7 +220,7 @@ impl Godwit {
         arguments.extend(path.strategy().map(|name| ["--strategy", name]).into_iter().flatten());
         // It lives at the destination, as long as its host does.
         let store = if path.stores() { Some(self.store(to, run)?) } else { None };
-        let address = format!("tcp://{}:{STORE_PORT}", to.address());
+        let address = self.store_target(to);
         arguments.extend(store.iter().flat_map(|_| ["--pages", &address]));
         let moved = self.done(from, run, &arguments);
         store.into_iter().for_each(Call::forget);
@@ -307,6 +308,11 @@ impl Godwit {
         Ok(call)
     }
 
+    /// What `migrate` is told of it.
+    pub(crate) fn store_target(&self, host: &Host) -> String {
+        format!("tcp://{}:{STORE_PORT}", host.address())
+    }
+
     /// Starts a page store and waits until it listens.
     pub(crate) fn store(&self, host: &Host, run: &Run) -> Result<Call, String> {
         let address = format!("{}:{STORE_PORT}", host.address());
@@ -382,7 +388,7 @@ impl Godwit {
     }
 
     /// The process of godwit in a host that has stopped itself at a moment.
-    fn await_stopped(&self, host: &Host, moment: &str) -> Result<PidFd, String> {
+    pub(crate) fn await_stopped(&self, host: &Host, moment: &str) -> Result<PidFd, String> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(pid) = stopped_in(host, &self.program) {
@@ -442,7 +448,7 @@ impl Call {
     }
 
     /// A destination may stay as long as what it received. Its host's end is its end.
-    fn forget(mut self) {
+    pub(crate) fn forget(mut self) {
         if let Some(mut child) = self.child.take() {
             thread::spawn(move || child.wait());
         }

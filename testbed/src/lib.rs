@@ -16,6 +16,7 @@ pub mod pair;
 pub mod path;
 pub mod pool;
 pub mod program;
+mod storing;
 pub mod workload;
 
 pub use entry::entry;

@@ -7,6 +7,19 @@
 
 use std::fmt;
 
+/// When a page store goes away, and whether it comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StoreFault {
+    /// For good, while the process is down.
+    GoneBefore,
+    /// For two seconds, while the process is down.
+    BackBefore,
+    /// For two seconds, while the process runs at the destination and its memory is in the store.
+    BackAfter,
+    /// For good, while the process runs at the destination and its memory is on its way to the store.
+    GoneAfter,
+}
+
 /// One way in which a process comes to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Path {
@@ -42,6 +55,8 @@ pub enum Path {
     SourceKilledAt(&'static str),
     /// The link is cut at a moment of the source, and heals after some seconds.
     LinkCutAt(&'static str),
+    /// The page store is killed.
+    StoreLost(StoreFault),
 }
 
 /// What the source comes through, in this order, as its driver names it.
@@ -92,6 +107,14 @@ impl Path {
         paths
     }
 
+    /// Those with a fault of the page store: for workloads that have enough memory to leave any behind.
+    pub const STORE_LOST: [Self; 4] = [
+        Self::StoreLost(StoreFault::GoneBefore),
+        Self::StoreLost(StoreFault::BackBefore),
+        Self::StoreLost(StoreFault::BackAfter),
+        Self::StoreLost(StoreFault::GoneAfter),
+    ];
+
     /// The path without its moment, in one word: what the command line and the table call it.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -112,6 +135,10 @@ impl Path {
             Self::DestinationKilledAt(_) => "destination-killed",
             Self::SourceKilledAt(_) => "source-killed",
             Self::LinkCutAt(_) => "link-cut",
+            Self::StoreLost(StoreFault::GoneBefore) => "store-gone-before",
+            Self::StoreLost(StoreFault::BackBefore) => "store-back-before",
+            Self::StoreLost(StoreFault::BackAfter) => "store-back-after",
+            Self::StoreLost(StoreFault::GoneAfter) => "store-gone-after",
         }
     }
 

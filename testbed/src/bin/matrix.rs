@@ -24,6 +24,9 @@ The last line is `N passed, N failed, N skipped`; the exit code is 0 where nothi
 /// Workloads for the paths with faults: small, a tree, threads, unread bytes, an open file.
 const FOR_FAULTS: [&str; 5] = ["getpid", "tree", "threads_64", "pipe", "file_offsets"];
 
+/// Workloads whose memory is large enough to be left behind, for the paths on which a page store is lost.
+const FOR_STORE_FAULTS: [&str; 1] = ["memory_large"];
+
 /// Kinds of workloads for the paths with a page store.
 const FOR_STORES: [&str; 3] = ["memory", "task", "blocked"];
 
@@ -176,7 +179,8 @@ fn cells(arguments: &Arguments) -> Result<Vec<Cell>, String> {
             None => Vec::new(),
         };
         for user in workload.users() {
-            for path in Path::PLAIN.into_iter().chain(faulty.iter().copied()) {
+            let storing = if FOR_STORE_FAULTS.contains(&workload.name.as_str()) { &Path::STORE_LOST[..] } else { &[] };
+            for path in Path::PLAIN.into_iter().chain(faulty.iter().chain(storing).copied()) {
                 let cell = Cell { workload: workload.clone(), user: user.clone(), path };
                 let user_chosen = arguments.user.as_deref().is_none_or(|user| user == cell.user_word());
                 // Without being asked for, only where memory or the tasks that have it are the subject.
