@@ -549,6 +549,7 @@ impl Driver<'_> {
         if is_done.is_ok() {
             // Not before: what is missing would be zeros.
             (self.fetch.pager, self.fetch.active) = (None, false);
+            self.remove_store();
         }
         is_done
     }

@@ -139,10 +139,21 @@ const PLAIN: [&str; 2] = [
 const FAULTS: [&str; 6] =
     ["--path", "destination-killed,source-killed,link-cut", "--user", "root", "--workload", "tree,pipe"];
 
+/// With a page store, which is lost now and then: for what has memory and tasks.
+const STORES: [&str; 6] = [
+    "--path",
+    "migrate-flushing,migrate-freeze-free,store-gone-before,store-back-before,store-back-after,store-gone-after",
+    "--user",
+    "root",
+    "--kind",
+    "memory,task,blocked",
+];
+
 /// The workload matrix.
 fn matrix(report: &mut Report, root: &Path, has_matrix: bool) {
     cells(report, root, "workload matrix", has_matrix, MATRIX, &PLAIN);
     cells(report, root, "workload matrix with faults", has_matrix, MATRIX, &FAULTS);
+    cells(report, root, "workload matrix with a page store", has_matrix, MATRIX, &STORES);
 }
 
 /// Real programs, each moved along every path while it works; along two of them also as a user who is not root.
