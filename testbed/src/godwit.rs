@@ -20,7 +20,7 @@ use crate::program;
 use crate::workload::{Run, alive};
 
 /// How long one call may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a link stays cut.
 const CUT: Duration = Duration::from_secs(3);
 /// Where a destination listens.
@@ -115,15 +115,22 @@ impl Godwit {
                 self.checkpoint(pair, run, &directory, false)?;
                 self.restore(&pair.destination, run, &directory).map(|()| Place::Destination)
             }
-            Path::Migrate | Path::NumbersInUse | Path::PreCopy | Path::QueuedPreCopy | Path::PostCopy => {
+            Path::Migrate | Path::NumbersInUse | Path::PreCopy | Path::QueuedPreCopy => {
                 self.migrate(path, pair, run, 1)
             }
-            Path::Flushing | Path::FreezeFree => self.migrate(path, pair, run, 1),
+            Path::PostCopy | Path::AssistedPostCopy | Path::EagerDirty | Path::Flushing | Path::FreezeFree => {
+                self.migrate(path, pair, run, 1)
+            }
+            Path::OnReference => self.migrate_on_reference(path, pair, run),
             Path::ThereAndBack => self.migrate(path, pair, run, 2),
             Path::TenMoves => self.migrate(path, pair, run, 10),
             Path::DestinationKilledAt(moment) => self.kill_at(pair, run, Place::Destination, moment),
             Path::SourceKilledAt(moment) => self.kill_at(pair, run, Place::Source, moment),
-            Path::LinkCutAt(moment) => self.cut_at(pair, run, moment),
+            Path::LinkCutAt(moment) => self.cut_at(pair, run, moment, &[]),
+            Path::Settled => self.migrate_and_settle(pair, run),
+            Path::OwingDestinationKilledAt(moment) => self.kill_while_owing(pair, run, Place::Destination, moment),
+            Path::OwingSourceKilledAt(moment) => self.kill_while_owing(pair, run, Place::Source, moment),
+            Path::OwingLinkCutAt(moment) => self.cut_at(pair, run, moment, &["--strategy", "post-copy"]),
             Path::StoreLost(fault) => self.lose_store(pair, run, fault),
         }
     }
@@ -150,7 +157,7 @@ impl Godwit {
     }
 
     /// A call that has to succeed; returns what it wrote.
-    fn done(&self, host: &Host, run: &Run, arguments: &[&str]) -> Result<String, String> {
+    pub(crate) fn done(&self, host: &Host, run: &Run, arguments: &[&str]) -> Result<String, String> {
         let call = self.call(host, run, arguments, None).map_err(|error| error.to_string())?;
         let (status, said) = call.end()?;
         if status.success() { Ok(said) } else { Err(said) }
@@ -341,11 +348,13 @@ impl Godwit {
         place.map_err(|said| format!("{said}; migrate: {ended:?}"))
     }
 
-    fn cut_at(&self, pair: &mut Pair, run: &Run, moment: &str) -> Moved {
+    fn cut_at(&self, pair: &mut Pair, run: &Run, moment: &str, further: &[&str]) -> Moved {
         let mut receive = self.receive(&pair.destination, run, false, None)?;
         let target = self.target(&pair.destination);
         let pause = format!("pause:{moment}");
-        let migrate = self.call(&pair.source, run, &["migrate", &run.pid.to_string(), &target], Some(&pause));
+        let pid = run.pid.to_string();
+        let arguments = [&["migrate", &pid, &target], further].concat();
+        let migrate = self.call(&pair.source, run, &arguments, Some(&pause));
         let migrate = migrate.map_err(|error| error.to_string())?;
         let stopped = self.await_stopped(&pair.source, moment)?;
         pair.link.cut().map_err(|error| error.to_string())?;
@@ -360,7 +369,7 @@ impl Godwit {
 
     /// Waits until the process runs in exactly one place and the other has nothing of it, helped by `godwit recover` on
     /// both sides if need be. One look is no proof that it runs in both: a dying process looks as if it ran.
-    fn settle(&self, pair: &Pair, run: &Run) -> Moved {
+    pub(crate) fn settle(&self, pair: &Pair, run: &Run) -> Moved {
         let deadline = Instant::now() + PATIENCE;
         let (mut twice, mut recovered) = (0, false);
         loop {
@@ -488,7 +497,7 @@ fn host_word(address: Ipv4Addr) -> u32 {
 }
 
 /// The letter of a process's state; none where it is not there or a zombie. Where only its first thread has ended it is another's.
-fn state(host: &Host, pid: u32) -> Option<char> {
+pub(crate) fn state(host: &Host, pid: u32) -> Option<char> {
     if !alive(host, pid) {
         return None;
     }

@@ -12,6 +12,7 @@ pub mod kill;
 pub mod leftover;
 pub mod link;
 pub mod matrix;
+mod owing;
 pub mod pair;
 pub mod path;
 pub mod pool;

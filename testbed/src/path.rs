@@ -43,6 +43,14 @@ pub enum Path {
     Flushing,
     /// One migration after which the memory goes to a page store.
     FreezeFree,
+    /// One migration before which all memory comes once, and after which what was written meanwhile does.
+    AssistedPostCopy,
+    /// One migration after which only the memory comes that is asked for.
+    OnReference,
+    /// The same, and then all of it is fetched.
+    Settled,
+    /// One migration in which what no file has comes, and the rest when it is asked for.
+    EagerDirty,
     /// To the other host and back.
     ThereAndBack,
     /// Ten migrations in a row, to and fro.
@@ -57,6 +65,12 @@ pub enum Path {
     LinkCutAt(&'static str),
     /// The page store is killed.
     StoreLost(StoreFault),
+    /// The destination's engine is killed while pages are owed, or just before or after.
+    OwingDestinationKilledAt(&'static str),
+    /// The source's engine is.
+    OwingSourceKilledAt(&'static str),
+    /// The link is cut then, and heals after some seconds.
+    OwingLinkCutAt(&'static str),
 }
 
 /// What the source comes through, in this order, as its driver names it.
@@ -68,6 +82,30 @@ const SOURCE_MOMENTS: [&str; 24] = [
     "after hold stopped", "before note \"commit sent\" in the journal", "after note \"commit sent\" in the journal",
     "sent Commit", "received Resumed", "after note \"committed\" in the journal", "after kill",
     "before note \"done\" in the journal", "sent Goodbye",
+];
+
+/// What a source comes through that owes pages, from the commit on.
+const OWING_SOURCE_MOMENTS: [&str; 8] = [
+    "sent Commit",
+    "received Owing",
+    "before note \"serving\" in the journal",
+    "after note \"serving\" in the journal",
+    "before serve pages",
+    "after serve pages",
+    "received AllHeld",
+    "after kill",
+];
+
+/// What a destination comes through that is owed pages, from the commit on.
+const OWING_DESTINATION_MOMENTS: [&str; 8] = [
+    "received Commit",
+    "before resume",
+    "sent Owing",
+    "after resume",
+    "before fetch pages",
+    "before note \"resumed\" in the journal",
+    "after note \"resumed\" in the journal",
+    "sent AllHeld",
 ];
 
 /// What the destination comes through, in this order.
@@ -82,7 +120,7 @@ const DESTINATION_MOMENTS: [&str; 22] = [
 
 impl Path {
     /// Those without a fault: each is for every workload.
-    pub const PLAIN: [Self; 13] = [
+    pub const PLAIN: [Self; 17] = [
         Self::Thaw,
         Self::CheckpointLeaveRunning,
         Self::RestoreInPlace,
@@ -93,6 +131,10 @@ impl Path {
         Self::PostCopy,
         Self::Flushing,
         Self::FreezeFree,
+        Self::AssistedPostCopy,
+        Self::OnReference,
+        Self::Settled,
+        Self::EagerDirty,
         Self::ThereAndBack,
         Self::TenMoves,
         Self::NumbersInUse,
@@ -115,6 +157,15 @@ impl Path {
         Self::StoreLost(StoreFault::GoneAfter),
     ];
 
+    /// Those with a fault while pages are owed: for workloads that have enough memory to be owed any.
+    #[must_use]
+    pub fn owing() -> Vec<Self> {
+        let mut paths: Vec<Self> = OWING_DESTINATION_MOMENTS.into_iter().map(Self::OwingDestinationKilledAt).collect();
+        paths.extend(OWING_SOURCE_MOMENTS.into_iter().map(Self::OwingSourceKilledAt));
+        paths.extend(OWING_SOURCE_MOMENTS.into_iter().map(Self::OwingLinkCutAt));
+        paths
+    }
+
     /// The path without its moment, in one word: what the command line and the table call it.
     #[must_use]
     pub fn word(self) -> &'static str {
@@ -129,6 +180,10 @@ impl Path {
             Self::PostCopy => "migrate-post-copy",
             Self::Flushing => "migrate-flushing",
             Self::FreezeFree => "migrate-freeze-free",
+            Self::AssistedPostCopy => "migrate-assisted",
+            Self::OnReference => "migrate-on-reference",
+            Self::Settled => "migrate-settled",
+            Self::EagerDirty => "migrate-eager-dirty",
             Self::ThereAndBack => "there-and-back",
             Self::TenMoves => "ten-moves",
             Self::NumbersInUse => "numbers-in-use",
@@ -139,6 +194,9 @@ impl Path {
             Self::StoreLost(StoreFault::BackBefore) => "store-back-before",
             Self::StoreLost(StoreFault::BackAfter) => "store-back-after",
             Self::StoreLost(StoreFault::GoneAfter) => "store-gone-after",
+            Self::OwingDestinationKilledAt(_) => "owing-destination-killed",
+            Self::OwingSourceKilledAt(_) => "owing-source-killed",
+            Self::OwingLinkCutAt(_) => "owing-link-cut",
         }
     }
 
@@ -151,6 +209,9 @@ impl Path {
             Self::PostCopy => Some("post-copy"),
             Self::Flushing => Some("flushing"),
             Self::FreezeFree => Some("freeze-free"),
+            Self::AssistedPostCopy => Some("assisted-post-copy"),
+            Self::OnReference => Some("copy-on-reference"),
+            Self::EagerDirty => Some("eager-dirty"),
             _ => None,
         }
     }
@@ -171,7 +232,12 @@ impl Path {
 impl fmt::Display for Path {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::DestinationKilledAt(moment) | Self::SourceKilledAt(moment) | Self::LinkCutAt(moment) => {
+            Self::DestinationKilledAt(moment)
+            | Self::SourceKilledAt(moment)
+            | Self::LinkCutAt(moment)
+            | Self::OwingDestinationKilledAt(moment)
+            | Self::OwingSourceKilledAt(moment)
+            | Self::OwingLinkCutAt(moment) => {
                 write!(formatter, "{} {moment}", self.word())
             }
             _ => formatter.write_str(self.word()),

@@ -70,6 +70,10 @@ pub(crate) enum Command {
     Pages(Pages),
     /// Settle what an engine that was killed left behind; without an option, asks the other side.
     Recover(Recover),
+    /// Tell who owes memory to whom after a move: what still lies at the source of a process that runs elsewhere.
+    Residual,
+    /// End the dependency of processes that run here: fetch all that they are owed.
+    Settle(Settle),
     /// Write a running tree to a directory.
     Checkpoint(Checkpoint),
     /// Bring a checkpoint back to life.
@@ -98,6 +102,14 @@ pub(crate) enum Command {
         /// A code such as GW1102.
         code: Option<String>,
     },
+}
+
+/// Whose dependency is to end.
+#[derive(Debug, Args)]
+pub(crate) struct Settle {
+    /// A process, or the number of a migration (see `godwit residual`); without one, all that run here.
+    #[arg(value_name = "PID|MIGRATION")]
+    pub(crate) which: Option<String>,
 }
 
 /// Decisions about descriptors whose other side is outside the tree.

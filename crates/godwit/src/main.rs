@@ -26,6 +26,8 @@ fn main() -> ExitCode {
         Command::Receive(receive) => command::receive::run(&receive, &output),
         Command::Pages(pages) => command::pages::run(&pages, &output),
         Command::Recover(recover) => command::recover::run(&recover, &output),
+        Command::Residual => command::residual::show(&output),
+        Command::Settle(settle) => command::residual::settle(&settle, &output),
         Command::Checkpoint(checkpoint) => command::checkpoint::run(&checkpoint, &output),
         Command::Restore(restore) => command::restore::run(&restore, &output),
         Command::Image { command: ImageCommand::Show { directory, map } } => {

@@ -32,6 +32,8 @@ pub const OWED_PAGES: u8 = 37;
 pub const STORE: u8 = 42;
 /// Frame type, from the source: all pages that are owed are in the page store now; the payload is empty.
 pub const STORED: u8 = 43;
+/// Frame type, to the source: what it still owes is to come without being asked for; no payload.
+pub const PUSH_OWED: u8 = 38;
 /// Most bytes of a payload: messages carry at most 1 MiB of the drivers' own in one field.
 pub const PAYLOAD_LIMIT: u32 = 4 << 20;
 /// Most runs in one frame.
@@ -91,6 +93,7 @@ impl Header {
             | OWED_PAGES
             | STORE
             | STORED => 0,
+            PUSH_OWED if header.length == 0 => 0,
             PAGES => BODY_CHECKED,
             other => return Err(Malformed::UnknownType(other)),
         };
@@ -213,6 +216,8 @@ pub enum Frame<'a> {
     Store(Word),
     /// What is owed is in the page store: for who fetches it.
     Stored,
+    /// All that is owed is to be pushed: for the page server.
+    PushOwed,
 }
 
 impl<'a> Frame<'a> {
@@ -248,6 +253,7 @@ impl<'a> Frame<'a> {
             STORE => Word::decode(payload).map(Frame::Store),
             STORED if payload.is_empty() => Ok(Frame::Stored),
             STORED => Err(Malformed::Trailing(payload.len())),
+            PUSH_OWED => Ok(Frame::PushOwed),
             code => Packet::decode(code, payload).map(Frame::Packet),
         }
     }
@@ -310,6 +316,7 @@ impl<'a> Frame<'a> {
                 (STORE, 0)
             }
             Frame::Stored => (STORED, 0),
+            Frame::PushOwed => (PUSH_OWED, 0),
         };
         let payload = &out[start + HEADER_LENGTH..];
         let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);

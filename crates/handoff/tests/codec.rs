@@ -133,6 +133,7 @@ fn each_frame(random: &mut Random, mut check: impl FnMut(&mut Random, &Frame<'_>
     let held = runs(random, false);
     let stage = STAGE_FIRST | random.bits() as u32;
     check(random, &Frame::HeldPages(stage, held));
+    check(random, &Frame::PushOwed);
     for number in 0..8 {
         let word = word(random, number);
         check(random, &Frame::Store(word));

@@ -92,6 +92,9 @@ codes! {
     CANCELLED = 1305, "cancelled",
         "The user or a time-out ended the move before the commit.",
         "The process goes on at the source with everything that it had.";
+    PAGES_LOST = 1306, "pages that were owed are lost",
+        "The process ran at the destination while pages of it were still at the source, and the source, or who fetches them, was gone for longer than is waited for. It got SIGBUS where it waited, and was ended: it never reads zeros instead.",
+        "If the source is there again: godwit recover --resume there lets it go on from where it was stopped.";
     STORE_LOST = 1307, "the page store is gone, or says no",
         "The page store that a strategy needs cannot be reached, has no room, or has lost what it kept.",
         "Before the commit the process goes on at the source. After it, a process whose pages only the store had is reported as lost: start godwit pages on the same directory again within a minute, and it goes on.";

@@ -41,6 +41,8 @@ pub(crate) struct Build {
     unseen: bool,
     /// Pages of it come when it runs: what is missing must be missing until then.
     pub(crate) leaves: bool,
+    /// Pages come before the freeze that are true afterwards.
+    pub(crate) prepares: bool,
 }
 
 fn malformed(cause: &str) -> Refusal {
@@ -79,6 +81,7 @@ impl Build {
             bytes_total: 0,
             unseen: false,
             leaves: false,
+            prepares: false,
         }
     }
 
@@ -90,14 +93,14 @@ impl Build {
     /// Makes the root that is foreseen. Its memory only where pages come that nobody sees on their way (`unseen`): those that we see
     /// take so long to check that new memory is no hindrance. What does not come out well is made when it comes.
     pub(crate) fn prepare(&mut self, foresight: Foresight, unseen: bool) {
-        let foresight = match (self.leaves, unseen) {
-            (true, _) => Foresight { root: foresight.root, small_pages: foresight.small_pages, ..Foresight::default() },
-            (false, true) => foresight,
-            (false, false) => foresight.without_memory(),
+        let foresight = match (self.leaves, self.prepares, unseen) {
+            // What came before the freeze lies in it then. Pages that are stale are given back, so that they can be waited for.
+            (true, true, _) | (false, _, true) => foresight,
+            (true, false, _) | (false, _, false) => foresight.without_memory(),
         };
         if foresight.root != 0 {
             let reserve = Reserve::make(&foresight, PREPARATION).unwrap_or_default();
-            self.unseen = reserve.is_some() && !foresight.present.is_empty();
+            self.unseen = !self.leaves && reserve.is_some() && !foresight.present.is_empty();
             self.beginning.keep_reserve(reserve);
         }
     }

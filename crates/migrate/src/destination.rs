@@ -1,11 +1,11 @@
 //! The destination's driver, and how a daemon has it run: for each connection a small single-threaded process of its own, the
 //! shepherd, because a tree is never built by a fork of a threaded daemon.
 use crate::build::Build;
+use crate::door;
 use crate::guardian::Guardian;
 use crate::hold;
 use crate::host::{self, Clock};
 use crate::journal::{Details, Journal, Member};
-use crate::reception;
 use crate::relocation;
 use crate::report::{self, Observer, OnProgress, Progress, name_of};
 use crate::requirement::{Judgement, Requirements};
@@ -27,6 +27,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 mod claims;
+mod conclusion;
 mod fetching;
 mod storing;
 mod taking_in;
@@ -59,8 +60,17 @@ pub fn serve(
     let signals = quiet_signals().map_err(|refusal| vec![refusal])?;
     let mut stream = Stream::new(lane);
     let first = first_packet(&mut stream, &signals, options.patience.greet.into()).map_err(|refusal| vec![refusal])?;
+    let answered = || Ok(Received { outcome: "answered".to_owned(), ..Received::default() });
     if claims::answer(&first, options, &mut stream) {
-        return Ok(Received { outcome: "answered".to_owned(), ..Received::default() });
+        return answered();
+    }
+    if !matches!(first.message, Message::Hello { .. }) {
+        let given = door::hand_over(&options.run_directory, stream, &first).map_err(|refusal| vec![refusal])?;
+        match given {
+            // A further lane of an engine that is not there is nobody's.
+            Some(back) if !matches!(first.message, Message::Lane { .. }) => stream = back,
+            _ => return answered(),
+        }
     }
     let (mut driver, first) = begin(stream, signals, first, options, observer, resumed, progress)?;
     driver.observe("received", name_of(&first.message));
@@ -173,6 +183,7 @@ fn begin<'a>(
         root: 0,
         pages: 0,
         guardian,
+        second: None,
         broken: None,
         heard: Vec::new(),
         mute: false,
@@ -217,6 +228,7 @@ pub(crate) fn recover(journal: Journal, patience: Patience) -> Result<Outcome, V
         root: 0,
         pages: 0,
         guardian: None,
+        second: None,
         broken: None,
         heard: Vec::new(),
         mute: false,
@@ -277,6 +289,8 @@ struct Driver<'a> {
     root: i32,
     pages: u64,
     guardian: Option<Guardian>,
+    /// Of a tree that will be owed pages: a second one, so that nobody reads zeros either when two of us are killed.
+    second: Option<Guardian>,
     broken: Option<String>,
     /// The messages up to the offer.
     heard: Vec<Packet>,
@@ -337,7 +351,10 @@ impl Driver<'_> {
     }
 
     fn lose_link(&mut self, cause: &Broken) {
+        self.fetch.lose_link();
         if let Some(stream) = self.stream.take() {
+            // Whoever has a copy of the socket: the other side is to hear of it now.
+            stream.cut();
             self.broken = Some(format!("{}: {cause}", stream.peer()));
             self.feed(Event::LinkLost);
         }
@@ -377,10 +394,8 @@ impl Driver<'_> {
             if let Some(stream) = &self.stream {
                 files.extend(stream.interest(false));
             }
-            if let Some(pager) = self.fetch.pager.as_ref().filter(|_| self.fetch.active) {
-                files.extend(pager.files().map(|file| (file, Readiness::READABLE)));
-                files.extend(self.storing.files());
-            }
+            files.extend(self.fetch.interest());
+            files.extend(self.storing.files().filter(|_| self.fetch.active));
             poll::wait(&files, limit).unwrap_or_default()
         };
         if ready.first().is_some_and(|ready| ready.readable) {
@@ -393,8 +408,10 @@ impl Driver<'_> {
                 None => {}
             }
         }
-        // Whoever waits for a page has the first word.
+        // Whoever waits for a page has the first word, and then who gets one.
         self.fetch_some();
+        self.listen_for_faults();
+        self.answer_the_door();
         if self.stream.is_some() && ready.get(1).is_some_and(|ready| ready.readable) {
             self.listen();
             self.fetch_some();
@@ -417,6 +434,8 @@ impl Driver<'_> {
                 if let Ok(row) = godwit_strategy::parse(&strategy) {
                     self.build.leaves = row.leaves_pages_behind();
                     self.storing.take_row(&row);
+                    self.build.prepares = row.builds_on_preparation();
+                    self.fetch.wants_all = row.pushes_everything();
                 }
                 return self.examine(&requirements, dry_run);
             }
@@ -460,7 +479,7 @@ impl Driver<'_> {
 
     fn examine(&mut self, requirements: &[u8], dry_run: bool) {
         // The tree is frozen as soon as we accept: whatever takes a processor has started by then.
-        if let Some(Err(refusal)) = self.guardian.as_mut().map(Guardian::await_ready) {
+        if let Err(refusal) = self.await_guardians(dry_run) {
             return self.feed(Event::Refused(vec![report::opaque(&refusal)]));
         }
         let mut highest = 0;
@@ -497,12 +516,18 @@ impl Driver<'_> {
         }
     }
 
+    fn await_guardians(&mut self, dry_run: bool) -> Result<(), Refusal> {
+        if self.build.leaves && self.guardian.is_some() && !dry_run {
+            let directory = &self.options.run_directory;
+            self.second = Some(Guardian::start(directory, self.machine.migration(), Side::Destination)?);
+        }
+        self.guardian.iter_mut().chain(&mut self.second).try_for_each(Guardian::await_ready)
+    }
+
     /// Hands the connection to a shepherd inside namespaces made for the tree.
     fn move_inside(mut self, numbers: &BTreeSet<i32>) -> Result<Received, Vec<Refusal>> {
         // Nothing is in the journal: there is nothing to guard here.
-        if let Some(guardian) = self.guardian.take() {
-            guardian.dismiss();
-        }
+        self.guardian.take().into_iter().chain(self.second.take()).for_each(Guardian::dismiss);
         let Some(stream) = self.stream.take() else { return self.conclude() };
         relocation::serve_inside(stream, &self.heard, numbers, self.options, self.resumed, self.progress)
     }
@@ -545,6 +570,7 @@ impl Driver<'_> {
 
     fn discard(&mut self) -> Result<(), Refusal> {
         self.receive_failed = true;
+        self.strike_owed();
         let is_done = if self.build.discard() { Ok(()) } else { hold::kill_family(&self.details) };
         if is_done.is_ok() {
             // Not before: what is missing would be zeros.
@@ -552,46 +578,5 @@ impl Driver<'_> {
             self.remove_store();
         }
         is_done
-    }
-
-    fn conclude(mut self) -> Result<Received, Vec<Refusal>> {
-        let mut received = Received {
-            pid: self.root,
-            processes: self.details.members.len() as u64,
-            pages: self.pages,
-            faults: self.fetch.faults,
-            ..Received::default()
-        };
-        if let Some(facts) = self.machine.peer().and_then(|peer| host::facts(&peer.capabilities)) {
-            received.source = facts.name;
-        }
-        let moved = matches!(self.machine.outcome(), Some(Outcome::Moved));
-        received.acknowledged = moved && self.machine.is_dismissed();
-        let held = matches!(self.machine.outcome(), Some(Outcome::Held));
-        let settled = !held && self.machine.is_ended() || self.journal.is_none() || moved;
-        if let Some(guardian) = self.guardian.take().filter(|_| settled) {
-            guardian.dismiss();
-        }
-        received.outcome = match self.machine.outcome() {
-            Some(Outcome::Moved) if self.root != 0 => "moved",
-            Some(Outcome::Checked) => "checked",
-            Some(Outcome::RolledBack { by, reason }) if self.machine.peer().is_some() => {
-                let mut refusals = report::rolled_back(*by, reason);
-                if let (Some(broken), Some(refusal)) = (&self.broken, refusals.first_mut())
-                    && refusal.code == Code::LINK_LOST
-                {
-                    refusal.cause = format!("{} ({broken})", refusal.cause);
-                }
-                return Err(refusals);
-            }
-            Some(outcome @ (Outcome::Lost | Outcome::Held)) => return Err(report::failure(outcome)),
-            _ => "answered",
-        }
-        .to_owned();
-        drop(self.stream.take());
-        if self.options.wait && self.root != 0 {
-            received.status = reception::wait_for_end(self.root);
-        }
-        Ok(received)
     }
 }

@@ -43,6 +43,7 @@ enum Part {
     Pages(ObjectId),
     Held(u32, ObjectId),
     Named(Naming, ObjectId),
+    Push,
     Waiting(ObjectId),
     Store(Word),
     Stored,
@@ -173,6 +174,7 @@ impl Incoming {
             Part::Named(Naming::Owed, owner) => Arrival::Owed(owner, &self.ranges),
             Part::Store(word) => Arrival::Store(word),
             Part::Stored => Arrival::Stored,
+            Part::Push => Arrival::Push,
             Part::Waiting(owner) => Arrival::Waiting(owner, &self.ranges),
             Part::Pages(owner) => {
                 let piece = std::mem::take(&mut self.piece);
@@ -269,6 +271,7 @@ impl Incoming {
             Frame::OwedPages(runs) => self.name(Naming::Owed, runs),
             Frame::Store(word) => return Ok(Some(Part::Store(word))),
             Frame::Stored => return Ok(Some(Part::Stored)),
+            Frame::PushOwed => return Ok(Some(Part::Push)),
             Frame::HeldPages(stage, runs) => {
                 self.totals.count(&header, runs.pages(), 0, 0);
                 self.cutter = Cutter::new(runs);

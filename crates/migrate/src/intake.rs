@@ -167,6 +167,7 @@ impl Worker {
                     Arrival::Waiting(..)
                     | Arrival::Wanted(..)
                     | Arrival::Owed(..)
+                    | Arrival::Push
                     | Arrival::Store(_)
                     | Arrival::Stored,
                 )) => Item::Broken(Broken::Malformed(Malformed::BadValue("direction"))),

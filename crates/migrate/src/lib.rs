@@ -4,6 +4,7 @@
 mod build;
 pub mod checkpoint;
 pub mod destination;
+mod door;
 mod guardian;
 mod hold;
 mod host;
@@ -16,6 +17,7 @@ mod recovery;
 mod relocation;
 mod report;
 mod requirement;
+pub mod residual;
 mod restless;
 pub mod reviving;
 pub mod saving;

@@ -137,14 +137,7 @@ impl Pump {
         owner: ObjectId,
         pages: &PageSet,
     ) -> Result<Vec<Vec<u8>>, Refusal> {
-        let page = |address: u64| address >> PAGE_SHIFT;
-        // No run of a frame has more pages than its count can say.
-        const RUN_PAGES: u64 = 1 << 30;
-        let cut = pages.runs().iter().flat_map(|run| {
-            let (first, last) = (page(run.start), page(run.end));
-            (first..last).step_by(RUN_PAGES as usize).map(move |start| (start, (last - start).min(RUN_PAGES) as u32))
-        });
-        let runs: Vec<Run> = cut.map(|(start, count)| Run { owner: owner.0, start, count }).collect();
+        let runs = runs_of_set(owner, pages);
         let frame = |runs: &[Run]| {
             let runs = Runs { page_shift: PAGE_SHIFT, body_checksum: None, runs: runs.to_vec() };
             let (pages, mut head) = (runs.pages(), Vec::new());
@@ -221,6 +214,18 @@ fn parts(bytes: &[u8]) -> Vec<(bool, Range<usize>)> {
         parts.push((false, start..bytes.len()));
     }
     parts
+}
+
+/// The runs of all pages of a set.
+pub(crate) fn runs_of_set(owner: ObjectId, pages: &PageSet) -> Vec<Run> {
+    // No run of a frame has more pages than its count can say.
+    const RUN_PAGES: u64 = 1 << 30;
+    let page = |address: u64| address >> PAGE_SHIFT;
+    let cut = pages.runs().iter().flat_map(|run| {
+        let (first, last) = (page(run.start), page(run.end));
+        (first..last).step_by(RUN_PAGES as usize).map(move |start| (start, (last - start).min(RUN_PAGES) as u32))
+    });
+    cut.map(|(start, count)| Run { owner: owner.0, start, count }).collect()
 }
 
 /// The runs of the pages in a part of a piece.

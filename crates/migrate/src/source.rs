@@ -29,6 +29,7 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+mod fault_lane;
 mod flushing;
 mod holding;
 mod rounds;
@@ -126,8 +127,7 @@ fn attempt(
         store: requirements.store.is_some(),
         patience: options.patience,
     };
-    let stores = config.row.needs_store();
-    let (row_leaves, row_pushes) = (config.row.leaves_pages_behind(), config.row.pushes_what_is_left() && !stores);
+    let row_leaves = config.row.leaves_pages_behind();
     let machine = Source::new(config).map_err(|error| {
         one(Refusal::new(Code::UNSUPPORTED, Subject::Object(options.strategy.clone()), error.to_string()))
     })?;
@@ -136,7 +136,7 @@ fn attempt(
     let mut driver = Driver::new(pid, transport, machine, details, std::mem::take(options), progress);
     (driver.row, driver.flushing) = (Some(row), flushing);
     driver.stream = Some(Stream::new(lane));
-    (driver.leaves, driver.serving.pushes) = (row_leaves, row_pushes);
+    driver.leaves = row_leaves;
     if !driver.options.dry_run {
         let journal = Journal::create(&driver.options.run_directory, migration, Side::Source).map_err(one)?;
         driver.journal = Some(journal);
@@ -317,6 +317,8 @@ impl<'a> Driver<'a> {
 
     fn lose_link(&mut self, cause: &Broken) {
         if let Some(stream) = self.stream.take() {
+            stream.cut();
+            self.serving.lose_link();
             self.sent_before += stream.sent;
             self.broken = Some(format!("{}: {cause}", stream.peer()));
             self.feed(Event::LinkLost);
@@ -374,11 +376,13 @@ impl<'a> Driver<'a> {
             if let Some(file) = self.options.cancel.as_ref().filter(|_| !self.cancelled) {
                 files.push((file.as_fd(), Readiness::READABLE));
             }
+            files.extend(self.serving.interest());
             // An error here can only be one of our own making; the clock still runs.
             if let Ok(found) = poll::wait(&files, limit) {
                 let streams = if self.stream.is_some() { 2 } else { 0 };
                 heard = streams > 0 && found[0].readable;
-                cancel = found.get(streams).is_some_and(|found| found.readable);
+                let cancels = self.options.cancel.is_some() && !self.cancelled;
+                cancel = cancels && found.get(streams).is_some_and(|found| found.readable);
             }
         }
         if heard {
@@ -389,6 +393,7 @@ impl<'a> Driver<'a> {
         {
             self.lose_link(&error);
         }
+        self.tend_lane();
         if cancel {
             self.cancelled = true;
             self.feed(Event::Cancel);
@@ -398,7 +403,8 @@ impl<'a> Driver<'a> {
             // In doubt, a queued reconnection says that the machine has given the link up: a new one will be made.
             let reconnects = self.queue.iter().any(|action| matches!(action, Action::Reconnect));
             if reconnects && self.machine.is_in_doubt() {
-                self.stream = None;
+                self.serving.lose_link();
+                self.stream.take().iter().for_each(Stream::cut);
             }
         }
     }
@@ -412,6 +418,7 @@ impl<'a> Driver<'a> {
                 }
                 Ok(Some(Arrival::Wanted(owner, ranges))) => self.serving.ask(owner, ranges),
                 Ok(Some(Arrival::Owed(owner, ranges))) => self.serving.owe(owner, ranges),
+                Ok(Some(Arrival::Push)) => self.serving.push_all(),
                 // Only a source sends these.
                 Ok(Some(_)) => self.lose_link(&Broken::Malformed(godwit_handoff::Malformed::BadValue("direction"))),
                 Ok(None) => break,
@@ -498,8 +505,8 @@ impl<'a> Driver<'a> {
         (self.frozen, self.options.capture) = (frozen, options);
         let mut captives = captured?;
         self.report.pages_total = pages::bytes(&captives) / godwit_image::memory::PAGE_BYTES;
-        self.take_out_held(&mut captives);
-        self.leave_behind(&mut captives);
+        let pushed = self.take_out_held(&mut captives);
+        self.leave_behind(&mut captives, pushed);
         self.report.destination_pid = captives.tree.root().map_or(self.pid, |task| task.pid.0);
         self.pump.total = pages::bytes(&captives);
         self.send_part(PartSort::Last, Some(&captives.rest()))?;
@@ -510,8 +517,10 @@ impl<'a> Driver<'a> {
 
     fn reconnect(&mut self) {
         if let Some(stream) = self.stream.take() {
+            stream.cut();
             self.sent_before += stream.sent;
         }
+        self.serving.lose_link();
         match self.transport.connect(CONNECT) {
             Ok(lane) => {
                 self.stream = Some(Stream::new(lane));

@@ -2,12 +2,13 @@
 use crate::incoming::Incoming;
 use crate::intake::Intake;
 use crate::transport::Lane;
-use godwit_handoff::frame::{Frame, Run as FrameRun, Runs};
+use godwit_handoff::frame::{Frame, RUN_LIMIT, Run as FrameRun, Runs};
 use godwit_handoff::store::Word;
 use godwit_handoff::{Malformed, Packet, Totals};
 use godwit_image::ObjectId;
 use godwit_image::page_set::PageSet;
 use godwit_linux::poll::Readiness;
+use godwit_linux::unix_socket;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
@@ -66,6 +67,8 @@ pub(crate) enum Arrival<'a> {
     Store(Word),
     /// All pages that are owed are in the page store.
     Stored,
+    /// The other side wants all that it is owed.
+    Push,
     /// Ranges of one owner whose bytes come next and are left in the lane, as asked for with [`Stream::leave`].
     Waiting(ObjectId, &'a [(u64, usize)]),
 }
@@ -204,6 +207,36 @@ impl Stream {
         let runs = Runs { page_shift: PAGE_SHIFT, body_checksum: None, runs: vec![run] };
         Frame::WantedPages(runs).encode(&mut self.outgoing)?;
         Ok(())
+    }
+
+    /// Puts the names of all pages that we do not have behind what must leave already; `push`: they are to come unasked.
+    pub(crate) fn tell_owed(&mut self, owed: &[(ObjectId, PageSet)], push: bool) -> Result<(), Broken> {
+        for (owner, pages) in owed {
+            let runs: Vec<FrameRun> = crate::pump::runs_of_set(*owner, pages);
+            for runs in runs.chunks(RUN_LIMIT) {
+                let runs = Runs { page_shift: PAGE_SHIFT, body_checksum: None, runs: runs.to_vec() };
+                Frame::OwedPages(runs).encode(&mut self.outgoing)?;
+            }
+        }
+        if push {
+            Frame::PushOwed.encode(&mut self.outgoing)?;
+        }
+        Ok(())
+    }
+
+    /// The same of one whose head is encoded already.
+    pub(crate) fn put_ready(&mut self, head: &[u8], body: &[u8]) {
+        self.outgoing.extend_from_slice(head);
+        self.outgoing.extend_from_slice(body);
+    }
+
+    /// Nothing comes or goes any more, whoever has a copy of the lane's socket: the other side is told at once.
+    pub(crate) fn cut(&self) {
+        const BOTH_WAYS: i32 = 2;
+        if let Some(socket) = self.socket() {
+            // One that is gone needs no end.
+            let _ = unix_socket::shut_down(socket, BOTH_WAYS);
+        }
     }
 
     /// A frame has left half: what is said from now on waits for its rest.

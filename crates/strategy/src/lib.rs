@@ -15,7 +15,7 @@ mod table;
 mod validate;
 
 pub use decide::{Decision, Left, Progress, decide_round};
-pub use ledger::Ledger;
+pub use ledger::{Division, Ledger};
 pub use notation::{BadRow, Knobs, notation, parse};
 pub use row::{Enough, Order, Origin, Phase, Row, Set, Step, Until};
 pub use table::TABLE;

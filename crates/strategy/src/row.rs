@@ -132,6 +132,23 @@ impl Row {
         let after = |step: &&Step| step.phase == Phase::PostProcessing;
         self.steps.iter().filter(after).any(|step| step.order != Order::FaultsOnly)
     }
+
+    /// Which of such pages the source sends to the destination without being asked for.
+    pub fn pushed_sets(&self) -> impl Iterator<Item = Set> {
+        let after = |step: &&Step| step.phase == Phase::PostProcessing && step.from == Origin::Source;
+        self.steps.iter().filter(after).filter(|step| step.order != Order::FaultsOnly).map(|step| step.set)
+    }
+
+    /// Whether all of them are.
+    pub fn pushes_everything(&self) -> bool {
+        self.pushed_sets().any(|set| matches!(set, Set::All | Set::Modified | Set::Rest | Set::DirtySinceRound))
+    }
+
+    /// Whether it has a preparation whose pages, as far as they are still true, need not come again.
+    pub fn builds_on_preparation(&self) -> bool {
+        let again = |step: &Step| step.phase != Phase::Preparation && matches!(step.set, Set::All | Set::Modified);
+        self.steps.iter().any(|step| step.phase == Phase::Preparation) && !self.steps.iter().any(again)
+    }
 }
 
 impl Step {

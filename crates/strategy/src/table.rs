@@ -7,6 +7,10 @@ use crate::row::{Enough, Order, Origin, Phase, Row, Set, Step, Until};
 /// Rounds unless the user says otherwise, and pages at which another one is not worth it: a quarter of a MiB.
 const ROUNDS: Until = Until::Limit { enough: Enough::pages(64), rounds: 12 };
 
+const fn after(set: Set, until: Until, order: Order) -> Step {
+    Step { phase: Phase::PostProcessing, set, until, order, from: Origin::Source }
+}
+
 /// Every strategy that can be asked for by name.
 pub static TABLE: &[Row] = &[
     Row {
@@ -45,13 +49,7 @@ pub static TABLE: &[Row] = &[
     },
     Row {
         name: Cow::Borrowed("post-copy"),
-        steps: Cow::Borrowed(&[Step {
-            phase: Phase::PostProcessing,
-            set: Set::All,
-            until: Until::Sent,
-            order: Order::FaultsFirst,
-            from: Origin::Source,
-        }]),
+        steps: Cow::Borrowed(&[after(Set::All, Until::Sent, Order::FaultsFirst)]),
         seen_in: Cow::Borrowed("Noack 2003"),
         about: Cow::Borrowed(
             "Sends the state alone while the process is down; its private memory comes when it runs, what it waits for first. Down for \
@@ -93,6 +91,39 @@ pub static TABLE: &[Row] = &[
         about: Cow::Borrowed(
             "Sends the state and the pages in use at the moment; while the process runs at the destination the source writes the rest to \
              a page store (--pages) and gives what is asked for. Down as shortly as can be; the source is free soon, the store is needed.",
+        ),
+    },
+    Row {
+        name: Cow::Borrowed("assisted-post-copy"),
+        steps: Cow::Borrowed(&[
+            Step::push(Phase::Preparation, Set::All, Until::Sent),
+            after(Set::Rest, Until::Sent, Order::FaultsFirst),
+        ]),
+        seen_in: Cow::Borrowed("Noack 2003"),
+        about: Cow::Borrowed(
+            "Sends everything once while the process runs; while it is down only which pages were written since, and those come when it \
+             runs. Down for as long as post-copy, and waits for far fewer pages afterwards; no page is sent more than twice.",
+        ),
+    },
+    Row {
+        name: Cow::Borrowed("copy-on-reference"),
+        steps: Cow::Borrowed(&[after(Set::All, Until::Never, Order::FaultsOnly)]),
+        seen_in: Cow::Borrowed("Accent"),
+        about: Cow::Borrowed(
+            "As post-copy, but only what the process asks for is ever sent: least over the link where it needs little of its memory. It \
+             depends on the source for as long as it lives, or until `godwit settle` fetches the rest.",
+        ),
+    },
+    Row {
+        name: Cow::Borrowed("eager-dirty"),
+        steps: Cow::Borrowed(&[
+            Step::push(Phase::Down, Set::Modified, Until::Sent),
+            after(Set::Rest, Until::Never, Order::FaultsOnly),
+        ]),
+        seen_in: Cow::Borrowed("MOSIX"),
+        about: Cow::Borrowed(
+            "Sends what no file has while the process is down; unmodified pages of files come when they are touched, here out of the \
+             destination's own files, so that nothing depends on the source. Down for as long as total-copy.",
         ),
     },
 ];

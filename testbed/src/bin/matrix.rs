@@ -21,6 +21,8 @@ and, for some workloads, along every path with a fault at a moment of the hand-o
 --faults-each: with a fault every workload, each at N of the moments, which differ from workload to workload.
 The last line is `N passed, N failed, N skipped`; the exit code is 0 where nothing failed.";
 
+/// Those that have enough memory to be owed some of it, for the paths with a fault meanwhile.
+const FOR_OWING: [&str; 1] = ["memory_large"];
 /// Workloads for the paths with faults: small, a tree, threads, unread bytes, an open file.
 const FOR_FAULTS: [&str; 5] = ["getpid", "tree", "threads_64", "pipe", "file_offsets"];
 
@@ -173,6 +175,7 @@ fn cells(arguments: &Arguments) -> Result<Vec<Cell>, String> {
         if !chosen(&arguments.workloads, &workload.name) || !chosen(&arguments.kinds, workload.kind()) {
             continue;
         }
+        let owing = if FOR_OWING.contains(&workload.name.as_str()) { Path::owing() } else { Vec::new() };
         let faulty = match arguments.faults_each {
             Some(each) => spread(&Path::faulty(), each, index),
             None if FOR_FAULTS.contains(&workload.name.as_str()) => Path::faulty(),
@@ -180,7 +183,7 @@ fn cells(arguments: &Arguments) -> Result<Vec<Cell>, String> {
         };
         for user in workload.users() {
             let storing = if FOR_STORE_FAULTS.contains(&workload.name.as_str()) { &Path::STORE_LOST[..] } else { &[] };
-            for path in Path::PLAIN.into_iter().chain(faulty.iter().chain(storing).copied()) {
+            for path in Path::PLAIN.into_iter().chain(faulty.iter().chain(storing).chain(&owing).copied()) {
                 let cell = Cell { workload: workload.clone(), user: user.clone(), path };
                 let user_chosen = arguments.user.as_deref().is_none_or(|user| user == cell.user_word());
                 // Without being asked for, only where memory or the tasks that have it are the subject.

@@ -134,6 +134,24 @@ const PLAIN: [&str; 2] = [
     "--path",
     "thaw,checkpoint,restore,restore-elsewhere,migrate,there-and-back,ten-moves,numbers-in-use,migrate-pre-copy,migrate-queued,migrate-post-copy",
 ];
+/// The relatives of post-copy, which share all that it does but which pages wait: for what has much memory, or is otherwise their concern.
+const OWING: [&str; 6] = [
+    "--path",
+    "migrate-assisted,migrate-on-reference,migrate-settled,migrate-eager-dirty",
+    "--user",
+    "root",
+    "--workload",
+    "memory_large,memory_private,cow_sharing,heap,madvise,huge_transparent,mappings_10000,threads_64,tree,vfork_exec,mlock,shared_anonymous",
+];
+/// Faults while pages are owed.
+const OWING_FAULTS: [&str; 6] = [
+    "--path",
+    "owing-destination-killed,owing-source-killed,owing-link-cut",
+    "--user",
+    "root",
+    "--workload",
+    "memory_large",
+];
 /// Faults at every step of the hand-off: for a part of the workloads, since each takes some twenty moves and a path of theirs.
 /// The others: `cargo run --release -p godwit-testbed --bin matrix -- --path destination-killed,source-killed,link-cut`.
 const FAULTS: [&str; 6] =
@@ -152,6 +170,8 @@ const STORES: [&str; 6] = [
 /// The workload matrix.
 fn matrix(report: &mut Report, root: &Path, has_matrix: bool) {
     cells(report, root, "workload matrix", has_matrix, MATRIX, &PLAIN);
+    cells(report, root, "workload matrix, relatives of post-copy", has_matrix, MATRIX, &OWING);
+    cells(report, root, "workload matrix with faults while pages are owed", has_matrix, MATRIX, &OWING_FAULTS);
     cells(report, root, "workload matrix with faults", has_matrix, MATRIX, &FAULTS);
     cells(report, root, "workload matrix with a page store", has_matrix, MATRIX, &STORES);
 }

@@ -83,7 +83,7 @@ pub fn leave_behind(captives: &mut Captives) -> Vec<Owed> {
         if !left.is_empty() {
             pages.pages = pages.pages.difference(&left);
             space.owed = left.clone();
-            owed.push(Owed { owner: space.id, pid: pages.pid, pages: left });
+            owed.push(Owed { pages: left, ..Owed::unknown(space.id, pages.pid) });
         }
     }
     owed

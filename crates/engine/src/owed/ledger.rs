@@ -42,6 +42,11 @@ impl Ledger {
         self.bytes
     }
 
+    /// The lowest address at which something is owed.
+    pub fn first(&self) -> Option<u64> {
+        self.pieces.keys().next().copied()
+    }
+
     /// What the source has that belongs to an address; `None`: nothing is owed there.
     pub fn origin(&self, address: u64) -> Option<u64> {
         let (start, piece) = self.pieces.range(..=address).next_back()?;

@@ -116,6 +116,40 @@ impl Pager {
         self.spaces.iter().any(stuck)
     }
 
+    /// Nothing is owed to who has ended, or has become another program: nobody tells of that.
+    pub fn forget_the_dead(&mut self) {
+        for space in self.spaces.iter_mut().filter(|space| space.ledger.bytes() > 0) {
+            let Some(address) = space.ledger.first() else { continue };
+            // It changes nothing: these pages are watched for being missing, not for being written.
+            if space.fault.protect(address, PAGE_BYTES, false).is_err_and(|error| error.number == ESRCH) {
+                space.ledger = Ledger::default();
+                space.waiting.clear();
+            }
+        }
+    }
+
+    /// Nothing comes any more: whoever touches what is owed gets SIGBUS, and who waits for it does at once. Returns how many bytes
+    /// are lost.
+    pub fn poison(&mut self) -> u64 {
+        let mut lost = 0;
+        for space in &mut self.spaces {
+            for place in space.ledger.within(Run { start: 0, end: u64::MAX }) {
+                let (mut start, end) = (place.here.start, place.here.end);
+                while start < end {
+                    match space.fault.poison(start, end - start) {
+                        Ok(done) if done > 0 => (start, lost) = (start + done as u64, lost + done as u64),
+                        // Something else is there now, or it is changing: who waits looks for itself, and waits again or is ended.
+                        _ => {
+                            let _ = space.fault.wake(start, PAGE_BYTES);
+                            start += PAGE_BYTES;
+                        }
+                    }
+                }
+            }
+        }
+        lost
+    }
+
     /// What the source still has to give, by owner.
     pub fn owed(&self) -> Vec<(ObjectId, PageSet)> {
         let mut owed: Vec<(ObjectId, PageSet)> = Vec::new();

@@ -1,6 +1,5 @@
 //! The source's half: what is still here and has not been given, and the bytes of it out of the stopped processes.
 use crate::failure::{About, Result};
-use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{ObjectId, Subject};
 use godwit_linux::memory::{ForeignAddress, ForeignMemory};
@@ -14,6 +13,15 @@ pub struct Owed {
     pub pid: i32,
     /// The pages.
     pub pages: PageSet,
+    /// Those of them that are given without being asked for.
+    pub pushed: PageSet,
+}
+
+impl Owed {
+    /// Nothing yet of a space.
+    pub fn unknown(owner: ObjectId, pid: i32) -> Owed {
+        Owed { owner, pid, pages: PageSet::new(), pushed: PageSet::new() }
+    }
 }
 
 #[derive(Debug)]
@@ -22,20 +30,29 @@ struct Space {
     pid: i32,
     memory: Option<ForeignMemory>,
     left: PageSet,
+    /// What of it nobody has to ask for.
+    pushed: PageSet,
+    /// What nobody had to ask for at first.
+    pushable: PageSet,
 }
 
 /// Gives pages, each once.
 #[derive(Debug, Default)]
 pub struct Server {
     spaces: Vec<Space>,
-    buffer: Vec<u8>,
+    /// All that the other side says it does not have is given without being asked for.
+    pushes_all: bool,
 }
 
 impl Server {
     /// A server of these pages.
     pub fn new(owed: &[Owed]) -> Server {
-        let space = |one: &Owed| Space { owner: one.owner, pid: one.pid, memory: None, left: one.pages.clone() };
-        Server { spaces: owed.iter().map(space).collect(), buffer: Vec::new() }
+        let space = |one: &Owed| {
+            let (left, pushed) = (one.pages.clone(), one.pushed.clone());
+            let pushable = pushed.clone();
+            Space { owner: one.owner, pid: one.pid, memory: None, left, pushed, pushable }
+        };
+        Server { spaces: owed.iter().map(space).collect(), pushes_all: false }
     }
 
     /// Bytes that have not been given.
@@ -43,18 +60,28 @@ impl Server {
         self.spaces.iter().map(|space| space.left.bytes()).sum()
     }
 
-    /// Nothing is known to be wanted: the other side will say what is.
+    /// What has arrived is not known: the other side will say what it does not have.
     pub fn forget(&mut self) {
-        self.spaces.iter_mut().for_each(|space| space.left = PageSet::new());
+        for space in &mut self.spaces {
+            (space.left, space.pushed) = (PageSet::new(), PageSet::new());
+        }
     }
 
     /// The other side says that it does not have these.
     pub fn want(&mut self, owner: ObjectId, ranges: &[(u64, usize)]) {
+        let run = |(start, length): &(u64, usize)| Run { start: *start, end: start.saturating_add(*length as u64) };
+        let wanted: PageSet = ranges.iter().map(run).collect();
         for space in self.spaces.iter_mut().filter(|space| space.owner == owner) {
-            for (start, length) in ranges {
-                space.left.insert(Run { start: *start, end: start.saturating_add(*length as u64) });
-            }
+            space.left.extend(&wanted);
+            let pushed = if self.pushes_all { wanted.clone() } else { wanted.intersection(&space.pushable) };
+            space.pushed.extend(&pushed);
         }
+    }
+
+    /// From now on nothing waits to be asked for.
+    pub fn push_all(&mut self) {
+        self.pushes_all = true;
+        self.spaces.iter_mut().for_each(|space| space.pushed = space.left.clone());
     }
 
     /// Those of some pages that have not been given, as ranges; now they are.
@@ -64,15 +91,16 @@ impl Server {
         let given = space.left.intersection(&wanted);
         if !given.is_empty() {
             space.left = space.left.difference(&given);
+            space.pushed = space.pushed.difference(&given);
         }
         given.runs().iter().map(|run| (run.start, run.bytes() as usize)).collect()
     }
 
     /// The next pages that nobody has asked for, of at most `limit` bytes; now they are given.
     pub fn take_next(&mut self, limit: usize) -> Option<(ObjectId, Vec<(u64, usize)>)> {
-        let space = self.spaces.iter_mut().find(|space| !space.left.is_empty())?;
+        let space = self.spaces.iter_mut().find(|space| !space.pushed.is_empty())?;
         let (mut ranges, mut bytes, mut given) = (Vec::new(), 0, PageSet::new());
-        for run in space.left.runs() {
+        for run in space.pushed.runs() {
             let length = (run.bytes() as usize).min(limit - bytes);
             if length == 0 || ranges.len() == crate::pages::PIECE_RANGES {
                 break;
@@ -82,6 +110,7 @@ impl Server {
             bytes += length;
         }
         space.left = space.left.difference(&given);
+        space.pushed = space.pushed.difference(&given);
         Some((space.owner, ranges))
     }
 
@@ -89,10 +118,10 @@ impl Server {
     ///
     /// # Errors
     /// The process is gone.
-    pub fn read(&mut self, owner: ObjectId, ranges: &[(u64, usize)]) -> Result<&[u8]> {
+    pub fn read(&mut self, owner: ObjectId, ranges: &[(u64, usize)], buffer: &mut Vec<u8>) -> Result<()> {
         let total: usize = ranges.iter().map(|(_, length)| length).sum();
-        self.buffer.resize(total.next_multiple_of(PAGE_BYTES as usize), 0);
-        let Some(space) = self.spaces.iter_mut().find(|space| space.owner == owner) else { return Ok(&[]) };
+        buffer.resize(total, 0);
+        let Some(space) = self.spaces.iter_mut().find(|space| space.owner == owner) else { return Ok(()) };
         let subject = || Subject::Process(space.pid);
         let memory = match &mut space.memory {
             Some(memory) => memory,
@@ -100,10 +129,10 @@ impl Server {
         };
         let mut offset = 0;
         for (start, length) in ranges {
-            memory.read(ForeignAddress(*start), &mut self.buffer[offset..offset + length]).about(subject)?;
+            memory.read(ForeignAddress(*start), &mut buffer[offset..offset + length]).about(subject)?;
             offset += length;
         }
-        Ok(&self.buffer[..total])
+        Ok(())
     }
 }
 
@@ -116,7 +145,9 @@ mod tests {
         let pages: PageSet =
             [Run { start: 0x1000, end: 0x9000 }, Run { start: 0x20000, end: 0x21000 }].into_iter().collect();
         let owner = ObjectId(5);
-        let mut server = Server::new(&[Owed { owner, pid: 1, pages }]);
+        let pushed = [Run { start: 0x1000, end: 0x21000 }].into_iter().collect::<PageSet>().intersection(&pages);
+        let all = Owed { pages: pages.clone(), pushed, ..Owed::unknown(owner, 1) };
+        let mut server = Server::new(std::slice::from_ref(&all));
         assert_eq!(server.take(owner, 0x3000, 0x1000), [(0x3000, 0x1000)]);
         assert_eq!(server.take(owner, 0x3000, 0x1000), []);
         assert_eq!(server.take(ObjectId(6), 0x4000, 0x1000), []);
@@ -126,7 +157,21 @@ mod tests {
         assert_eq!((server.take_next(1 << 20), server.left()), (None, 0));
         server.want(owner, &[(0x3000, 0x1000)]);
         assert_eq!(server.left(), 0x1000);
+        assert_eq!(server.take_next(1 << 20), None);
+        server.push_all();
+        assert_eq!(server.take_next(1 << 20), Some((owner, vec![(0x3000, 0x1000)])));
+        let mut server = Server::new(&[Owed { pushed: PageSet::new(), ..all }]);
+        assert_eq!((server.take_next(1 << 20), server.left()), (None, 0x9000));
+        assert_eq!(server.take(owner, 0x3000, 0x1000), [(0x3000, 0x1000)]);
+        // After a lost link the other side says what it has not, and what was pushed is pushed again.
+        let pushed: PageSet = [Run { start: 0x1000, end: 0x3000 }].into_iter().collect();
+        let mut server = Server::new(&[Owed { pages: pushed.clone(), pushed, ..Owed::unknown(owner, 1) }]);
         server.forget();
-        assert_eq!(server.left(), 0);
+        assert_eq!((server.take_next(1 << 20), server.left()), (None, 0));
+        server.want(owner, &[(0x2000, 0x2000)]);
+        assert_eq!((server.take_next(1 << 20), server.left()), (Some((owner, vec![(0x2000, 0x1000)])), 0x1000));
+        server.push_all();
+        server.want(owner, &[(0x5000, 0x1000)]);
+        assert_eq!(server.take_next(1 << 20), Some((owner, vec![(0x3000, 0x1000), (0x5000, 0x1000)])));
     }
 }

@@ -12,6 +12,7 @@ pub(crate) mod migrate;
 pub(crate) mod pages;
 pub(crate) mod receive;
 pub(crate) mod recover;
+pub(crate) mod residual;
 pub(crate) mod restore;
 pub(crate) mod strategies;
 

@@ -6,9 +6,11 @@ use godwit_linux::poll::{self, Readiness};
 use godwit_migrate::destination::{self, Options, Received};
 use serde_json::{Value, json};
 use std::ffi::OsString;
+use std::io::PipeWriter;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// A source whose link was cut before it had the answer asks again for a minute before it tells its user that it is in doubt. Whoever
@@ -43,7 +45,7 @@ pub(crate) fn run(arguments: &Receive, output: &Output) -> CommandResult {
         }
         let (connection, peer) = listener.accept().map_err(|error| failure(address, &error))?;
         let options = Options { answer_only: last_question.is_some(), ..options.clone() };
-        let received = serve(connection, options, arguments.once, output);
+        let received = serve(connection, &listener, options, arguments.once, output);
         let moved = received.as_ref().is_ok_and(|received| received.outcome == "moved");
         let acknowledged = received.as_ref().is_ok_and(|received| received.acknowledged);
         let value = match &received {
@@ -88,12 +90,17 @@ fn await_question(listener: &TcpListener, end: Instant) -> std::io::Result<bool>
 /// One connection: here and now when only one tree is awaited, else beside the others.
 fn serve(
     connection: std::net::TcpStream,
+    listener: &TcpListener,
     options: Options,
     once: bool,
     output: &Output,
 ) -> Result<Received, Vec<Refusal>> {
     if once {
-        return destination::receive(connection, &options, &mut |_| {}, &mut |_| {});
+        let mut others = None;
+        let further = options.clone();
+        // The tree may be owed pages: they come over further connections, and over newer ones when a link was lost.
+        let mut resumed = |_: i32| others = Others::accept(listener, &further);
+        return destination::receive(connection, &options, &mut resumed, &mut |_| {});
     }
     let output = output.clone();
     std::thread::spawn(move || match destination::receive(connection, &options, &mut |_| {}, &mut |_| {}) {
@@ -104,6 +111,50 @@ fn serve(
         Err(refusals) => refusals.iter().for_each(|refusal| output.note(&format!("godwit: {refusal}"))),
     });
     Ok(Received { outcome: "accepted".to_owned(), ..Received::default() })
+}
+
+/// Whoever takes in further connections while the one tree is being served.
+struct Others {
+    end: Option<PipeWriter>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Others {
+    /// Begins to. Without it a link that is lost stays lost.
+    fn accept(listener: &TcpListener, options: &Options) -> Option<Others> {
+        let listener = listener.try_clone().ok()?;
+        let (ear, end) = std::io::pipe().ok()?;
+        let options = Options { answer_only: true, ..options.clone() };
+        let accept = move || {
+            loop {
+                let files = [(listener.as_fd(), Readiness::READABLE), (ear.as_fd(), Readiness::READABLE)];
+                match poll::wait(&files, None) {
+                    Ok(ready) if ready[1].readable => return,
+                    Ok(ready) if ready[0].readable => {}
+                    Ok(_) => continue,
+                    Err(_) => return,
+                }
+                let Ok((connection, _)) = listener.accept() else { continue };
+                let options = options.clone();
+                // What comes of it is said by who has the tree.
+                std::thread::spawn(move || {
+                    destination::receive(connection, &options, &mut |_| {}, &mut |_| {}).map(drop)
+                });
+            }
+        };
+        let thread = std::thread::Builder::new().name("others".to_owned()).spawn(accept).ok()?;
+        Some(Others { end: Some(end), thread: Some(thread) })
+    }
+}
+
+impl Drop for Others {
+    fn drop(&mut self) {
+        self.end = None;
+        if let Some(thread) = self.thread.take() {
+            // It only ever waits for us and for connections.
+            let _ = thread.join();
+        }
+    }
 }
 
 fn sentence(received: &Received) -> String {

@@ -40,6 +40,11 @@ impl Storing {
         (self.first, self.drains) = (row.stores_before_handing_over(), row.empties_store());
     }
 
+    /// From now on what is there is fetched without being asked for.
+    pub(super) fn drain(&mut self) {
+        self.drains = true;
+    }
+
     /// What is missing comes from the store.
     pub(super) fn is_active(&self) -> bool {
         self.active

@@ -2,7 +2,7 @@
 use super::Driver;
 use crate::report::{self, name_of};
 use crate::stream::{Arrival, Broken};
-use godwit_handoff::{Deed, Event};
+use godwit_handoff::{Deed, Event, Malformed};
 use godwit_image::memory::PAGE_BYTES;
 use godwit_image::{Code, ObjectId, Refusal, Subject};
 use godwit_linux::file;
@@ -49,9 +49,6 @@ impl Driver<'_> {
                     self.place_owed(owner, &ranges, None).map(|()| (0, 0))
                 }
                 Ok(Some(Arrival::Stored)) if self.fetch.active => Ok(self.announce_store()),
-                Ok(Some(Arrival::Wanted(..) | Arrival::Owed(..) | Arrival::Store(_) | Arrival::Stored)) => {
-                    return self.lose_link(&Broken::Malformed(godwit_handoff::Malformed::BadValue("direction")));
-                }
                 Ok(Some(Arrival::Pages(owner, ranges, bytes))) => {
                     let moved = (bytes.len() as u64 / godwit_image::memory::PAGE_BYTES, bytes.len() as u64);
                     self.build.pages(owner, ranges, bytes).map(|()| moved)
@@ -60,6 +57,7 @@ impl Driver<'_> {
                     self.build.held(stage, owner, ranges).map(|pages| (pages, 0))
                 }
                 Ok(Some(Arrival::Zeros(owner, ranges))) => self.build.zeros(owner, ranges).map(|pages| (pages, 0)),
+                Ok(Some(_)) => return self.lose_link(&Broken::Malformed(Malformed::BadValue("direction"))),
                 Ok(None) => return,
                 Err(error) => return self.lose_link(&error),
             };
@@ -77,6 +75,7 @@ impl Driver<'_> {
             }
             self.tell();
             self.fetch_some();
+            self.listen_for_faults();
             let is_due = self.machine.poll_timeout().is_some_and(|due| self.clock.now() >= due);
             // However fast it comes, the other side must hear that we live.
             if is_due || !self.queue.is_empty() {

@@ -70,7 +70,11 @@ impl Flushing {
     }
 
     pub(super) fn begin(&mut self, owed: &[Owed]) {
-        self.server = (!owed.is_empty()).then(|| Server::new(owed));
+        self.server = (!owed.is_empty()).then(|| {
+            let mut server = Server::new(owed);
+            server.push_all();
+            server
+        });
     }
 
     /// The destination has these: they need not be put in any more.
@@ -139,8 +143,9 @@ impl Driver<'_> {
         self.flushing.bytes += length;
         self.flushing.unsure.push((owner, ranges.clone()));
         let Some(mut server) = self.flushing.server.take() else { return Ok(()) };
-        let result =
-            server.read(owner, &ranges).and_then(|bytes| store.put(owner, &ranges, bytes, &mut || self.meanwhile()));
+        let mut bytes = Vec::new();
+        let result = server.read(owner, &ranges, &mut bytes);
+        let result = result.and_then(|()| store.put(owner, &ranges, &bytes, &mut || self.meanwhile()));
         self.flushing.server = Some(server);
         result?;
         self.feed(Event::Moved { pages: length as u64 / PAGE_BYTES, bytes: length as u64 });

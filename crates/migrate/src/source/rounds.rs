@@ -143,20 +143,25 @@ impl Driver<'_> {
         }
     }
 
-    /// Takes what the destination has out of what is to be sent.
-    pub(super) fn take_out_held(&mut self, captives: &mut Captives) {
-        let rest = self.row.iter().flat_map(|row| row.steps.iter()).any(|step| step.set == Set::Rest);
-        let (Some(rounds), Some(frozen), true) = (self.rounds.take(), &self.frozen, rest) else { return };
+    /// Takes what the destination has out of what is to be sent. Returns, of each space, what comes by itself if it is owed.
+    pub(super) fn take_out_held(&mut self, captives: &mut Captives) -> Vec<(ObjectId, PageSet)> {
+        let mut pushed = Vec::new();
+        let rounds = self.rounds.take().unwrap_or_default();
+        let (Some(row), Some(frozen)) = (&self.row, &self.frozen) else { return pushed };
         for space in &mut captives.spaces {
             let of_space =
                 frozen.processes.iter().find(|process| process.threads.iter().any(|thread| thread.tid() == space.pid));
-            let Some(tracked) = of_space.and_then(|process| rounds.tracked.get(&process.pid)) else { continue };
-            let pages = rounds.ledger.held(tracked.stage, &space.pages);
-            if !pages.is_empty() {
-                space.pages = space.pages.difference(&pages);
-                self.confirmed.push(Confirmed { stage: tracked.stage, space: space.space, pages });
+            let tracked = of_space.and_then(|process| rounds.tracked.get(&process.pid));
+            // Of whom nothing is known the destination has nothing.
+            let stage = tracked.map_or(0, |tracked| tracked.stage);
+            let division = rounds.ledger.divide(row, stage, &space.pages);
+            if !division.held.is_empty() {
+                self.confirmed.push(Confirmed { stage, space: space.space, pages: division.held });
             }
+            space.pages = division.left;
+            pushed.push((space.space, division.pushed));
         }
+        pushed
     }
 
     /// Tells the destination which pages of a space are still true.

@@ -306,6 +306,8 @@ impl Driver<'_> {
                         }
                         _ => self.turn(None, true),
                     }
+                    // Whoever waits for a page does not wait for this frame.
+                    self.serve_lane();
                     if let Err(stop) = self.go_on() {
                         if let Some(stream) = &mut self.stream {
                             stream.finish_later(first, second);

@@ -1,38 +1,49 @@
 //! The page server: after the commit the source's stopped tree is where the destination gets its missing pages from. What a process
-//! waits for goes first, page by page; between two such pages what is left is pushed, if the strategy says so.
+//! waits for goes first, page by page, over a connection of its own where there is one (`fault_lane`); between two such pages what is
+//! left is pushed, if the strategy says so.
 use super::Driver;
+use super::fault_lane::FaultLane;
+use crate::residual::Note;
 use crate::stream::Stream;
 use godwit_engine::capture::Captives;
 use godwit_engine::owed::{self, Owed, Server};
-use godwit_handoff::{Deed, Event};
+use godwit_handoff::{Deed, Event, Side};
 use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::PageSet;
 use godwit_image::{Code, ObjectId, Refusal, Subject};
+use godwit_linux::poll::Readiness;
 use godwit_linux::socket;
 use godwit_strategy::Row;
 use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-/// Bytes that are pushed at once: whoever waits for a page waits for these.
+/// Bytes that are pushed at once: where faults have no lane of their own, whoever waits for a page waits for these.
 const PUSH_BYTES: usize = 128 << 10;
 /// Bytes that may wait in the socket, for the same reason.
 const UNSENT_BYTES: i32 = 128 << 10;
 const IPPROTO_TCP: i32 = 6;
 const TCP_NOTSENT_LOWAT: i32 = 25;
 
-type Ranges = Vec<(u64, usize)>;
+pub(super) type Ranges = Vec<(u64, usize)>;
 
 /// How the serving stands.
 #[derive(Debug, Default)]
 pub(super) struct Serving {
-    server: Option<Server>,
-    /// What is left is sent without being asked for.
-    pub(super) pushes: bool,
-    active: bool,
+    pub(super) server: Option<Server>,
+    pub(super) active: bool,
     /// What was asked for, in this order.
     asked: VecDeque<(ObjectId, Ranges)>,
     /// What the other side says it does not have.
     owed: Vec<(ObjectId, Ranges)>,
+    /// It wants all of it.
+    wants_all: bool,
+    /// The connection for what is asked for.
+    pub(super) lane: FaultLane,
+    /// For the user: what is left.
+    note: Option<Note>,
+    /// For what is pushed.
+    buffer: Vec<u8>,
 }
 
 impl Serving {
@@ -44,17 +55,40 @@ impl Serving {
         self.owed.push((owner, ranges.to_vec()));
     }
 
-    /// From now on nothing waits to be asked for.
     pub(super) fn push_all(&mut self) {
-        self.pushes = true;
+        self.wants_all = true;
     }
 
-    /// What was asked for first.
-    fn next_asked(&mut self) -> Option<(ObjectId, Ranges)> {
-        let server = self.server.as_mut()?;
+    /// What was said over the link counts no more, nor does what left over it.
+    pub(super) fn lose_link(&mut self) {
+        self.asked.clear();
+        self.owed.clear();
+        self.lane.end();
+    }
+
+    /// What to wait for besides the link.
+    pub(super) fn interest(&self) -> Option<(BorrowedFd<'_>, Readiness)> {
+        self.lane.interest()
+    }
+
+    /// Takes in what was said of what is owed.
+    fn update(&mut self) {
+        let Some(server) = &mut self.server else { return };
         for (owner, ranges) in self.owed.drain(..) {
             server.want(owner, &ranges);
         }
+        if std::mem::take(&mut self.wants_all) {
+            server.push_all();
+        }
+    }
+
+    /// What was asked for and is to be sent next.
+    pub(super) fn next_asked(&mut self) -> Option<(ObjectId, Ranges)> {
+        if !self.active {
+            return None;
+        }
+        self.update();
+        let server = self.server.as_mut()?;
         while let Some((owner, ranges)) = self.asked.pop_front() {
             let taken: Ranges =
                 ranges.iter().flat_map(|(start, length)| server.take(owner, *start, *length as u64)).collect();
@@ -66,19 +100,25 @@ impl Serving {
         None
     }
 
-    /// What nobody has asked for.
+    /// What is to be sent next without being asked for.
     fn next_pushed(&mut self) -> Option<(ObjectId, Ranges)> {
-        self.server.as_mut().filter(|_| self.pushes)?.take_next(PUSH_BYTES)
+        self.update();
+        self.server.as_mut()?.take_next(PUSH_BYTES)
     }
 }
 
 impl Driver<'_> {
     /// Takes out of what is captured what the strategy leaves here.
-    pub(super) fn leave_behind(&mut self, captives: &mut Captives) {
+    pub(super) fn leave_behind(&mut self, captives: &mut Captives, mut pushed: Vec<(ObjectId, PageSet)>) {
         if self.leaves {
-            let owed = owed::leave_behind(captives);
+            let mut owed = owed::leave_behind(captives);
             if self.row.as_ref().is_some_and(Row::needs_store) {
                 self.flushing.begin(&owed);
+            }
+            for one in &mut owed {
+                let of_space = pushed.iter_mut().find(|(space, _)| *space == one.owner);
+                one.pushed =
+                    of_space.map(|(_, pages)| std::mem::take(pages).intersection(&one.pages)).unwrap_or_default();
             }
             self.details.owed = owed.iter().map(|one| (one.owner.0, one.pid)).collect();
             self.serving.server = (!owed.is_empty()).then(|| Server::new(&owed));
@@ -86,30 +126,43 @@ impl Driver<'_> {
     }
 
     pub(super) fn begin_serving(&mut self) -> Result<(), Refusal> {
-        // Over the first link it is known what the other side has. Over another one it says what it has not.
-        if self.serving.active || self.serving.server.is_none() {
-            let owner = |(owner, pid): &(u32, i32)| Owed { owner: ObjectId(*owner), pid: *pid, pages: PageSet::new() };
-            let owed: Vec<Owed> = self.details.owed.iter().map(owner).collect();
-            self.serving.server = Some(Server::new(&owed));
-            self.serving.asked.clear();
-        }
         if self.details.owed.is_empty() {
             let cause = "the destination waits for pages, and none were kept here";
             return Err(Refusal::new(Code::UNSUPPORTED, Subject::Process(self.pid), cause));
         }
+        // Over the first link it is known what the other side has. Over another one it says what it has not.
+        match &mut self.serving.server {
+            Some(server) if self.serving.active => server.forget(),
+            Some(_) => {}
+            none => {
+                let owner = |(owner, pid): &(u32, i32)| Owed::unknown(ObjectId(*owner), *pid);
+                let owed: Vec<Owed> = self.details.owed.iter().map(owner).collect();
+                *none = Some(Server::new(&owed));
+            }
+        }
         self.serving.active = true;
+        let note = || Note::new(&self.options.run_directory, self.machine.migration(), Side::Source);
+        self.serving.note.get_or_insert_with(note);
         self.flushing.untold();
         if let Some(socket) = self.stream.as_ref().and_then(Stream::socket) {
             // Of what only costs time nothing is said.
             let _ = socket::set(socket, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &UNSENT_BYTES.to_ne_bytes());
+            self.serving.lane.begin(self.transport.name());
         }
         Ok(())
     }
 
+    fn serves(&self) -> bool {
+        self.serving.active && self.machine.is_serving() && self.stream.is_some()
+    }
+
     /// Gives what is wanted most; false if nothing is.
     pub(super) fn serve_some(&mut self) -> bool {
-        if !self.serving.active || !self.machine.is_serving() || self.stream.is_none() {
+        if !self.serves() {
             return false;
+        }
+        if let (Some(note), Some(server)) = (&mut self.serving.note, &self.serving.server) {
+            note.write(server.left());
         }
         if self.serve_asked() {
             return true;
@@ -121,6 +174,7 @@ impl Driver<'_> {
 
     /// Gives what was asked for first; false if nothing was.
     pub(super) fn serve_asked(&mut self) -> bool {
+        self.serve_lane();
         let Some((owner, ranges)) = self.serving.next_asked() else { return false };
         self.report.pages_demanded += self.serve(owner, &ranges);
         self.flushing.given(owner, &ranges);
@@ -128,32 +182,40 @@ impl Driver<'_> {
     }
 
     /// Returns how many pages that are.
-    fn serve(&mut self, owner: ObjectId, ranges: &[(u64, usize)]) -> u64 {
-        if let Err(refusal) = self.give(owner, ranges)
+    fn serve(&mut self, owner: ObjectId, ranges: &Ranges) -> u64 {
+        let mut buffer = std::mem::take(&mut self.serving.buffer);
+        let result = self.give(owner, ranges, &mut buffer);
+        self.serving.buffer = buffer;
+        if let Err(refusal) = result
             && refusal.code != Code::CANCELLED
         {
-            self.serving.active = false;
-            self.feed(Event::Failed { deed: Deed::Serve, refusal: crate::report::opaque(&refusal) });
+            self.cannot_serve(&refusal);
         }
         self.tell();
         self.turn(Some(Duration::ZERO), false);
-        ranges.iter().map(|(_, length)| *length as u64).sum::<u64>() / PAGE_BYTES
+        self.count(ranges)
     }
 
-    fn give(&mut self, owner: ObjectId, ranges: &[(u64, usize)]) -> Result<(), Refusal> {
-        let Some(mut server) = self.serving.server.take() else { return Ok(()) };
-        let result = self.give_read(owner, ranges, &mut server);
-        self.serving.server = Some(server);
-        result
+    pub(super) fn cannot_serve(&mut self, refusal: &Refusal) {
+        self.serving.active = false;
+        self.feed(Event::Failed { deed: Deed::Serve, refusal: crate::report::opaque(refusal) });
     }
 
-    fn give_read(&mut self, owner: ObjectId, ranges: &[(u64, usize)], server: &mut Server) -> Result<(), Refusal> {
-        let bytes = server.read(owner, ranges)?;
-        for frame in self.pump.frames(owner, ranges, bytes)? {
-            self.transmit(&frame.head, &bytes[frame.body])?;
-        }
-        self.pump.done += bytes.len() as u64;
+    /// Returns how many pages that are.
+    pub(super) fn count(&mut self, ranges: &Ranges) -> u64 {
+        let pages = ranges.iter().map(|(_, length)| *length as u64).sum::<u64>() / PAGE_BYTES;
         self.report.pages_sent = self.pump.pages_sent;
+        self.pump.done += pages * PAGE_BYTES;
+        pages
+    }
+
+    fn give(&mut self, owner: ObjectId, ranges: &Ranges, buffer: &mut Vec<u8>) -> Result<(), Refusal> {
+        if let Some(server) = &mut self.serving.server {
+            server.read(owner, ranges, buffer)?;
+        }
+        for frame in self.pump.frames(owner, ranges, buffer)? {
+            self.transmit(&frame.head, &buffer[frame.body])?;
+        }
         Ok(())
     }
 }
