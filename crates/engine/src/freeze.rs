@@ -396,8 +396,73 @@ pub fn freeze(root: i32, preparation: Preparation) -> Result<FrozenTree> {
     Ok(frozen)
 }
 
+/// The threads of a tree that are being stopped.
+#[derive(Default)]
+struct Freezing {
+    /// Those that have stopped, by process.
+    known: BTreeMap<i32, BTreeMap<i32, Stopped>>,
+    /// Those that did not in time.
+    late: Vec<Stopped>,
+    /// How many were asked to.
+    begun: usize,
+    /// Whether everybody of the last walk was there to be stopped.
+    complete: bool,
+}
+
+impl Freezing {
+    /// Who has not been asked yet. Children first, a process's first thread last: in the order in which they go on again. The time
+    /// in which they do not run is the same for all then, and it is the first ones that work most.
+    fn fresh(&mut self, order: &[Found]) -> Vec<(i32, i32)> {
+        let mut fresh = Vec::new();
+        for process in order.iter().rev() {
+            self.complete &= !process.threads.is_empty();
+            let held = self.known.entry(process.pid).or_default();
+            let threads = process.threads.iter().rev().filter(|tid| !held.contains_key(tid));
+            fresh.extend(threads.map(|tid| (process.pid, *tid)));
+        }
+        fresh
+    }
+
+    /// Stops some; tells how many were there.
+    fn stop(&mut self, threads: &[(i32, i32)], others_work: bool) -> Result<usize> {
+        let asked = ask_all(threads)?;
+        let count = asked.len();
+        self.complete &= count == threads.len();
+        self.begun += count;
+        for thread in asked {
+            let (pid, tid) = (thread.pid, thread.tid);
+            if let Some(thread) = keep_stopped(thread, Some(STOP_PATIENCE), &mut self.known)? {
+                self.late.push(thread);
+            } else if let Some(thread) =
+                self.known.get_mut(&pid).and_then(|of| of.get_mut(&tid)).filter(|_| others_work)
+            {
+                // What can be read while others work costs them nothing.
+                thread.extended_state = ptrace::extended_state(tid).ok();
+            }
+        }
+        Ok(count)
+    }
+
+    /// One that has not had a processor yet may be the vfork child that another one waits for.
+    fn stop_late(&mut self) -> Result<()> {
+        for thread in std::mem::take(&mut self.late) {
+            vfork::finish(&thread, &mut self.known)?;
+            if let Some(thread) = keep_stopped(thread, Some(vfork::PATIENCE), &mut self.known)? {
+                let cause = "it sleeps in the kernel and cannot be stopped";
+                return Err(Refusal::new(Code::PASSING_MOMENT, thread.subject(), cause).choice("try again later"));
+            }
+            self.complete = false;
+        }
+        Ok(())
+    }
+
+    fn has_all(&self) -> bool {
+        self.complete && self.known.values().map(BTreeMap::len).sum::<usize>() == self.begun
+    }
+}
+
 fn freeze_once(root: i32) -> Result<FrozenTree> {
-    let forks = procfs::forks();
+    let mut forks = procfs::forks();
     let running = walk(root)?;
     let threads = running.iter().flat_map(|found| found.threads.iter().map(|tid| (found.pid, *tid)));
     let (mut sleeps, waiting) = crate::sleep::look(threads);
@@ -405,59 +470,36 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
     let is_large = crate::capture::ahead::pays(&threads);
     let surroundings = Surroundings::look()?;
     let begin = std::time::Instant::now();
-    let mut known: BTreeMap<i32, BTreeMap<i32, Stopped>> = BTreeMap::new();
-    let mut order = running;
-    // Whether everybody of the walk before was there to be stopped.
-    let mut complete = forks.is_some();
+    let mut freezing = Freezing { complete: forks.is_some(), ..Freezing::default() };
+    let (mut order, mut looked_again) = (running, false);
     loop {
-        // Children first, a process's first thread last: in the order in which they go on again. The time in which they do not
-        // run is the same for all then, and it is the first ones that work most.
-        let mut fresh: Vec<(i32, i32)> = Vec::new();
-        for process in order.iter().rev() {
-            complete &= !process.threads.is_empty();
-            let held = known.entry(process.pid).or_default();
-            let threads = process.threads.iter().rev().filter(|tid| !held.contains_key(tid));
-            fresh.extend(threads.map(|tid| (process.pid, *tid)));
-        }
         // Who only waits loses nothing while others work on; who works is asked when nothing else is left to be done.
+        let fresh = freezing.fresh(&order);
         let (waiting, working): (Vec<_>, Vec<_>) = fresh.into_iter().partition(|(_, tid)| waiting.contains(tid));
-        let (mut late, mut begun) = (Vec::new(), 0);
-        for (threads, others_work) in [(waiting, true), (working, false)] {
-            let asked = ask_all(&threads)?;
-            complete &= asked.len() == threads.len();
-            begun += asked.len();
-            for thread in asked {
-                let (pid, tid) = (thread.pid, thread.tid);
-                if let Some(thread) = keep_stopped(thread, Some(STOP_PATIENCE), &mut known)? {
-                    late.push(thread);
-                } else if let Some(thread) = known.get_mut(&pid).and_then(|of| of.get_mut(&tid)).filter(|_| others_work)
-                {
-                    // What can be read while others work costs them nothing.
-                    thread.extended_state = ptrace::extended_state(tid).ok();
-                }
-            }
+        let mut asked = freezing.stop(&waiting, true)?;
+        // Somebody was born on this host since the walk: whether in this tree is found out while others work.
+        let can_look = !looked_again && !waiting.is_empty() && !working.is_empty() && freezing.late.is_empty();
+        if can_look && procfs::forks() != forks {
+            looked_again = true;
+            forks = procfs::forks();
+            freezing.complete = forks.is_some();
+            order = walk(root)?;
+            continue;
         }
-        if begun == 0 {
+        asked += freezing.stop(&working, false)?;
+        if asked == 0 {
             break;
         }
-        // One that has not had a processor yet may be the vfork child that another one waits for.
-        for thread in late {
-            vfork::finish(&thread, &mut known)?;
-            if let Some(thread) = keep_stopped(thread, Some(vfork::PATIENCE), &mut known)? {
-                let cause = "it sleeps in the kernel and cannot be stopped";
-                return Err(Refusal::new(Code::PASSING_MOMENT, thread.subject(), cause).choice("try again later"));
-            }
-            complete = false;
-        }
-        // When everybody has stopped and nothing at all was born since before the first walk, a second one, which costs
+        freezing.stop_late()?;
+        // When everybody has stopped and nothing at all was born since before the last walk, another one, which costs
         // as much as the stops of a thousand threads, finds nothing new.
-        let stopped: usize = known.values().map(BTreeMap::len).sum();
-        if complete && stopped == begun && procfs::forks() == forks {
+        if freezing.has_all() && procfs::forks() == forks {
             break;
         }
-        complete = false;
+        freezing.complete = false;
         order = walk(root)?;
     }
+    let mut known = freezing.known;
     let frozen_at = std::time::Instant::now();
     // Each has gone to sleep once more, in its stop.
     let stopped = known.values().flat_map(BTreeMap::values).map(|thread| (thread.pid, thread.tid));

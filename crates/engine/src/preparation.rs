@@ -23,6 +23,7 @@ impl Preparation {
     pub fn of(root: i32) -> Preparation {
         let pids = freeze::tree(root).unwrap_or_default();
         crate::room::for_looks(pids.iter().copied());
+        crate::room::for_threads(pids.iter().map(|pid| procfs::threads(*pid).map_or(1, |threads| threads.len())).sum());
         // A kernel that does not tell its types has its threads asked, and its areas told by /proc.
         let types = OnceCell::new();
         let types = || types.get_or_init(|| KernelTypes::read().ok()).as_ref();

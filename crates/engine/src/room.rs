@@ -1,5 +1,6 @@
-//! Room for many descriptors in our own table, made while the tree still runs: a table that several threads share grows only after
-//! every processor has been through its scheduler (the kernel's synchronize_rcu, some ms each time).
+//! Room for what is to come, made while the tree still runs. For many descriptors in our own table: one that several threads share
+//! grows only after every processor has been through its scheduler (the kernel's synchronize_rcu, some ms each time). For many threads
+//! in our heap: it grows page by page, which takes longer than what is done with the pages.
 use crate::procfs;
 use godwit_linux::{eventfd, file, limits};
 use std::os::fd::AsFd;
@@ -27,6 +28,16 @@ fn make(wanted: u64) {
     if let (Ok(highest), Ok(any)) = (i32::try_from(wanted), eventfd::create(false)) {
         drop(file::duplicate_above(any.as_fd(), highest - 1));
     }
+}
+
+/// Makes room in memory for the state of a tree of so many threads.
+pub fn for_threads(count: usize) {
+    /// What one thread takes while it is captured and sent, or comes and is restored.
+    const THREAD_BYTES: usize = 6 << 10;
+    /// What there is besides.
+    const LEAST: usize = 512 << 10;
+    const MOST: usize = 12 << 20;
+    godwit_linux::heap::prepare((LEAST + count * THREAD_BYTES).min(MOST));
 }
 
 /// Makes room at a source for a look at every descriptor of a running tree.

@@ -16,6 +16,7 @@ pub mod features;
 pub mod file;
 pub mod file_handle;
 pub mod filesystem;
+pub mod heap;
 pub mod inotify;
 pub mod kcmp;
 pub mod kernel_types;

@@ -103,6 +103,8 @@ impl Build {
             self.unseen = !self.leaves && reserve.is_some() && !foresight.present.is_empty();
             self.beginning.keep_reserve(reserve);
         }
+        // Behind the fork of the root, which would make every page of ours one that has to be copied.
+        godwit_engine::room::for_threads(foresight.threads.len() + 1);
     }
 
     /// Whether a task of the tree may be asked to read pages itself.
