@@ -30,6 +30,8 @@ pub struct Attempt<'a> {
     pub strategy: &'a str,
     /// Whether the process gets what it owes only as it asks for it.
     pub on_demand: bool,
+    /// Whether it needs a page store: a directory that both hosts see.
+    pub needs_store: bool,
     /// Unique in the run.
     pub number: u16,
     /// Time after which it is ended.
@@ -54,7 +56,13 @@ pub fn measure(place: &Place<'_>, attempt: &Attempt<'_>) -> Result<Result<Figure
     let receiver = place.pair.destination.command(place.godwit).args(["receive", "--listen", &address, "--once"]);
     let mut receiver = receiver.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let listening = await_listening(&mut receiver);
-    let result = listening.and_then(|()| watched(place, attempt, &board, subject.pid, &address));
+    let store = subject.directory.join("store");
+    if attempt.needs_store {
+        std::fs::create_dir_all(&store).doing(format!("make {}", store.display()))?;
+    }
+    let store = store.to_string_lossy();
+    let further: &[&str] = if attempt.needs_store { &["--pages", &store] } else { &[] };
+    let result = listening.and_then(|()| watched(place, attempt, &board, (subject.pid, &address), further));
     // It may serve the process as long as that lives.
     reap_later(receiver);
     let moved = result?;
@@ -66,15 +74,15 @@ fn watched(
     place: &Place<'_>,
     attempt: &Attempt<'_>,
     board: &Board,
-    pid: u32,
-    address: &str,
+    (pid, address): (u32, &str),
+    further: &[&str],
 ) -> Result<Result<Figures, String>, Error> {
     let (to, pid_text) = (format!("tcp://{address}"), pid.to_string());
     let patience = attempt.patience.as_secs().max(1).to_string();
     let timed = ["-s", "INT", &patience];
     let godwit = place.godwit.to_string_lossy();
     let words = [&*godwit, "migrate", "--json", &pid_text, &to, "--strategy", attempt.strategy];
-    let arguments: Vec<&str> = timed.into_iter().chain(words).collect();
+    let arguments: Vec<&str> = timed.into_iter().chain(words).chain(further.iter().copied()).collect();
     let child = gated(&place.pair.source, Path::new(TIMER), &arguments)?;
     let count = |since: Instant, from: u64| Ok::<_, Error>((board.rounds()? - from, since.elapsed().as_secs_f64()));
     board.forget(PATIENCE)?;

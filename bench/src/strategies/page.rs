@@ -1,10 +1,13 @@
 //! The page that tells what came of it, and its drawings.
+use super::budget;
 use super::drawing::{Axes, Bar, Group, Series, lines, stacked_bars};
+use super::findings;
 use super::link::LINKS;
 use super::record::{Cell, Evaluation};
 use super::table::{self, bytes, milliseconds};
 use super::workload::Writes;
 use crate::summary::Summary;
+use godwit_strategy::parse;
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -21,6 +24,7 @@ const LEGEND: &str = "\
 * *execution delayed by*: the time from the request until 100 ms after the command's end (1 s where memory comes only on demand),
   minus the time that the rounds which the process made meanwhile took it before. Both hosts share this machine's processors, so it
   holds what the engine takes from the process, too.
+* flushing and freeze-free have a page store that is a directory which both hosts see: it is not behind the shaped link.
 * Medians. Every repetition counts only when the process has found all of its memory as it left it.
 * Shaped links: tc's token bucket filter on both ends, a bucket of 10 ms (64 KiB at least), a queue of 50 ms. A delay of propagation
   is not added: this needs netem, which not every kernel has.
@@ -41,10 +45,12 @@ pub fn page(evaluation: &Evaluation, directory: &str) -> (String, Vec<Drawing>) 
     let mut text = HEAD.to_owned();
     // Writing to a String does not fail.
     let _ = write!(text, "\n{}\n\n{}\n", machine(&evaluation.machine), links(evaluation));
+    let _ = write!(text, "## Budgets\n\n{}\n", budget::table(&budget::lines(evaluation)));
+    let _ = write!(text, "## What it shows\n\n{}\n", findings::text(evaluation));
     let drawings = drawings(evaluation);
-    let _ = write!(text, "## Tables\n\n{}{LEGEND}\n## Drawings\n\n", table::tables(evaluation));
+    let _ = write!(text, "## Tables\n\n{}{LEGEND}\n## Drawings\n", table::tables(evaluation));
     for drawing in &drawings {
-        let _ = writeln!(text, "![{0}]({directory}/{0}.svg)\n", drawing.name);
+        let _ = write!(text, "\n![{0}]({directory}/{0}.svg)\n", drawing.name);
     }
     (text, drawings)
 }
@@ -108,7 +114,40 @@ fn drawings(evaluation: &Evaluation) -> Vec<Drawing> {
             drawings.push(Drawing { name: format!("down-by-memory-{}", link.name), svg });
         }
     }
+    let waits: Vec<Group> = LINKS.iter().filter_map(|link| waits(evaluation, link, &names)).collect();
+    if !waits.is_empty() {
+        let show = |time: f64| format!("{time:.0} µs");
+        let svg = stacked_bars(
+            "Cost of a page that is waited for: median, and 99 of 100",
+            &["median", "up to 99 of 100"],
+            &waits,
+            show,
+        );
+        drawings.push(Drawing { name: "cost-of-faults".to_owned(), svg });
+    }
     drawings
+}
+
+/// What a page costs that is waited for, beside the request that cannot be cheaper.
+fn waits(evaluation: &Evaluation, link: &super::link::LinkSpeed, names: &[String]) -> Option<Group> {
+    let bar = |label: &str, median: f64, most: f64| Bar { label: label.to_owned(), parts: vec![median, most - median] };
+    let of_cell = |name: &String| {
+        let cell = evaluation.cell("touch-64-mib", link.name, name)?;
+        // Of others the few waits are those of a processor that somebody else has.
+        let waits = parse(name).is_ok_and(|row| row.leaves_pages_behind());
+        let (median, most) =
+            (cell.median(|figures| figures.wait_median_us)?, cell.median(|figures| figures.wait_99_us)?);
+        (waits && median > 0.0).then(|| bar(name, median, most))
+    };
+    let mut bars: Vec<Bar> = names.iter().filter_map(of_cell).collect();
+    let limits = evaluation.links.iter().find(|limits| limits.link == link.name)?;
+    let of_requests =
+        |at: usize| Summary::of(limits.request_us.iter().map(|times| times[at])).map(|known| known.median);
+    if bars.is_empty() {
+        return None;
+    }
+    bars.push(bar("empty request of 4 KiB", of_requests(0)?, of_requests(1)?));
+    Some(Group { label: link.about.to_owned(), bars })
 }
 
 /// The three time periods of a cell.

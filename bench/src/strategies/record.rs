@@ -1,6 +1,7 @@
 //! What was measured, as data that can be written, read again, and added to.
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// Everything that is known.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -13,6 +14,38 @@ pub struct Evaluation {
     pub cells: Vec<Cell>,
     /// What was not, and why not.
     pub left_out: Vec<LeftOut>,
+    /// What was foreseen before.
+    #[serde(default)]
+    pub foreseen: Vec<Foreseen>,
+    /// What tracking costs.
+    #[serde(default)]
+    pub tracked: Option<Tracked>,
+}
+
+/// What tracking costs a process with 1 GiB that writes nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tracked {
+    /// By which part it is slower.
+    pub slower: f64,
+    /// A look at all of its memory, ms.
+    pub look_ms: f64,
+    /// The first look, which finds all of it, ms.
+    pub first_look_ms: f64,
+}
+
+/// What `godwit check --to` foresaw of a workload over a link.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Foreseen {
+    /// Which workload.
+    pub workload: String,
+    /// Which link.
+    pub link: String,
+    /// What the probe found that it carries.
+    pub bytes_per_second: f64,
+    /// By objective, the strategy that auto would take.
+    pub chosen: BTreeMap<String, String>,
+    /// By strategy: down time, total time, delay of execution, ms.
+    pub prices: BTreeMap<String, [f64; 3]>,
 }
 
 /// What a link carries, by the shortest way.

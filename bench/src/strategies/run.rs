@@ -9,7 +9,7 @@ use crate::machine::Machine;
 use crate::measurement::Place;
 use crate::program::Programs;
 use crate::run::{FIRST_NUMBER, Scratch};
-use godwit_strategy::{Row, TABLE, parse};
+use godwit_strategy::{Origin, Row, TABLE, parse};
 use godwit_testbed::{Options, Pair};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -88,12 +88,17 @@ pub fn run(
     let place =
         Place { pair: &pair, godwit: &plan.godwit, programs: &programs, directory: &scratch.0, timelines: None };
     known.machine = Machine::here(load_before).to_json();
+    if known.tracked.is_none() && plan.cases.is_empty() {
+        note("what tracking costs a process that writes nothing");
+        known.tracked = Some(super::tracked::measure(&programs, &scratch.0)?);
+    }
     let mut session = Session { plan, place, begin, number: 0 };
     for link in speeds {
         session.set_speed(&link)?;
         session.measure_link(&link, known, note)?;
         for workload in &workloads {
             let workload = Workload::named(workload.name).unwrap_or(&WORKLOADS[0]);
+            session.foresee(workload, &link, known, note)?;
             session.measure_rows(workload, &link, &rows, known, note)?;
             keep(known)?;
         }
@@ -144,6 +149,28 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// What auto would choose, once.
+    fn foresee(
+        &mut self,
+        workload: &'static Workload,
+        link: &LinkSpeed,
+        known: &mut Evaluation,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<(), Error> {
+        let is_known =
+            known.foreseen.iter().any(|one| (one.workload.as_str(), one.link.as_str()) == (workload.name, link.name));
+        if self.is_over() || is_known {
+            return Ok(());
+        }
+        self.number += 1;
+        match super::foreseen::ask(&self.place, workload, link.name, self.number) {
+            Ok(foreseen) => known.foreseen.push(foreseen),
+            Err(error @ Error::Program { .. }) => note(&format!("{} over {}: {error}", workload.name, link.about)),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// All strategies in turn, so that what changes on the machine meanwhile meets each of them.
     fn measure_rows(
         &mut self,
@@ -178,6 +205,7 @@ impl Session<'_> {
                     workload,
                     strategy: &row.name,
                     on_demand: row.leaves_pages_behind() && !row.pushes_what_is_left(),
+                    needs_store: row.steps.iter().any(|step| step.from == Origin::Store),
                     number: self.number,
                     patience: self.plan.longest * 2 + Duration::from_secs(5),
                 };
@@ -194,6 +222,9 @@ impl Session<'_> {
                             figures.delay_ms
                         ));
                         cell.samples.push(figures);
+                    }
+                    Ok(Err(reason)) if reason.contains("GW1305") => {
+                        cell.trouble = Some(format!("ended by the bench after {} s", attempt.patience.as_secs()));
                     }
                     Ok(Err(reason)) => cell.trouble = Some(format!("refused: {reason}")),
                     Err(error @ Error::Program { .. }) => cell.trouble = Some(error.to_string()),

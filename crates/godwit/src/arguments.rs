@@ -142,7 +142,8 @@ impl Processor {
 pub(crate) struct Check {
     /// Root of the tree.
     pub(crate) pid: i32,
-    /// Ask this destination, too, whether it would take the tree (see migrate).
+    /// Ask this destination, too, whether it would take the tree (see migrate), and foresee what each strategy would cost: the tree is
+    /// stopped once for about a millisecond, and what it writes is watched for a tenth of a second.
     #[arg(long, value_name = "DESTINATION")]
     pub(crate) to: Option<String>,
     /// Show what is carried, too, not only what needs attention.
@@ -161,9 +162,14 @@ pub(crate) struct Migrate {
     pub(crate) pid: i32,
     /// tcp://HOST:PORT of a `godwit receive`, or ssh://[USER@]HOST (runs `godwit receive` there through your own ssh).
     pub(crate) destination: String,
-    /// How memory moves: a name, or a row such as 'prepare=rounds(6,30%) down=rest post=none'; see `godwit strategies`.
+    /// How memory moves: a name, or a row such as 'prepare=rounds(6,30%) down=rest post=none'; see `godwit strategies`. auto: what
+    /// suits the objective best, as far as a short look at the tree and the link can tell (for which the tree is stopped once more).
     #[arg(long, default_value = "total-copy")]
     pub(crate) strategy: String,
+    /// What auto is to keep small: downtime, total (time), slowdown (work that the tree cannot do), independence (the time from the
+    /// stop until it needs nothing of this host).
+    #[arg(long, default_value = "downtime", value_parser = objective)]
+    pub(crate) objective: godwit_strategy::Objective,
     /// Most rounds in which pages are sent while the tree runs.
     #[arg(long, value_name = "N")]
     pub(crate) rounds: Option<u32>,
@@ -196,6 +202,11 @@ pub(crate) struct Migrate {
     /// For tests: `die:STEP`, `pause:STEP`, `list:PATH` or `time:PATH`.
     #[arg(long, hide = true)]
     pub(crate) observe: Option<String>,
+}
+
+fn objective(text: &str) -> Result<godwit_strategy::Objective, String> {
+    let names = || godwit_strategy::OBJECTIVES.map(|(name, _)| name).join(", ");
+    godwit_strategy::Objective::named(text).ok_or_else(|| format!("an objective is one of {}", names()))
 }
 
 #[derive(Debug, Args)]

@@ -34,6 +34,8 @@ pub const STORE: u8 = 42;
 pub const STORED: u8 = 43;
 /// Frame type, to the source: what it still owes is to come without being asked for; no payload.
 pub const PUSH_OWED: u8 = 38;
+/// Frame type: bytes that mean nothing and are thrown away: how fast they leave tells what the link carries.
+pub const PROBE: u8 = 52;
 /// Most bytes of a payload: messages carry at most 1 MiB of the drivers' own in one field.
 pub const PAYLOAD_LIMIT: u32 = 4 << 20;
 /// Most runs in one frame.
@@ -92,7 +94,8 @@ impl Header {
             | WANTED_PAGES
             | OWED_PAGES
             | STORE
-            | STORED => 0,
+            | STORED
+            | PROBE => 0,
             PUSH_OWED if header.length == 0 => 0,
             PAGES => BODY_CHECKED,
             other => return Err(Malformed::UnknownType(other)),
@@ -218,6 +221,8 @@ pub enum Frame<'a> {
     Stored,
     /// All that is owed is to be pushed: for the page server.
     PushOwed,
+    /// Bytes that mean nothing: for nobody.
+    Probe(&'a [u8]),
 }
 
 impl<'a> Frame<'a> {
@@ -254,6 +259,7 @@ impl<'a> Frame<'a> {
             STORED if payload.is_empty() => Ok(Frame::Stored),
             STORED => Err(Malformed::Trailing(payload.len())),
             PUSH_OWED => Ok(Frame::PushOwed),
+            PROBE => Ok(Frame::Probe(payload)),
             code => Packet::decode(code, payload).map(Frame::Packet),
         }
     }
@@ -317,6 +323,10 @@ impl<'a> Frame<'a> {
             }
             Frame::Stored => (STORED, 0),
             Frame::PushOwed => (PUSH_OWED, 0),
+            Frame::Probe(bytes) => {
+                out.extend_from_slice(bytes);
+                (PROBE, 0)
+            }
         };
         let payload = &out[start + HEADER_LENGTH..];
         let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);

@@ -134,6 +134,8 @@ fn each_frame(random: &mut Random, mut check: impl FnMut(&mut Random, &Frame<'_>
     let stage = STAGE_FIRST | random.bits() as u32;
     check(random, &Frame::HeldPages(stage, held));
     check(random, &Frame::PushOwed);
+    let nothing = bytes(random, 100);
+    check(random, &Frame::Probe(&nothing));
     for number in 0..8 {
         let word = word(random, number);
         check(random, &Frame::Store(word));

@@ -9,7 +9,7 @@ use crate::errno::{Errno, Result, check_int};
 use crate::poll::{self, Readiness};
 use crate::{file, socket};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Connects. Where the kernel lacks the congestion control, its own choice serves.
@@ -46,6 +46,33 @@ pub fn connect(address: &SocketAddr, patience: Duration, congestion_control: &st
         0 => file::do_wait(own.as_fd()).map(|()| own),
         number => Err(Errno { number, call }),
     }
+}
+
+/// How a connection is getting on, as TCP_INFO tells it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Advance {
+    /// Bytes that the other side has acknowledged.
+    pub acknowledged: u64,
+    /// The shortest time from a byte's leaving to its acknowledgement.
+    pub round_trip: Duration,
+}
+
+/// Asks the kernel how a connection is getting on.
+///
+/// # Errors
+/// It is no TCP socket; EINVAL: a kernel that tells less (before Linux 4.9).
+pub fn advance(socket: BorrowedFd<'_>) -> Result<Advance> {
+    // linux/tcp.h, struct tcp_info: tcpi_bytes_acked and tcpi_min_rtt (us).
+    const ACKNOWLEDGED: usize = 120;
+    const ROUND_TRIP: usize = 148;
+    let information = socket::get(socket, libc::IPPROTO_TCP, libc::TCP_INFO, 256)?;
+    let too_little = Errno { number: libc::EINVAL, call: "TCP_INFO" };
+    let acknowledged = information.get(ACKNOWLEDGED..).and_then(|rest| rest.first_chunk()).ok_or(too_little)?;
+    let round_trip = information.get(ROUND_TRIP..).and_then(|rest| rest.first_chunk()).ok_or(too_little)?;
+    Ok(Advance {
+        acknowledged: u64::from_ne_bytes(*acknowledged),
+        round_trip: Duration::from_micros(u32::from_ne_bytes(*round_trip).into()),
+    })
 }
 
 /// The raw sockaddr.
@@ -91,6 +118,22 @@ mod tests {
             there.read_exact(&mut word).unwrap();
             assert_eq!(&word, b"word");
         }
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = connect(&listener.local_addr().unwrap(), SOON, "reno").unwrap();
+        let (mut there, _) = listener.accept().unwrap();
+        let before = advance(socket.as_fd()).unwrap();
+        TcpStream::from(socket.try_clone().unwrap()).write_all(&[7; 1000]).unwrap();
+        there.read_exact(&mut [0; 1000]).unwrap();
+        let begin = Instant::now();
+        while advance(socket.as_fd()).unwrap().acknowledged < before.acknowledged + 1000 {
+            assert!(begin.elapsed() < SOON);
+        }
+        assert!(advance(socket.as_fd()).unwrap().round_trip < SOON);
+        assert!(advance(std::fs::File::open("/dev/null").unwrap().as_fd()).is_err());
     }
 
     #[test]

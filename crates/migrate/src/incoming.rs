@@ -272,6 +272,7 @@ impl Incoming {
             Frame::Store(word) => return Ok(Some(Part::Store(word))),
             Frame::Stored => return Ok(Some(Part::Stored)),
             Frame::PushOwed => return Ok(Some(Part::Push)),
+            Frame::Probe(_) => {}
             Frame::HeldPages(stage, runs) => {
                 self.totals.count(&header, runs.pages(), 0, 0);
                 self.cutter = Cutter::new(runs);

@@ -26,6 +26,9 @@ pub type Observer = Box<dyn FnMut(&str)>;
 pub struct Report {
     /// Name of the strategy's row.
     pub strategy: String,
+    /// Why it was chosen, where it was not the user who did.
+    #[serde(default)]
+    pub chosen: String,
     /// `moved` or, for a dry run, `checked`.
     pub outcome: String,
     /// Pages moved while the process ran at the source.

@@ -2,6 +2,7 @@
 //!
 //! One loop: the machine's actions first, then a wait for the other side, the user or the machine's clock. The one action that takes
 //! long, sending pages, looks at all three between two pieces.
+use crate::forecast;
 use crate::host::{self, Clock};
 use crate::journal::{Details, Journal};
 use crate::pump::{PartSort, Pump};
@@ -10,8 +11,8 @@ use crate::requirement::Requirements;
 use crate::restless;
 use crate::stream::{Arrival, Broken, Stream};
 use crate::transport::{self, Transport};
-pub use crate::wishes::Options;
 use crate::wishes::nothing_to_inherit;
+pub use crate::wishes::{AUTO, Options};
 use godwit_engine::capture::{self, Captives, Leaving};
 use godwit_engine::freeze::{self, FrozenTree};
 use godwit_engine::preparation::Preparation;
@@ -58,13 +59,19 @@ pub fn migrate(
         Some(examination) => movable(examination, &options)?,
         None => examine(pid, &options)?,
     };
+    let chosen = forecast::take(pid, destination, &mut options).map_err(|refusal| vec![refusal])?;
     let mut is_settled = false;
     loop {
-        let moved = attempt(pid, destination, &examination, &mut options, &mut *progress);
+        let mut moved = attempt(pid, destination, &examination, &mut options, &mut *progress);
         match (&moved, examination.began) {
             (Err(refusals), Some(began))
                 if restless::is_about_files(refusals) && restless::ask_less(&mut examination.demand, began) => {}
-            _ => return moved,
+            _ => {
+                if let (Ok(report), Some(reason)) = (&mut moved, chosen) {
+                    report.chosen = reason;
+                }
+                return moved;
+            }
         }
         if !is_settled {
             // What was made just before the tree was seen looks as if it had been made since. A tick later it does not.

@@ -9,12 +9,17 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+/// The strategy that is none: one of the table is chosen.
+pub const AUTO: &str = "auto";
+
 /// How to move.
 pub struct Options {
     /// Decisions about edges of the tree.
     pub capture: capture::Options,
-    /// Name of a row of the strategy table, or a row.
+    /// Name of a row of the strategy table, or a row, or [`AUTO`].
     pub strategy: String,
+    /// What a strategy is chosen for where its name is [`AUTO`].
+    pub objective: godwit_strategy::Objective,
     /// What of that row is to be otherwise.
     pub knobs: godwit_strategy::Knobs,
     /// The page store, for a strategy that needs one: `tcp://HOST:PORT`, or a directory that both hosts see.
@@ -48,6 +53,7 @@ impl Default for Options {
         Options {
             capture: capture::Options::default(),
             strategy: "total-copy".to_owned(),
+            objective: godwit_strategy::Objective::DownTime,
             knobs: godwit_strategy::Knobs::default(),
             pages: None,
             patience: Patience::default(),

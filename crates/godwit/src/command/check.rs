@@ -4,6 +4,7 @@ use crate::output::{CommandResult, Output, bytes, counted, processes, refusal_va
 use godwit_engine::check::{self, Examination, Finding};
 use godwit_image::{Code, Refusal, Verdict};
 use godwit_linux::features;
+use godwit_migrate::forecast;
 use godwit_migrate::source::{self, Options};
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -61,6 +62,32 @@ fn ask(arguments: &Check, destination: &str, examination: &Examination) -> Resul
     }
 }
 
+/// One finding, for people.
+fn show(finding: &Finding, all: bool, output: &Output) {
+    match &finding.verdict {
+        Verdict::Carried if !all => {}
+        Verdict::Carried => output.line(&format!("carried     {} [{}]", finding.subject, finding.kind)),
+        Verdict::Recreated(reason) => {
+            output.line(&format!("re-created  {} [{}]: {reason}", finding.subject, finding.kind))
+        }
+        Verdict::Degraded(reason) => {
+            output.line(&format!("degraded    {} [{}]: {reason}", finding.subject, finding.kind))
+        }
+        Verdict::Undecided(reason) => {
+            output.line(&format!("undecided   {} [{}]: {reason}", finding.subject, finding.kind))
+        }
+        Verdict::Blocks(refusal) => {
+            output.line(&format!(
+                "blocks      {} [{}]: {} ({})",
+                finding.subject, finding.kind, refusal.cause, refusal.code
+            ));
+            for choice in &refusal.choices {
+                output.line(&format!("            you can: {choice}"));
+            }
+        }
+    }
+}
+
 pub(crate) fn run(arguments: &Check, output: &Output) -> CommandResult {
     let options = super::options(&arguments.edges)?;
     let features = features::OnDemand::default();
@@ -72,6 +99,12 @@ pub(crate) fn run(arguments: &Check, output: &Output) -> CommandResult {
         _ => Said::default(),
     };
     let blocked = examination.findings.iter().filter(|finding| finding.blocks()).count();
+    let foreseen = match &arguments.to {
+        Some(destination) if blocked + elsewhere.len() == 0 => {
+            Some(forecast::forecast(arguments.pid, destination, &Options::default()))
+        }
+        _ => None,
+    };
     output.object(&json!({
         "pid": arguments.pid,
         "processes": examination.pids,
@@ -80,37 +113,18 @@ pub(crate) fn run(arguments: &Check, output: &Output) -> CommandResult {
         "destination": elsewhere.iter().map(refusal_value).collect::<Vec<_>>(),
         "destination_changes": changes.iter().map(refusal_value).collect::<Vec<_>>(),
         "blocked": blocked + elsewhere.len(),
+        "forecast": super::forecast::value(foreseen.as_ref()),
         "outcome": if blocked + elsewhere.len() == 0 { "would go through" } else { "would be refused" },
     }));
-    for finding in &examination.findings {
-        match &finding.verdict {
-            Verdict::Carried if !arguments.all => {}
-            Verdict::Carried => output.line(&format!("carried     {} [{}]", finding.subject, finding.kind)),
-            Verdict::Recreated(reason) => {
-                output.line(&format!("re-created  {} [{}]: {reason}", finding.subject, finding.kind))
-            }
-            Verdict::Degraded(reason) => {
-                output.line(&format!("degraded    {} [{}]: {reason}", finding.subject, finding.kind))
-            }
-            Verdict::Undecided(reason) => {
-                output.line(&format!("undecided   {} [{}]: {reason}", finding.subject, finding.kind))
-            }
-            Verdict::Blocks(refusal) => {
-                output.line(&format!(
-                    "blocks      {} [{}]: {} ({})",
-                    finding.subject, finding.kind, refusal.cause, refusal.code
-                ));
-                for choice in &refusal.choices {
-                    output.line(&format!("            you can: {choice}"));
-                }
-            }
-        }
-    }
+    examination.findings.iter().for_each(|finding| show(finding, arguments.all, output));
     for change in &changes {
         output.line(&format!("degraded    at the destination: {}: {}", change.subject, change.cause));
     }
     for refusal in &elsewhere {
         output.line(&format!("blocks      at the destination: {refusal}"));
+    }
+    if let Some(foreseen) = &foreseen {
+        super::forecast::show(foreseen, output);
     }
     let blocked = blocked + elsewhere.len();
     output.line(&format!(

@@ -12,6 +12,7 @@ pub(crate) fn run(arguments: &Migrate, output: &Output) -> CommandResult {
     let options = Options {
         capture: super::options(&arguments.edges)?,
         strategy: arguments.strategy.clone(),
+        objective: arguments.objective,
         knobs: Knobs { rounds: arguments.rounds, enough: limit(arguments)? },
         pages: arguments.pages.clone(),
         unused_processor_flags: arguments.processor.unused(),
@@ -54,6 +55,9 @@ fn show(report: &Report, output: &Output) {
         counted(report.threads, "thread", "threads"),
         report.strategy
     ));
+    if !report.chosen.is_empty() {
+        output.line(&format!("  chosen {}", report.chosen));
+    }
     let rounds = if report.rounds > 1 { format!(", {} rounds", report.rounds) } else { String::new() };
     output.line(&format!("  preparation time  {:9.3} ms{rounds}", report.preparation_ms));
     output.line(&format!("  down time         {:9.3} ms", report.down_ms));

@@ -6,6 +6,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod explain;
+mod forecast;
 pub(crate) mod image;
 pub(crate) mod man;
 pub(crate) mod migrate;

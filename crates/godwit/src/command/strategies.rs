@@ -29,6 +29,10 @@ pub(crate) fn run(output: &Output) -> CommandResult {
         }
         output.line(&format!("  Seen in: {}\n", row.seen_in));
     }
+    output.line(
+        "auto\n  None of its own: a short look at the tree (what it writes in a tenth of a second) and at the link (what it carries) tells what\n  \
+         each of these would cost, and the one that keeps --objective smallest is taken. `godwit check PID --to DESTINATION` shows the costs.\n",
+    );
     output.line(NOTATION);
     Ok(ExitCode::SUCCESS)
 }

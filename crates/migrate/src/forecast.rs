@@ -1,0 +1,158 @@
+//! What each strategy would cost for a running tree and a link, and which of them suits the user: a short tracked sample of what the
+//! tree writes, a probe of the link, and the predictions of `godwit_strategy`.
+use crate::link_probe;
+use crate::source::{AUTO, Options};
+use godwit_engine::freeze;
+use godwit_engine::tracking;
+use godwit_image::memory::PAGE_BYTES;
+use godwit_image::{Code, Refusal, Subject};
+use godwit_linux::features::{Feature, OnDemand};
+use godwit_linux::proc::status;
+use godwit_strategy::{
+    Costs, LinkProfile, Objective, Origin, Prediction, Profile, Row, TABLE, choose, predict, validate,
+};
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+/// How long the tree is watched in all, and when it is looked at in between.
+const SAMPLE: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
+/// What is assumed where a link cannot be measured: 1 Gbit/s and 1 ms there and back.
+const ASSUMED: LinkProfile = LinkProfile { bytes_per_second: 125e6, round_trip_ms: 1.0 };
+
+/// One row of the table.
+#[derive(Clone, Debug)]
+pub struct Priced {
+    /// The strategy.
+    pub row: &'static Row,
+    /// What it would cost, or why it cannot be used.
+    pub price: Result<Prediction, String>,
+}
+
+/// What was found out, and what it means.
+#[derive(Clone, Debug)]
+pub struct Forecast {
+    /// The tree.
+    pub profile: Profile,
+    /// Why what it writes is not known, if so.
+    pub untracked: Option<String>,
+    /// The link.
+    pub link: LinkProfile,
+    /// Whether the link was measured; otherwise it is assumed.
+    pub is_measured: bool,
+    /// Every strategy, in the order of the table.
+    pub priced: Vec<Priced>,
+}
+
+/// Finds out what each strategy would cost. The tree is stopped once, for as long as it takes to begin tracking it.
+///
+/// # Errors
+/// The tree is gone, or the destination cannot be reached.
+pub fn forecast(pid: i32, destination: &str, options: &Options) -> Result<Forecast, Refusal> {
+    let program = options.remote_program.clone();
+    let (sample, link) = std::thread::scope(|scope| {
+        let link = scope.spawn(|| link_probe::probe(destination, program));
+        (sample(pid), link.join())
+    });
+    let link = link.unwrap_or_else(|_| Err(Refusal::new(Code::LINK_LOST, Subject::Host, "the probe ended")))?;
+    let (profile, untracked) = sample?;
+    let (tracks, costs) = (untracked.is_none(), Costs::default());
+    let price = |row: &'static Row| Priced {
+        row,
+        price: usable(row, tracks, options.pages.is_some())
+            .map(|()| predict(row, &profile, &link.unwrap_or(ASSUMED), &costs)),
+    };
+    let priced = TABLE.iter().map(price).collect();
+    Ok(Forecast { priced, untracked, link: link.unwrap_or(ASSUMED), is_measured: link.is_some(), profile })
+}
+
+/// Puts the strategy that is to be used in the place of [`AUTO`]; why it was chosen. Nothing where the user named one.
+pub(crate) fn take(pid: i32, destination: &str, options: &mut Options) -> Result<Option<String>, Refusal> {
+    if options.strategy != AUTO {
+        return Ok(None);
+    }
+    let (forecast, objective) = (forecast(pid, destination, options)?, options.objective);
+    let chosen = forecast
+        .choose(objective)
+        .ok_or_else(|| Refusal::new(Code::UNSUPPORTED, Subject::Object(AUTO.to_owned()), forecast.reason(objective)))?;
+    options.strategy = chosen.row.name.to_string();
+    Ok(Some(forecast.reason(objective)))
+}
+
+/// Why a row cannot be used here.
+fn usable(row: &Row, tracks: bool, has_store: bool) -> Result<(), String> {
+    validate(row, tracks).map_err(|flaw| flaw.to_string())?;
+    if !has_store && row.steps.iter().any(|step| step.from == Origin::Store) {
+        return Err("it needs a page store (--pages)".to_owned());
+    }
+    Ok(())
+}
+
+/// What the tree has, and what it writes in a short time.
+fn sample(pid: i32) -> Result<(Profile, Option<String>), Refusal> {
+    let mut profile = Profile::default();
+    let pids = freeze::tree(pid)?;
+    let memory = |pid: &i32| status::read(*pid, *pid).ok().and_then(|status| status.memory);
+    let (mut resident, mut shared) = (0, 0);
+    for memory in pids.iter().filter_map(memory) {
+        resident += memory.resident_anonymous;
+        shared += memory.resident_shared;
+    }
+    profile.untracked_pages = shared / PAGE_BYTES;
+    profile.pages = resident / PAGE_BYTES;
+    if !OnDemand::default().has(Feature::WriteTracking) {
+        return Ok((profile, Some("this kernel does not tell what a process writes".to_owned())));
+    }
+    let mut begun = tracking::begin(pid, &BTreeSet::new())?;
+    if begun.processes.is_empty() {
+        let why = begun.left_out.first().map_or_else(|| "nothing to track".to_owned(), |refusal| refusal.cause.clone());
+        return Ok((profile, Some(why)));
+    }
+    let mut pages = 0;
+    begun.processes.retain_mut(|(_, tracking)| {
+        let found = tracking.look().map(|written| written.pages.bytes() / PAGE_BYTES);
+        pages += found.as_ref().map_or(0, |found| *found);
+        found.is_ok()
+    });
+    // What could not be tracked is sent when it is down.
+    profile.untracked_pages += profile.pages.saturating_sub(pages);
+    profile.pages = pages;
+    let begin = Instant::now();
+    for at in SAMPLE {
+        std::thread::sleep(at.saturating_sub(begin.elapsed()));
+        let written = begun.processes.iter().filter_map(|(_, tracking)| tracking.bytes_written().ok()).sum::<u64>();
+        profile.written.push((begin.elapsed().as_secs_f64() * 1e3, written / PAGE_BYTES));
+    }
+    Ok((profile, None))
+}
+
+impl Forecast {
+    /// The strategy that suits an objective best.
+    #[must_use]
+    pub fn choose(&self, objective: Objective) -> Option<&Priced> {
+        let prices: Vec<Option<Prediction>> = self.priced.iter().map(|priced| priced.price.clone().ok()).collect();
+        choose(objective, &prices).and_then(|at| self.priced.get(at))
+    }
+
+    /// Why the strategy of an objective was chosen, in a sentence.
+    #[must_use]
+    pub fn reason(&self, objective: Objective) -> String {
+        let Some(chosen) = self.choose(objective) else { return "no strategy reaches this objective".to_owned() };
+        let cost = |priced: &Priced| priced.price.as_ref().map_or(f64::INFINITY, |price| objective.cost(price));
+        let others = self.priced.iter().filter(|priced| priced.row.name != chosen.row.name);
+        let next =
+            others.filter(|priced| cost(priced).is_finite()).min_by(|one, other| cost(one).total_cmp(&cost(other)));
+        let (_, last) = self.profile.written.last().copied().unwrap_or_default();
+        let than = next.map_or_else(String::new, |next| format!(", {} {:.1} ms", next.row.name, cost(next)));
+        format!(
+            "for {}: {} is foreseen to cost {:.1} ms{than}; {} pages, {last} of them written in {} ms; {:.1} MB/s and {:.2} ms{}",
+            objective.name(),
+            chosen.row.name,
+            cost(chosen),
+            self.profile.pages + self.profile.untracked_pages,
+            SAMPLE[1].as_millis(),
+            self.link.bytes_per_second / 1e6,
+            self.link.round_trip_ms,
+            if self.is_measured { "" } else { " (assumed)" },
+        )
+    }
+}
