@@ -9,6 +9,9 @@ use crate::path::Path;
 use crate::program;
 use crate::workload::Run;
 
+/// Looks in a row that must see it run at the source.
+const STAYS: u32 = 50;
+
 impl Godwit {
     /// One move after which the source stays what the process depends on: it does not end before the process does.
     pub(crate) fn migrate_on_reference(&self, path: Path, pair: &Pair, run: &Run) -> Moved {
@@ -97,17 +100,21 @@ impl Godwit {
     fn settle_losses(&self, pair: &Pair, run: &Run) -> Moved {
         let deadline = Instant::now() + PATIENCE;
         let hosts = [&pair.source, &pair.destination];
+        let mut stayed = 0;
         loop {
             let states = hosts.map(|host| state(host, run.pid));
             let runs = states.map(|state| state.is_some_and(|state| !matches!(state, 'T' | 't' | 'Z' | 'X')));
             match (runs, states) {
                 ([true, true], _) => return Err("the process runs in both places".to_owned()),
                 ([false, true], [None, _]) => return Ok(Place::Destination),
-                // The commit was not in the journal.
-                ([true, false], [_, None]) => return Ok(Place::Source),
+                // The commit was not in the journal. One look is no proof: who is let go to be held stopped looks as if it ran.
+                ([true, false], [_, None]) if stayed >= STAYS => return Ok(Place::Source),
                 ([false, false], [Some('T'), None]) => break,
                 _ if Instant::now() > deadline => return Err(format!("states at source and destination: {states:?}")),
-                _ => thread::sleep(Duration::from_millis(10)),
+                (runs, _) => {
+                    stayed = if runs == [true, false] { stayed + 1 } else { 0 };
+                    thread::sleep(Duration::from_millis(10));
+                }
             }
         }
         let mut recover =
