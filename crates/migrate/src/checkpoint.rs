@@ -1,4 +1,5 @@
 //! Checkpoint and restore: the same captured tree, to a directory and back.
+use crate::private;
 use godwit_engine::capture::Captives;
 use godwit_engine::claim::Claim;
 use godwit_engine::demand::Demand;
@@ -40,7 +41,7 @@ pub(crate) fn write(
     progress: &mut dyn FnMut(u64, u64) -> Result<()>,
 ) -> Result<Checkpoint> {
     let existed = directory.exists();
-    storage(std::fs::create_dir_all(directory), directory)?;
+    storage(private::directory(directory), directory)?;
     if directory.join(IMAGE_NAME).exists() {
         let subject = Subject::Path(directory.display().to_string());
         return Err(
@@ -68,9 +69,9 @@ fn write_files(
 ) -> Result<Checkpoint> {
     let image_path = directory.join(IMAGE_NAME);
     let partial_path = directory.join(PARTIAL_NAME);
-    let partial = storage(File::create(&partial_path), &partial_path)?;
+    let partial = storage(private::replace(&partial_path), &partial_path)?;
     let pages_path = directory.join(PAGES_NAME);
-    let mut pages_file = storage(File::create(&pages_path), &pages_path)?;
+    let mut pages_file = storage(private::replace(&pages_path), &pages_path)?;
     let total = pages::bytes(&captives);
     let mut indices: Vec<PageIndex> = Vec::new();
     let mut hasher = crc32fast::Hasher::new();

@@ -13,6 +13,7 @@ mod incoming;
 mod intake;
 mod journal;
 mod link_probe;
+mod private;
 mod pump;
 mod reception;
 mod recovery;

@@ -6,7 +6,7 @@ use godwit_handoff::store::{
     read_file_header,
 };
 use godwit_image::ObjectId;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -72,8 +72,7 @@ impl Archive {
     /// For whoever puts pages in: a new file, or the one that is there, as far as it was acknowledged.
     pub(crate) fn write(directory: &Path, migration: MigrationId, room: Room, durable: bool) -> Result<Archive, Fault> {
         let path = path_of(directory, migration);
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).open(&path).map_err(storage(&path))?;
+        let file = crate::private::open(&path).map_err(storage(&path))?;
         if file.try_lock().is_err() {
             return Err(Fault::new(Cause::Busy, format!("{} is locked by another process", path.display())));
         }
@@ -282,6 +281,7 @@ mod tests {
     use super::*;
     use godwit_deterministic::Random;
     use std::collections::BTreeMap;
+    use std::fs::OpenOptions;
 
     const MIGRATION: MigrationId = MigrationId([5; 16]);
 

@@ -127,7 +127,7 @@ impl Store {
             Location::Directory(directory) => {
                 // What is shared by two hosts must be out of our own memory before the other looks.
                 let opened = match self.role {
-                    Role::Writer => std::fs::create_dir_all(directory)
+                    Role::Writer => crate::private::directory(directory)
                         .map_err(|error| Fault::new(Cause::Storage, format!("{}: {error}", directory.display())))
                         .and_then(|()| Archive::write(directory, self.migration, Room::new(u64::MAX, 0), true)),
                     Role::Reader => Archive::read(directory, self.migration),

@@ -94,7 +94,7 @@ pub fn serve(listener: &TcpListener, settings: Settings, tell: Tell) -> Result<(
 impl Shelf {
     fn new(settings: Settings) -> Result<Shelf, Refusal> {
         let directory = &settings.directory;
-        std::fs::create_dir_all(directory).map_err(failed(directory))?;
+        crate::private::directory(directory).map_err(failed(directory))?;
         let mut used = 0;
         for entry in std::fs::read_dir(directory).map_err(failed(directory))? {
             let entry = entry.map_err(failed(directory))?;
