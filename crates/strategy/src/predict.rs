@@ -430,7 +430,8 @@ mod tests {
         // A total copy is down for all of it, post-copy for none of it, and each sends a page once.
         let (total, post) = (by("total-copy", &quiet, &SLOW), by("post-copy", &quiet, &SLOW));
         assert!(total.down_ms > 80_000.0 && post.down_ms < 10.0 && total.transfers == post.transfers);
-        assert!(post.post_ms.unwrap() > 80_000.0 && total.post_ms.unwrap() < 10.0);
+        // What a total copy leaves to be done afterwards is to end the source.
+        assert!(post.post_ms.unwrap() > 80_000.0 && total.post_ms.unwrap() < post.post_ms.unwrap() / 100.0);
         // Who writes faster than the link carries is sent again and again by pre-copy, and is down long all the same.
         let (pre, queued) = (by("pre-copy", &busy, &SLOW), by("queued-pre-copy", &busy, &SLOW));
         assert!(pre.transfers > 2 * total.transfers && pre.down_ms > 1000.0, "{pre:?}");
