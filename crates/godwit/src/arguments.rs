@@ -142,10 +142,13 @@ impl Processor {
 pub(crate) struct Check {
     /// Root of the tree.
     pub(crate) pid: i32,
-    /// Ask this destination, too, whether it would take the tree (see migrate), and foresee what each strategy would cost: the tree is
-    /// stopped once for about a millisecond, and what it writes is watched for a tenth of a second.
+    /// Ask this destination, too, whether it would take the tree (see migrate), and foresee what each strategy would cost.
     #[arg(long, value_name = "DESTINATION")]
     pub(crate) to: Option<String>,
+    /// Watch for a tenth of a second what the tree writes, which tells what each strategy would cost. Nothing else of check stops
+    /// the tree; this does once, for about a millisecond.
+    #[arg(long, requires = "to")]
+    pub(crate) watch: bool,
     /// Show what is carried, too, not only what needs attention.
     #[arg(long, short)]
     pub(crate) all: bool,

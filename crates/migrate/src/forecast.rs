@@ -43,19 +43,37 @@ pub struct Forecast {
     pub priced: Vec<Priced>,
 }
 
-/// Finds out what each strategy would cost. The tree is stopped once, for as long as it takes to begin tracking it.
+/// Whether a forecast may stop the tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// Once, for as long as it takes to begin tracking what it writes.
+    Writes,
+    /// Not at all: it is taken to write nothing.
+    Nothing,
+}
+
+/// What a look at the tree has shown.
+struct Sampled {
+    profile: Profile,
+    /// Why what it writes is not known, if so.
+    untracked: Option<String>,
+    /// Whether it could be tracked, as far as is known.
+    tracks: bool,
+}
+
+/// Finds out what each strategy would cost.
 ///
 /// # Errors
 /// The tree is gone, or the destination cannot be reached.
-pub fn forecast(pid: i32, destination: &str, options: &Options) -> Result<Forecast, Refusal> {
+pub fn forecast(pid: i32, destination: &str, options: &Options, watch: Watch) -> Result<Forecast, Refusal> {
     let program = options.remote_program.clone();
     let (sample, link) = std::thread::scope(|scope| {
         let link = scope.spawn(|| link_probe::probe(destination, program));
-        (sample(pid), link.join())
+        (sample(pid, watch), link.join())
     });
     let link = link.unwrap_or_else(|_| Err(Refusal::new(Code::LINK_LOST, Subject::Host, "the probe ended")))?;
-    let (profile, untracked) = sample?;
-    let (tracks, costs) = (untracked.is_none(), Costs::default());
+    let Sampled { profile, untracked, tracks } = sample?;
+    let costs = Costs::default();
     let price = |row: &'static Row| Priced {
         row,
         price: usable(row, tracks, options.pages.is_some())
@@ -70,7 +88,7 @@ pub(crate) fn take(pid: i32, destination: &str, options: &mut Options) -> Result
     if options.strategy != AUTO {
         return Ok(None);
     }
-    let (forecast, objective) = (forecast(pid, destination, options)?, options.objective);
+    let (forecast, objective) = (forecast(pid, destination, options, Watch::Writes)?, options.objective);
     let chosen = forecast
         .choose(objective)
         .ok_or_else(|| Refusal::new(Code::UNSUPPORTED, Subject::Object(AUTO.to_owned()), forecast.reason(objective)))?;
@@ -88,7 +106,7 @@ fn usable(row: &Row, tracks: bool, has_store: bool) -> Result<(), String> {
 }
 
 /// What the tree has, and what it writes in a short time.
-fn sample(pid: i32) -> Result<(Profile, Option<String>), Refusal> {
+fn sample(pid: i32, watch: Watch) -> Result<Sampled, Refusal> {
     let mut profile = Profile::default();
     let pids = freeze::tree(pid)?;
     let memory = |pid: &i32| status::read(*pid, *pid).ok().and_then(|status| status.memory);
@@ -100,12 +118,17 @@ fn sample(pid: i32) -> Result<(Profile, Option<String>), Refusal> {
     profile.untracked_pages = shared / PAGE_BYTES;
     profile.pages = resident / PAGE_BYTES;
     if !OnDemand::default().has(Feature::WriteTracking) {
-        return Ok((profile, Some("this kernel does not tell what a process writes".to_owned())));
+        let why = "this kernel does not tell what a process writes".to_owned();
+        return Ok(Sampled { profile, untracked: Some(why), tracks: false });
+    }
+    if watch == Watch::Nothing {
+        let why = "it was not watched (check --watch), and is taken to write nothing".to_owned();
+        return Ok(Sampled { profile, untracked: Some(why), tracks: true });
     }
     let mut begun = tracking::begin(pid, &BTreeSet::new())?;
     if begun.processes.is_empty() {
         let why = begun.left_out.first().map_or_else(|| "nothing to track".to_owned(), |refusal| refusal.cause.clone());
-        return Ok((profile, Some(why)));
+        return Ok(Sampled { profile, untracked: Some(why), tracks: false });
     }
     let mut pages = 0;
     begun.processes.retain_mut(|(_, tracking)| {
@@ -122,7 +145,7 @@ fn sample(pid: i32) -> Result<(Profile, Option<String>), Refusal> {
         let written = begun.processes.iter().filter_map(|(_, tracking)| tracking.bytes_written().ok()).sum::<u64>();
         profile.written.push((begin.elapsed().as_secs_f64() * 1e3, written / PAGE_BYTES));
     }
-    Ok((profile, None))
+    Ok(Sampled { profile, untracked: None, tracks: true })
 }
 
 impl Forecast {
@@ -141,15 +164,17 @@ impl Forecast {
         let others = self.priced.iter().filter(|priced| priced.row.name != chosen.row.name);
         let next =
             others.filter(|priced| cost(priced).is_finite()).min_by(|one, other| cost(one).total_cmp(&cost(other)));
-        let (_, last) = self.profile.written.last().copied().unwrap_or_default();
+        let writes = match self.profile.written.last() {
+            Some((time, last)) => format!("{last} of them written in {time:.0} ms"),
+            None => "what it writes is not known".to_owned(),
+        };
         let than = next.map_or_else(String::new, |next| format!(", {} {:.1} ms", next.row.name, cost(next)));
         format!(
-            "for {}: {} is foreseen to cost {:.1} ms{than}; {} pages, {last} of them written in {} ms; {:.1} MB/s and {:.2} ms{}",
+            "for {}: {} is foreseen to cost {:.1} ms{than}; {} pages, {writes}; {:.1} MB/s and {:.2} ms{}",
             objective.name(),
             chosen.row.name,
             cost(chosen),
             self.profile.pages + self.profile.untracked_pages,
-            SAMPLE[1].as_millis(),
             self.link.bytes_per_second / 1e6,
             self.link.round_trip_ms,
             if self.is_measured { "" } else { " (assumed)" },

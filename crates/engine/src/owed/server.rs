@@ -155,14 +155,17 @@ mod tests {
         assert_eq!(server.take_next(0x3000), Some((owner, vec![(0x1000, 0x2000), (0x4000, 0x1000)])));
         assert_eq!(server.take_next(0x30_0000), Some((owner, vec![(0x5000, 0x3000), (0x20000, 0x1000)])));
         assert_eq!((server.take_next(1 << 20), server.left()), (None, 0));
+        // What nobody had to ask for is given so again.
         server.want(owner, &[(0x3000, 0x1000)]);
         assert_eq!(server.left(), 0x1000);
-        assert_eq!(server.take_next(1 << 20), None);
-        server.push_all();
         assert_eq!(server.take_next(1 << 20), Some((owner, vec![(0x3000, 0x1000)])));
         let mut server = Server::new(&[Owed { pushed: PageSet::new(), ..all }]);
         assert_eq!((server.take_next(1 << 20), server.left()), (None, 0x9000));
         assert_eq!(server.take(owner, 0x3000, 0x1000), [(0x3000, 0x1000)]);
+        server.want(owner, &[(0x3000, 0x1000)]);
+        assert_eq!((server.take_next(1 << 20), server.left()), (None, 0x9000));
+        server.push_all();
+        assert_eq!(server.take_next(0x2000), Some((owner, vec![(0x1000, 0x2000)])));
         // After a lost link the other side says what it has not, and what was pushed is pushed again.
         let pushed: PageSet = [Run { start: 0x1000, end: 0x3000 }].into_iter().collect();
         let mut server = Server::new(&[Owed { pages: pushed.clone(), pushed, ..Owed::unknown(owner, 1) }]);

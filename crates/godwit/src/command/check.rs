@@ -4,7 +4,7 @@ use crate::output::{CommandResult, Output, bytes, counted, processes, refusal_va
 use godwit_engine::check::{self, Examination, Finding};
 use godwit_image::{Code, Refusal, Verdict};
 use godwit_linux::features;
-use godwit_migrate::forecast;
+use godwit_migrate::forecast::{self, Watch};
 use godwit_migrate::source::{self, Options};
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -99,9 +99,10 @@ pub(crate) fn run(arguments: &Check, output: &Output) -> CommandResult {
         _ => Said::default(),
     };
     let blocked = examination.findings.iter().filter(|finding| finding.blocks()).count();
+    let watch = if arguments.watch { Watch::Writes } else { Watch::Nothing };
     let foreseen = match &arguments.to {
         Some(destination) if blocked + elsewhere.len() == 0 => {
-            Some(forecast::forecast(arguments.pid, destination, &Options::default()))
+            Some(forecast::forecast(arguments.pid, destination, &Options::default(), watch))
         }
         _ => None,
     };
