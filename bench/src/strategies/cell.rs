@@ -38,13 +38,12 @@ pub struct Attempt<'a> {
     pub patience: Duration,
 }
 
-/// Moves one process once; its figures, or why it was refused.
+/// Starts a process at the source and waits until it is ready; `number` tells it from others of its kind. Dropping the subject ends it.
 ///
 /// # Errors
-/// The process did not go on, or not with its state; a program could not be run.
-pub fn measure(place: &Place<'_>, attempt: &Attempt<'_>) -> Result<Result<Figures, String>, Error> {
-    let workload = attempt.workload;
-    let directory = place.directory.join(format!("{}-{}", workload.name, attempt.number));
+/// It does not compile, start or become ready.
+pub(super) fn begin<'a>(place: &Place<'a>, workload: &Workload, number: u16) -> Result<(Subject<'a>, Board), Error> {
+    let directory = place.directory.join(format!("{}-{}", workload.name, number));
     std::fs::create_dir_all(&directory).doing(format!("make {}", directory.display()))?;
     let mut subject = Subject { hosts: [&place.pair.source, &place.pair.destination], pid: 0, directory };
     let path = subject.directory.join("board");
@@ -52,6 +51,16 @@ pub fn measure(place: &Place<'_>, attempt: &Attempt<'_>) -> Result<Result<Figure
     let program_path = place.programs.compile(workload.program)?;
     subject.pid = place.pair.source.command(program_path).arg(&path).args(workload.arguments()).detach()?;
     board.await_phase(Phase::Ready, PATIENCE)?;
+    Ok((subject, board))
+}
+
+/// Moves one process once; its figures, or why it was refused.
+///
+/// # Errors
+/// The process did not go on, or not with its state; a program could not be run.
+pub fn measure(place: &Place<'_>, attempt: &Attempt<'_>) -> Result<Result<Figures, String>, Error> {
+    let workload = attempt.workload;
+    let (subject, board) = begin(place, workload, attempt.number)?;
     let address = format!("{}:{}", place.pair.destination.address(), 20_000 + attempt.number);
     let receiver = place.pair.destination.command(place.godwit).args(["receive", "--listen", &address, "--once"]);
     let mut receiver = receiver.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;

@@ -46,8 +46,8 @@ fn light(evaluation: &Evaluation) -> Option<String> {
         evaluation.cells.iter().filter_map(|cell| gap(&cell.strategy)).filter(|gap| *gap > 0.0).collect();
     let (least, most) = (all.iter().copied().reduce(f64::min)?, all.iter().copied().reduce(f64::max)?);
     Some(format!(
-        "The light process is down for {least:.1} to {most:.1} ms by any strategy over the unshaped link (the thesis: 0.8 to 2.6 ms in a \
-         kernel): there is nothing to choose for it, what it costs is stopping, reading and making it, not its memory."
+        "The light process is down for {least:.1} to {most:.1} ms over the unshaped link, by the best and by the worst strategy (the \
+         thesis: 0.8 to 2.6 ms in a kernel)."
     ))
 }
 
@@ -60,9 +60,13 @@ fn post_copy(evaluation: &Evaluation) -> Option<String> {
     let (total, post) = (gap("total-copy")?, gap("post-copy")?);
     let whole = of(evaluation, "256-mib", link.name, "post-copy", |figures| figures.total_ms)?;
     let whole_of_total = of(evaluation, "256-mib", link.name, "total-copy", |figures| figures.total_ms)?;
+    let small = of(evaluation, "4-mib", link.name, "post-copy", |figures| figures.gap_ms);
+    let follows = small.filter(|small| *small > 0.0).map_or_else(String::new, |small| {
+        format!(" It is down {:.1} times as long as 4 MiB, for 64 times the memory.", post / small)
+    });
     Some(format!(
-        "As in the thesis, post-copy's down time does not follow memory: {} over {} is down for {} instead of {} by total-copy ({:.0} \
-         times), in {} instead of {} in all.",
+        "The thesis: post-copy's down time does not follow memory. Here {} over {} is down for {} instead of {} by total-copy ({:.1} \
+         times), in {} instead of {} in all.{follows}",
         about("256-mib"),
         link.about,
         milliseconds(post),
@@ -82,8 +86,8 @@ fn pre_copy(evaluation: &Evaluation) -> Option<String> {
     let (gap, total) = (figure("pre-copy", |figures| figures.gap_ms)?, figure("total-copy", |figures| figures.gap_ms)?);
     let (sent, once) = (figure("pre-copy", |figures| figures.bytes)?, figure("total-copy", |figures| figures.bytes)?);
     Some(format!(
-        "Pre-copy gains nothing where pages are written faster than the link carries them: RMA over {} is down for {} ({} by total-copy) \
-         after {} over the link instead of {}. This is the thesis's reason for algorithms that send no page more than twice.",
+        "The thesis: pre-copy gains nothing where pages are written faster than the link carries them, its reason for algorithms that \
+         send no page more than twice. Here RMA over {} is down for {} ({} by total-copy) after {} over the link instead of {}.",
         link.about,
         milliseconds(gap),
         milliseconds(total),
@@ -104,7 +108,8 @@ fn queue(evaluation: &Evaluation) -> Option<String> {
         of(evaluation, "rma-4-mib", link.name, "queued-pre-copy", |figures| figures.pages_total)?,
     );
     Some(format!(
-        "The queue of queued-pre-copy does what it is for: RMA over {} transfers {:.1} pages for each that it has, plain pre-copy {:.1}.",
+        "The queue of queued-pre-copy is there to send less in vain: RMA over {} transfers {:.1} pages for each that it has, by plain \
+         pre-copy {:.1}.",
         link.about,
         queued / pages,
         plain / pages
@@ -120,8 +125,8 @@ fn late(evaluation: &Evaluation) -> Option<String> {
     let (post, total) = (delay("post-copy")?, delay("total-copy")?);
     let gap = of(evaluation, "rma-4-mib", link.name, "post-copy", |figures| figures.down_ms)?;
     Some(format!(
-        "Down time alone flatters post-copy: RMA needs all of its pages at once, so that over {} it is down for {} and yet late by {} \
-         ({} by total-copy): it waits for pages instead of for the resumption.",
+        "Down time is not all that a process loses: RMA, which needs all of its pages at once, is by post-copy over {} down for {} and \
+         late by {} ({} by total-copy).",
         link.about,
         milliseconds(gap),
         milliseconds(post),
@@ -132,7 +137,7 @@ fn late(evaluation: &Evaluation) -> Option<String> {
 /// What auto would have chosen, and what that would have cost.
 fn auto(evaluation: &Evaluation) -> String {
     let mut text = "\
-Before each cell was measured, `godwit check --to` looked at the process for a tenth of a second and at the link, and said what auto would
+Before each cell was measured, `godwit check --watch` looked at the process for a tenth of a second and at the link, and said what auto would
 take. What that strategy cost here is held against the best of the cell; the second sum is what one strategy would have cost that is always
 taken. The time of looking itself is not in the sums. What a sample cannot know: which pages a process will read, and how the
 processors of both sides are shared.
@@ -177,6 +182,6 @@ mod tests {
             evaluation.cell_to_fill("256-mib", "1000", strategy).samples.push(figures);
         }
         let text = text(&evaluation);
-        assert!(text.contains("is down for 10.0 ms instead of 2000 ms by total-copy (200 times)"), "{text}");
+        assert!(text.contains("is down for 10.0 ms instead of 2000 ms by total-copy (200.0 times)"), "{text}");
     }
 }

@@ -1,9 +1,9 @@
-//! What `godwit check --to` foresees for a process before it is moved: what auto would choose.
+//! What `godwit check --watch` foresees for a process before it is moved: what auto would choose.
+use super::cell::begin;
 use super::record::Foreseen;
 use super::workload::Workload;
-use crate::board::{Board, Phase};
 use crate::error::{Doing, Error, program};
-use crate::measurement::{PATIENCE, Place, Subject, await_listening};
+use crate::measurement::{PATIENCE, Place, await_listening};
 use godwit_strategy::OBJECTIVES;
 use serde_json::Value;
 use std::process::Stdio;
@@ -13,20 +13,13 @@ use std::process::Stdio;
 /// # Errors
 /// It does not go on, or nothing is foreseen.
 pub fn ask(place: &Place<'_>, workload: &Workload, link: &str, number: u16) -> Result<Foreseen, Error> {
-    let directory = place.directory.join(format!("{}-{number}", workload.name));
-    std::fs::create_dir_all(&directory).doing(format!("make {}", directory.display()))?;
-    let mut subject = Subject { hosts: [&place.pair.source, &place.pair.destination], pid: 0, directory };
-    let path = subject.directory.join("board");
-    let board = Board::new(&path)?;
-    let program_path = place.programs.compile(workload.program)?;
-    subject.pid = place.pair.source.command(program_path).arg(&path).args(workload.arguments()).detach()?;
-    board.await_phase(Phase::Ready, PATIENCE)?;
+    let (subject, board) = begin(place, workload, number)?;
     let address = format!("{}:{}", place.pair.destination.address(), 20_000 + number);
     let receiver = place.pair.destination.command(place.godwit).args(["receive", "--listen", &address]);
     let mut receiver = receiver.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let asked = await_listening(&mut receiver).and_then(|()| {
         let (pid, to) = (subject.pid.to_string(), format!("tcp://{address}"));
-        Ok(place.pair.source.command(place.godwit).args(["check", "--json", &pid, "--to", &to]).output()?)
+        Ok(place.pair.source.command(place.godwit).args(["check", "--json", &pid, "--watch", "--to", &to]).output()?)
     });
     // It has taken nothing, and waits for more.
     let ended = receiver.kill().and_then(|()| receiver.wait());
@@ -36,7 +29,7 @@ pub fn ask(place: &Place<'_>, workload: &Workload, link: &str, number: u16) -> R
     let said = String::from_utf8_lossy(&output.stdout);
     let value: Value = said.lines().last().and_then(|line| serde_json::from_str(line).ok()).unwrap_or(Value::Null);
     read(&value["forecast"], workload.name, link)
-        .ok_or_else(|| program("godwit check --to", format!("it foresees {}", value["forecast"])))
+        .ok_or_else(|| program("godwit check --watch", format!("it foresees {}", value["forecast"])))
 }
 
 fn read(forecast: &Value, workload: &str, link: &str) -> Option<Foreseen> {
