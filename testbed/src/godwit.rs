@@ -115,7 +115,7 @@ impl Godwit {
                 self.checkpoint(pair, run, &directory, false)?;
                 self.restore(&pair.destination, run, &directory).map(|()| Place::Destination)
             }
-            Path::Migrate | Path::NumbersInUse | Path::PreCopy | Path::QueuedPreCopy => {
+            Path::Migrate | Path::NumbersInUse | Path::PreCopy | Path::QueuedPreCopy | Path::Auto => {
                 self.migrate(path, pair, run, 1)
             }
             Path::PostCopy | Path::AssistedPostCopy | Path::EagerDirty | Path::Flushing | Path::FreezeFree => {
@@ -246,6 +246,9 @@ impl Godwit {
 
     /// One move of a path, for a tree that is to work between its moves; `number` counts them.
     pub(crate) fn leave(&self, path: Path, pair: &Pair, run: &Run, place: Place, number: usize) -> Moved {
+        if path == Path::OnReference {
+            return self.migrate_on_reference(path, pair, run);
+        }
         if path.migrates() {
             return self.migrate_once(path, pair, run, place);
         }

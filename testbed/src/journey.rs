@@ -25,7 +25,7 @@ const STARTS_MAX: usize = 5;
 /// What godwit says of a process that has ended: that it does not exist, or does no more.
 const GONE: [&str; 2] = ["GW1001", "GW1005"];
 
-/// The paths that a real program takes.
+/// The paths that a real program takes; those of [`Path::STRATEGIES`] are for who asks for them.
 pub const PATHS: [Path; 5] =
     [Path::RestoreInPlace, Path::RestoreElsewhere, Path::Migrate, Path::ThereAndBack, Path::TenMoves];
 

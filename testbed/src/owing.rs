@@ -68,8 +68,8 @@ impl Godwit {
                 break Ok(String::new());
             }
         };
-        let moved = migrate.end();
-        let place = settled.and(moved).and_then(|_| self.settle(pair, run));
+        let moved = migrate.end().and_then(|(status, said)| if status.success() { Ok(()) } else { Err(said) });
+        let place = settled.and(moved).and_then(|()| self.settle(pair, run));
         if place.is_err() {
             receive.kill()
         } else {

@@ -51,6 +51,8 @@ pub enum Path {
     Settled,
     /// One migration in which what no file has comes, and the rest when it is asked for.
     EagerDirty,
+    /// One migration by the strategy that godwit thinks best.
+    Auto,
     /// To the other host and back.
     ThereAndBack,
     /// Ten migrations in a row, to and fro.
@@ -120,7 +122,7 @@ const DESTINATION_MOMENTS: [&str; 22] = [
 
 impl Path {
     /// Those without a fault: each is for every workload.
-    pub const PLAIN: [Self; 17] = [
+    pub const PLAIN: [Self; 18] = [
         Self::Thaw,
         Self::CheckpointLeaveRunning,
         Self::RestoreInPlace,
@@ -135,9 +137,24 @@ impl Path {
         Self::OnReference,
         Self::Settled,
         Self::EagerDirty,
+        Self::Auto,
         Self::ThereAndBack,
         Self::TenMoves,
         Self::NumbersInUse,
+    ];
+
+    /// One migration by each strategy.
+    pub const STRATEGIES: [Self; 10] = [
+        Self::Migrate,
+        Self::PreCopy,
+        Self::QueuedPreCopy,
+        Self::PostCopy,
+        Self::AssistedPostCopy,
+        Self::OnReference,
+        Self::EagerDirty,
+        Self::Flushing,
+        Self::FreezeFree,
+        Self::Auto,
     ];
 
     /// Those with a fault at each moment: many, so for few workloads.
@@ -184,6 +201,7 @@ impl Path {
             Self::OnReference => "migrate-on-reference",
             Self::Settled => "migrate-settled",
             Self::EagerDirty => "migrate-eager-dirty",
+            Self::Auto => "migrate-auto",
             Self::ThereAndBack => "there-and-back",
             Self::TenMoves => "ten-moves",
             Self::NumbersInUse => "numbers-in-use",
@@ -212,6 +230,7 @@ impl Path {
             Self::AssistedPostCopy => Some("assisted-post-copy"),
             Self::OnReference => Some("copy-on-reference"),
             Self::EagerDirty => Some("eager-dirty"),
+            Self::Auto => Some("auto"),
             _ => None,
         }
     }

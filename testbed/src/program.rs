@@ -24,6 +24,9 @@ use crate::workload::{self, DIRECTORY, Run, ScratchDirectory, alive};
 /// Where programs are looked for: those of Debian, not what somebody has put before them.
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin";
 
+/// What a program fills that fills as much as it is told to, in MiB, unless somebody wants another size.
+const MEGABYTES: u64 = 64;
+
 /// The shell that is the root of every tree: it waits for the program and notes how it ended.
 const ROOT: &str = r#"exec >output 2>errors; sh "$PROGRAM/run"; echo $? >status"#;
 
@@ -34,6 +37,8 @@ pub struct Program {
     pub name: String,
     directory: PathBuf,
     tags: BTreeMap<String, String>,
+    /// How much memory those are to fill that fill as much as they are told to, in MiB.
+    pub megabytes: u64,
 }
 
 /// What a run left: equal for two runs of one program, moved or not.
@@ -79,7 +84,7 @@ impl Program {
             let said = format!("the second line has to be # program: {name}; needs: COMMAND, ...; about: ...");
             return Err(Error::Program { program: script.display().to_string(), said });
         }
-        Ok(Self { name, directory, tags })
+        Ok(Self { name, directory, tags, megabytes: MEGABYTES })
     }
 
     /// The commands that it needs and this machine does not have.
@@ -147,6 +152,7 @@ impl Program {
         let command = host.command("/bin/sh").arg("-c").arg(ROOT).directory(&directory.path).user(user);
         let command = command.env("PATH", SEARCH_PATH).env("PROGRAM", &self.directory).env("BUILD", build);
         let command = command.env("HOME", &directory.path).env("TMPDIR", temporary).env("LC_ALL", "C.UTF-8");
+        let command = command.env("MEGABYTES", self.megabytes.to_string());
         let pid = command.env("TERM", "xterm").detach()?;
         Ok(Run::of_program(pid, directory))
     }

@@ -11,14 +11,20 @@ use std::{env, thread};
 use godwit_linux::namespace::User;
 use godwit_testbed::journey::{self, Journey};
 use godwit_testbed::matrix::{Outcome, Settings};
+use godwit_testbed::path::Path;
 use godwit_testbed::program::{self, Program};
 use godwit_testbed::{entry, workload};
 
 const HELP: &str = "\
-programs [--program NAME,...] [--path PATH,...] [--user root|other] [--seed NUMBER] [--jobs N] [--godwit PROGRAM] [--verbose]
+programs [--program NAME,...] [--path PATH,... | --strategies] [--megabytes N] [--user root|other] [--seed NUMBER] [--jobs N]
+         [--godwit PROGRAM] [--verbose]
 
 Every real program, along every path, at random moments of its work:
   restore restore-elsewhere migrate there-and-back ten-moves
+--strategies: instead, one move by each strategy:
+  migrate migrate-pre-copy migrate-queued migrate-post-copy migrate-assisted migrate-on-reference migrate-eager-dirty
+  migrate-flushing migrate-freeze-free migrate-auto
+--megabytes: what programs fill that fill as much as they are told to (redis_large), in MiB: 64.
 Each is compared with a run that is not moved: exit status, output, errors. Beside it stands what `godwit check` said
 just before each move. The last line is `N passed, N failed, N skipped`; the exit code is 0 where nothing failed.";
 
@@ -26,6 +32,8 @@ just before each move. The last line is `N passed, N failed, N skipped`; the exi
 struct Arguments {
     programs: BTreeSet<String>,
     paths: BTreeSet<String>,
+    strategies: bool,
+    megabytes: Option<u64>,
     is_other_user: bool,
     seed: Option<u64>,
     jobs: Option<usize>,
@@ -52,6 +60,10 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         match word.as_str() {
             "--program" => arguments.programs = list(value()?),
             "--path" => arguments.paths = list(value()?),
+            "--strategies" => arguments.strategies = true,
+            "--megabytes" => {
+                arguments.megabytes = Some(value()?.parse().map_err(|_| "--megabytes needs a number".to_owned())?);
+            }
             "--user" => arguments.is_other_user = value()? == "other",
             "--seed" => arguments.seed = Some(value()?.parse().map_err(|_| "--seed needs a number".to_owned())?),
             "--jobs" => arguments.jobs = Some(value()?.parse().map_err(|_| "--jobs needs a number".to_owned())?),
@@ -68,9 +80,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let godwit = arguments.godwit.clone().unwrap_or_else(|| executable.with_file_name("godwit"));
     let godwit = godwit.canonicalize().map_err(|error| format!("{}: {error}", godwit.display()))?;
     let programs = chosen(arguments)?;
-    let is_chosen = |word: &str| arguments.paths.is_empty() || arguments.paths.contains(word);
-    let paths: Vec<_> = journey::PATHS.into_iter().filter(|path| is_chosen(path.word())).collect();
-    if programs.is_empty() || paths.is_empty() {
+    let paths = paths(arguments)?;
+    if programs.is_empty() {
         return Err(format!("nothing is chosen\n{HELP}"));
     }
     let jobs = arguments.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from));
@@ -114,7 +125,21 @@ fn chosen(arguments: &Arguments) -> Result<Vec<Program>, String> {
         return Err(format!("no program is called {name}; there are {}", names.join(", ")));
     }
     programs.retain(|program| arguments.programs.is_empty() || arguments.programs.contains(&program.name));
+    for program in &mut programs {
+        program.megabytes = arguments.megabytes.unwrap_or(program.megabytes);
+    }
     Ok(programs)
+}
+
+fn paths(arguments: &Arguments) -> Result<Vec<Path>, String> {
+    if arguments.paths.is_empty() {
+        return Ok(if arguments.strategies { Path::STRATEGIES.to_vec() } else { journey::PATHS.to_vec() });
+    }
+    let all: BTreeSet<Path> = journey::PATHS.into_iter().chain(Path::STRATEGIES).collect();
+    if let Some(word) = arguments.paths.iter().find(|word| !all.iter().any(|path| path.word() == **word)) {
+        return Err(format!("{word} is no path of a program\n{HELP}"));
+    }
+    Ok(all.into_iter().filter(|path| arguments.paths.contains(path.word())).collect())
 }
 
 /// One journey in one line.
@@ -132,7 +157,7 @@ fn line(journey: &Journey, verbose: bool) -> String {
         Outcome::Skip(reason) => format!("skipped: {reason}"),
     };
     let mut line = format!(
-        "{:5.1} s {:10} {:17} at {} of {} steps, {check}: {outcome}",
+        "{:5.1} s {:11} {:20} at {} of {} steps, {check}: {outcome}",
         journey.took.as_secs_f64(),
         journey.program,
         journey.path.word(),

@@ -176,11 +176,16 @@ fn matrix(report: &mut Report, root: &Path, has_matrix: bool) {
     cells(report, root, "workload matrix with a page store", has_matrix, MATRIX, &STORES);
 }
 
+/// Real programs that have memory, threads or many processes, once by each strategy. With a GiB of data, which takes its time:
+/// `cargo run --release -p godwit-testbed --bin programs -- --strategies --program redis_large --megabytes 1024`.
+const BY_STRATEGY: [&str; 3] = ["--strategies", "--program", "redis_large,python,java,make,pgbench"];
+
 /// Real programs, each moved along every path while it works; along two of them also as a user who is not root.
 fn programs(report: &mut Report, root: &Path, has_programs: bool) {
     cells(report, root, "real programs", has_programs, PROGRAMS, &[]);
     let other = ["--user", "other", "--path", "restore-elsewhere,there-and-back"];
     cells(report, root, "real programs of another user", has_programs, PROGRAMS, &other);
+    cells(report, root, "real programs by each strategy", has_programs, PROGRAMS, &BY_STRATEGY);
 }
 
 /// A part that is one binary of the testbed, which ends with its counts.
