@@ -115,7 +115,7 @@ impl Godwit {
                 self.checkpoint(pair, run, &directory, false)?;
                 self.restore(&pair.destination, run, &directory).map(|()| Place::Destination)
             }
-            Path::Migrate | Path::NumbersInUse | Path::PreCopy | Path::QueuedPreCopy | Path::Auto => {
+            Path::Migrate | Path::NumbersInUse | Path::PreCopy | Path::QueuedPreCopy | Path::Auto | Path::Packed => {
                 self.migrate(path, pair, run, 1)
             }
             Path::PostCopy | Path::AssistedPostCopy | Path::EagerDirty | Path::Flushing | Path::FreezeFree => {
@@ -229,6 +229,9 @@ impl Godwit {
         let store = if path.stores() { Some(self.store(to, run)?) } else { None };
         let address = self.store_target(to);
         arguments.extend(store.iter().flat_map(|_| ["--pages", &address]));
+        if path == Path::Packed {
+            arguments.extend(["--compression", "always"]);
+        }
         let moved = self.done(from, run, &arguments);
         store.into_iter().for_each(Call::forget);
         if let Err(said) = moved {

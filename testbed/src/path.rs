@@ -37,6 +37,8 @@ pub enum Path {
     PreCopy,
     /// The same with a queue for pages that are written again and again.
     QueuedPreCopy,
+    /// Memory in rounds, all of it packed.
+    Packed,
     /// One migration after which the memory comes.
     PostCopy,
     /// One migration whose memory goes to a page store while the process is down, and comes from there.
@@ -130,6 +132,7 @@ impl Path {
         Self::Migrate,
         Self::PreCopy,
         Self::QueuedPreCopy,
+        Self::Packed,
         Self::PostCopy,
         Self::Flushing,
         Self::FreezeFree,
@@ -194,6 +197,7 @@ impl Path {
             Self::Migrate => "migrate",
             Self::PreCopy => "migrate-pre-copy",
             Self::QueuedPreCopy => "migrate-queued",
+            Self::Packed => "migrate-packed",
             Self::PostCopy => "migrate-post-copy",
             Self::Flushing => "migrate-flushing",
             Self::FreezeFree => "migrate-freeze-free",
@@ -222,7 +226,7 @@ impl Path {
     #[must_use]
     pub fn strategy(self) -> Option<&'static str> {
         match self {
-            Self::PreCopy => Some("pre-copy"),
+            Self::PreCopy | Self::Packed => Some("pre-copy"),
             Self::QueuedPreCopy => Some("queued-pre-copy"),
             Self::PostCopy => Some("post-copy"),
             Self::Flushing => Some("flushing"),

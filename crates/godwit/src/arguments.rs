@@ -190,6 +190,9 @@ pub(crate) struct Migrate {
     /// directory that both see under this path.
     #[arg(long, value_name = "STORE")]
     pub(crate) pages: Option<String>,
+    /// Pack pages on their way (LZ4): `auto` where the link is measured to be slower than that takes, `always`, or `never`.
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(crate) compression: godwit_migrate::source::Compression,
     /// For ssh: the godwit program at the destination.
     #[arg(long, value_name = "PATH")]
     pub(crate) remote_program: Option<PathBuf>,

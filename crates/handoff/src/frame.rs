@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use crate::bytes::{Malformed, Reader};
 use crate::message::Packet;
+use crate::packed::Packed;
 use crate::store::Word;
 
 /// Bytes of a header.
@@ -36,6 +37,8 @@ pub const STORED: u8 = 43;
 pub const PUSH_OWED: u8 = 38;
 /// Frame type: bytes that mean nothing and are thrown away: how fast they leave tells what the link carries.
 pub const PROBE: u8 = 52;
+/// Frame type: runs of pages whose contents follow, packed.
+pub const PACKED_PAGES: u8 = 48;
 /// Most bytes of a payload: messages carry at most 1 MiB of the drivers' own in one field.
 pub const PAYLOAD_LIMIT: u32 = 4 << 20;
 /// Most runs in one frame.
@@ -93,6 +96,7 @@ impl Header {
             | HELD_PAGES
             | WANTED_PAGES
             | OWED_PAGES
+            | PACKED_PAGES
             | STORE
             | STORED
             | PROBE => 0,
@@ -151,7 +155,7 @@ impl Runs {
         self.pages() << self.page_shift.min(PAGE_SHIFT_LIMIT)
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.extend([self.page_shift, 0, 0, 0]);
         out.extend(self.body_checksum.unwrap_or(0).to_le_bytes());
         for run in &self.runs {
@@ -161,7 +165,7 @@ impl Runs {
         }
     }
 
-    fn decode(kind: u8, flags: u8, payload: &[u8]) -> Result<Runs, Malformed> {
+    pub(crate) fn decode(kind: u8, flags: u8, payload: &[u8]) -> Result<Runs, Malformed> {
         let mut reader = Reader::new(payload);
         let page_shift = reader.u8()?;
         if !(12..=PAGE_SHIFT_LIMIT).contains(&page_shift) {
@@ -213,6 +217,8 @@ pub enum Frame<'a> {
     HeldPages(u32, Runs),
     /// These pages are waited for: for the page server.
     WantedPages(Runs),
+    /// These pages follow, packed: for the pump.
+    PackedPages(Packed),
     /// These pages are owed: for the page server.
     OwedPages(Runs),
     /// Said to or by a page store.
@@ -253,6 +259,7 @@ impl<'a> Frame<'a> {
                 }
                 Runs::decode(HELD_PAGES, header.flags, runs).map(|runs| Frame::HeldPages(stage, runs))
             }
+            PACKED_PAGES => Packed::decode(header.flags, payload).map(Frame::PackedPages),
             WANTED_PAGES => Runs::decode(WANTED_PAGES, header.flags, payload).map(Frame::WantedPages),
             OWED_PAGES => Runs::decode(OWED_PAGES, header.flags, payload).map(Frame::OwedPages),
             STORE => Word::decode(payload).map(Frame::Store),
@@ -312,6 +319,10 @@ impl<'a> Frame<'a> {
             Frame::WantedPages(runs) => {
                 runs.encode(out);
                 (WANTED_PAGES, 0)
+            }
+            Frame::PackedPages(packed) => {
+                packed.encode(out);
+                (PACKED_PAGES, 0)
             }
             Frame::OwedPages(runs) => {
                 runs.encode(out);

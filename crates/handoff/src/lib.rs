@@ -34,6 +34,7 @@ mod link;
 pub mod mark;
 mod message;
 mod outcome;
+pub mod packed;
 mod patience;
 mod reason;
 mod source;

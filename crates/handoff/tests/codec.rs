@@ -5,6 +5,7 @@ use godwit_handoff::frame::{
     Frame, HEADER_LENGTH, HELD_PAGES, Header, PAGE_LIMIT, PAGES, PAYLOAD_LIMIT, RUN_LIMIT, Run, Runs, STAGE_FIRST,
     STATE, ZERO_PAGES,
 };
+use godwit_handoff::packed::Packed;
 use godwit_handoff::store::{Cause, Role, Word};
 use godwit_handoff::{
     BootId, Capabilities, Deed, Malformed, Message, MigrationId, Opaque, Packet, Reason, Record, Side, Stage, Step,
@@ -136,6 +137,11 @@ fn each_frame(random: &mut Random, mut check: impl FnMut(&mut Random, &Frame<'_>
     check(random, &Frame::PushOwed);
     let nothing = bytes(random, 100);
     check(random, &Frame::Probe(&nothing));
+    let pages = Run { owner: random.bits() as u32, start: random.below(1 << 50), count: 1 + random.below(256) as u32 };
+    let length = 1 + random.below(u64::from(pages.count) * 4096 - 1) as u32;
+    let of = Runs { page_shift: 12, body_checksum: None, runs: vec![pages] };
+    let checksum = random.bits() as u32;
+    check(random, &Frame::PackedPages(Packed { length, checksum, runs: of }));
     for number in 0..8 {
         let word = word(random, number);
         check(random, &Frame::Store(word));
@@ -319,6 +325,13 @@ fn page_runs_that_cannot_be_are_refused_on_both_sides() {
         refused(Frame::Pages(Runs { page_shift: 11, ..with(vec![good]) })),
         Some(Malformed::BadValue("page size"))
     );
+    let packed = |length, runs| refused(Frame::PackedPages(Packed { length, checksum: 0, runs: with(runs) }));
+    assert_eq!(packed(0, vec![good]), Some(Malformed::BadValue("packed length")));
+    assert_eq!(packed(8_192, vec![good]), Some(Malformed::BadValue("packed length")));
+    let other = Run { owner: good.owner + 1, ..good };
+    assert_eq!(packed(5, vec![good, other]), Some(Malformed::BadValue("owner")));
+    let large = Run { count: 257, ..good };
+    assert!(matches!(packed(5, vec![large]), Some(Malformed::TooLong { .. })));
     assert_eq!(with(vec![good, good]).body_length(), 4 * 4_096);
 }
 

@@ -57,6 +57,7 @@ fn parse_boot_id(text: &str) -> Option<[u8; 16]> {
 pub(crate) fn capabilities() -> Capabilities {
     let mut capabilities = Capabilities::default();
     capabilities.set(FACTS, Value::Bytes(codec::encode(&godwit_engine::host::facts()).unwrap_or_default()));
+    capabilities.set(crate::packing::CAPABILITY, Value::Flag(true));
     capabilities
 }
 

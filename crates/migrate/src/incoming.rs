@@ -1,6 +1,7 @@
 //! Frames out of bytes that come as they like: the reading half of a lane.
 use crate::stream::{Arrival, Broken};
 use godwit_handoff::frame::{Frame, HEADER_LENGTH, Header, Run as FrameRun, Runs};
+use godwit_handoff::packed::Packed;
 use godwit_handoff::store::Word;
 use godwit_handoff::{Malformed, Packet, Totals};
 use godwit_image::ObjectId;
@@ -19,6 +20,8 @@ enum Stage {
     Header,
     Payload(Header),
     Body,
+    /// Packed pages.
+    Packed(Header, Box<Packed>),
     /// The ranges' bytes are somebody else's to read.
     Waiting,
     /// So many bytes are nobody's.
@@ -97,6 +100,8 @@ pub(crate) struct Incoming {
     owner: ObjectId,
     piece: usize,
     body: Vec<u8>,
+    /// A body before it is unpacked.
+    packed: Vec<u8>,
     body_header: Option<Header>,
     body_pages: u64,
     body_bytes: u64,
@@ -134,6 +139,7 @@ impl Incoming {
             owner: ObjectId(0),
             piece: 0,
             body: Vec::new(),
+            packed: Vec::new(),
             body_header: None,
             body_pages: 0,
             body_bytes: 0,
@@ -241,6 +247,14 @@ impl Incoming {
                     }
                     self.stage = Stage::Skip(left - part);
                 }
+                Stage::Packed(..) => {
+                    if !fill(reader, &mut self.packed, &mut self.filled)? {
+                        return Ok(None);
+                    }
+                    if let Stage::Packed(header, packed) = std::mem::replace(&mut self.stage, Stage::Header) {
+                        return self.unpack(&header, &packed).map(Some);
+                    }
+                }
                 Stage::Body => {
                     if !fill(reader, &mut self.body[..self.piece], &mut self.filled)? {
                         return Ok(None);
@@ -263,6 +277,10 @@ impl Incoming {
                 return Ok(Some(Part::State));
             }
             Frame::Pages(runs) => self.begin_body(header, runs),
+            Frame::PackedPages(packed) => {
+                self.packed.resize(packed.length as usize, 0);
+                self.stage = Stage::Packed(header, Box::new(packed));
+            }
             Frame::ZeroPages(runs) => {
                 self.totals.count(&header, runs.pages(), 0, 0);
                 self.name(Naming::Zero, runs);
@@ -318,11 +336,27 @@ impl Incoming {
         }
     }
 
-    fn begin_body(&mut self, header: Header, runs: Runs) {
+    /// All of a packed body is there.
+    fn unpack(&mut self, header: &Header, packed: &Packed) -> Result<Part, Broken> {
+        self.make_room();
+        let (pages, bytes) = (packed.runs.pages(), packed.runs.body_length() as usize);
+        packed.unpack(&self.packed, &mut self.body[..bytes])?;
+        self.totals.count(header, pages, self.packed.len() as u64, packed.checksum);
+        self.cutter = Cutter::new(packed.runs.clone());
+        // All of it is one piece: it has one owner, and is no longer than one.
+        (self.owner, self.piece) = self.cutter.cut(PIECE_BYTES as u64, &mut self.ranges);
+        Ok(Part::Pages(self.owner))
+    }
+
+    fn make_room(&mut self) {
         if self.body.is_empty() {
             // Zeros from the kernel, page by page as they are needed: the process is down while this is made.
             self.body = vec![0; PIECE_BYTES];
         }
+    }
+
+    fn begin_body(&mut self, header: Header, runs: Runs) {
+        self.make_room();
         (self.body_pages, self.body_bytes) = (runs.pages(), runs.body_length());
         self.body_checksum = runs.body_checksum;
         self.body_header = Some(header);

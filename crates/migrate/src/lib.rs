@@ -13,6 +13,7 @@ mod incoming;
 mod intake;
 mod journal;
 mod link_probe;
+mod packing;
 mod private;
 mod pump;
 mod reception;

@@ -2,8 +2,10 @@
 //!
 //! The state is one part or several: each is 8 bytes length, 8 bytes of pages to come (both little-endian, in bytes; 0 but in the last
 //! part), a byte for its sort and 7 zeros, then some of the tree as CBOR. They are cut into frames at any place.
+use crate::packing::Packing;
 use godwit_handoff::Totals;
 use godwit_handoff::frame::{Frame, Header, RUN_LIMIT, Run, Runs};
+use godwit_handoff::packed::Packed;
 use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::PageSet;
 use godwit_image::tree::Part;
@@ -44,15 +46,25 @@ pub(crate) struct Ready {
     /// Header and payload.
     pub(crate) head: Vec<u8>,
     /// The pages that follow, in the piece.
-    pub(crate) body: Range<usize>,
+    body: Range<usize>,
+    /// What follows in their place.
+    packed: Option<Vec<u8>>,
     /// How many pages it stands for.
     pub(crate) pages: u64,
+}
+
+impl Ready {
+    /// What follows the head, of a piece with these bytes.
+    pub(crate) fn body<'a>(&'a self, piece: &'a [u8]) -> &'a [u8] {
+        self.packed.as_deref().unwrap_or(&piece[self.body.clone()])
+    }
 }
 
 /// Counts what leaves.
 #[derive(Debug)]
 pub(crate) struct Pump {
     checksums: bool,
+    pub(crate) packing: Packing,
     /// Bytes of parts of the state that count.
     state_bytes: usize,
     /// Bytes of pages dealt with.
@@ -71,7 +83,20 @@ fn refused(error: godwit_handoff::Malformed) -> Refusal {
 
 impl Pump {
     pub(crate) fn new(checksums: bool) -> Pump {
-        Pump { checksums, state_bytes: 0, done: 0, total: 0, pages_sent: 0, totals: Totals::default() }
+        Pump {
+            checksums,
+            packing: Packing::default(),
+            state_bytes: 0,
+            done: 0,
+            total: 0,
+            pages_sent: 0,
+            totals: Totals::default(),
+        }
+    }
+
+    /// The same, which packs.
+    pub(crate) fn with(self, packing: Packing) -> Pump {
+        Pump { packing, ..self }
     }
 
     fn count(&mut self, header: &Header, pages: u64, bytes: usize, checksum: Option<u32>) {
@@ -165,6 +190,10 @@ impl Pump {
                 zeros.extend(runs);
                 continue;
             }
+            if let Some(frame) = self.packed(&runs, bytes, &part)? {
+                ready.push(frame);
+                continue;
+            }
             let checksum = self.checksums.then(|| crc32fast::hash(&bytes[part.clone()]));
             let runs = Runs { page_shift: PAGE_SHIFT, body_checksum: checksum, runs };
             let pages = runs.pages();
@@ -172,7 +201,7 @@ impl Pump {
             let header = Frame::Pages(runs).encode(&mut head).map_err(refused)?;
             self.count(&header, pages, part.len(), checksum);
             self.pages_sent += pages;
-            ready.push(Ready { head, body: part, pages });
+            ready.push(Ready { head, body: part, packed: None, pages });
         }
         if !zeros.is_empty() {
             let runs = Runs { page_shift: PAGE_SHIFT, body_checksum: None, runs: zeros };
@@ -180,9 +209,25 @@ impl Pump {
             let mut head = Vec::new();
             let header = Frame::ZeroPages(runs).encode(&mut head).map_err(refused)?;
             self.count(&header, pages, 0, None);
-            ready.push(Ready { head, body: 0..0, pages });
+            ready.push(Ready { head, body: 0..0, packed: None, pages });
         }
         Ok(ready)
+    }
+
+    /// A part of a piece, packed, if that is worth it.
+    fn packed(&mut self, runs: &[Run], bytes: &[u8], part: &Range<usize>) -> Result<Option<Ready>, Refusal> {
+        let pages = &bytes[part.clone()];
+        let Some(packed) = self.packing.pack(pages) else { return Ok(None) };
+        let checksum = crc32fast::hash(pages);
+        let runs = Runs { page_shift: PAGE_SHIFT, body_checksum: None, runs: runs.to_vec() };
+        let count = runs.pages();
+        let mut head = Vec::new();
+        let frame = Frame::PackedPages(Packed { length: packed.len() as u32, checksum, runs });
+        let header = frame.encode(&mut head).map_err(refused)?;
+        self.count(&header, count, packed.len(), Some(checksum));
+        self.pages_sent += count;
+        self.packing.pages += count;
+        Ok(Some(Ready { head, body: part.clone(), packed: Some(packed), pages: count }))
     }
 }
 
@@ -272,7 +317,7 @@ mod tests {
                     Frame::ZeroPages(runs) => (runs, true),
                     other => panic!("{other:?}"),
                 };
-                let mut body = bytes[ready.body.clone()].chunks(PAGE);
+                let mut body = ready.body(&bytes).chunks(PAGE);
                 for run in &runs.runs {
                     for page in run.start..run.start + u64::from(run.count) {
                         let byte = if zero { 0 } else { body.next().unwrap()[0] };

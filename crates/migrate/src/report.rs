@@ -58,6 +58,9 @@ pub struct Report {
     /// Pages that went into the page store.
     #[serde(default)]
     pub pages_stored: u64,
+    /// Pages that were sent packed.
+    #[serde(default)]
+    pub pages_packed: u64,
     /// All bytes that went over the link.
     pub bytes_sent: u64,
     /// Number of the root process at the destination.

@@ -5,6 +5,7 @@
 use crate::forecast;
 use crate::host::{self, Clock};
 use crate::journal::{Details, Journal};
+use crate::packing::Packing;
 use crate::pump::{PartSort, Pump};
 use crate::report::{self, OnProgress, Progress, Report, name_of};
 use crate::requirement::Requirements;
@@ -12,7 +13,7 @@ use crate::restless;
 use crate::stream::{Arrival, Broken, Stream};
 use crate::transport::{self, Transport};
 use crate::wishes::nothing_to_inherit;
-pub use crate::wishes::{AUTO, Options};
+pub use crate::wishes::{AUTO, Compression, Options};
 use godwit_engine::capture::{self, Captives, Leaving};
 use godwit_engine::freeze::{self, FrozenTree};
 use godwit_engine::preparation::Preparation;
@@ -252,7 +253,7 @@ impl<'a> Driver<'a> {
             clock,
             bucket: options.bandwidth.map(|rate| Bucket::new(rate, clock.now())),
             paid: 0,
-            pump: Pump::new(options.page_checksums),
+            pump: Pump::new(options.page_checksums).with(Packing::new(options.compression, options.bandwidth)),
             report: Report { strategy: options.strategy.clone(), ..Report::default() },
             options,
             pid,
@@ -566,6 +567,7 @@ impl<'a> Driver<'a> {
             self.report.destination_pid = root.cast_signed();
         }
         self.report.take_times(self.machine.timeline());
+        self.report.pages_packed = self.pump.packing.pages;
         self.report.rounds = self.machine.rounds();
         self.report.bytes_sent = self.sent_before + self.stream.as_ref().map_or(0, |stream| stream.sent);
         self.report.troubles = troubles;

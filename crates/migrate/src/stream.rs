@@ -341,6 +341,8 @@ fn write(writer: &mut File, parts: &[IoSlice<'_>]) -> Result<usize, Broken> {
 mod tests {
     use super::*;
     use crate::incoming::{LEFT_BYTES_MIN, PIECE_BYTES};
+    use crate::packing::{Compression, Packing};
+    use crate::pump::Pump;
     use godwit_handoff::frame::STAGE_FIRST;
     use godwit_handoff::{Message, MigrationId};
     use godwit_image::page_set::Run;
@@ -414,6 +416,41 @@ mod tests {
             drop(theirs);
             assert!(matches!(stream.next(), Err(Broken::Closed)));
         }
+    }
+
+    #[test]
+    fn packed_pages_arrive_as_they_were_and_bad_ones_end_the_lane() {
+        let mut pump = Pump::new(false).with(Packing::new(Compression::Always, None));
+        pump.packing.begin(true);
+        let body: Vec<u8> = (0..PIECE_BYTES).map(|index| (index / 512) as u8).collect();
+        let ranges = [(0x1000, PIECE_BYTES / 2), (0x800_0000, PIECE_BYTES / 2)];
+        let frames = pump.frames(ObjectId(5), &ranges, &body).unwrap();
+        assert_eq!((frames.len(), pump.packing.pages), (1, (PIECE_BYTES / 4096) as u64));
+        let bytes = [&frames[0].head, frames[0].body(&body)].concat();
+        assert!(bytes.len() < PIECE_BYTES / 16);
+        for step in [97, 4096, bytes.len()] {
+            let (mut stream, mut theirs) = pair();
+            let mut seen = 0;
+            for chunk in bytes.chunks(step) {
+                theirs.write_all(chunk).unwrap();
+                match stream.next().unwrap() {
+                    Some(Arrival::Pages(owner, found, pages)) => {
+                        assert_eq!((owner, found), (ObjectId(5), &ranges[..]));
+                        assert!(pages == body);
+                        seen += 1;
+                    }
+                    None => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!((seen, stream.read_here()), (1, pump.totals));
+        }
+        let mut bad = bytes;
+        let last = bad.len() - 1;
+        bad[last] ^= 1;
+        let (mut stream, mut theirs) = pair();
+        theirs.write_all(&bad).unwrap();
+        assert!(matches!(stream.next(), Err(Broken::Malformed(_))));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the user wants of a migration.
 use crate::journal;
+pub use crate::packing::Compression;
 use crate::report::Observer;
 use godwit_engine::{capture, check};
 use godwit_handoff::Patience;
@@ -40,6 +41,8 @@ pub struct Options {
     pub run_directory: PathBuf,
     /// How fast bytes may leave at most.
     pub bandwidth: Option<Rate>,
+    /// Whether pages are packed on their way.
+    pub compression: Compression,
     /// Whether pages carry checksums of their own, besides those of what carries them. Then somebody has to read them on their way.
     pub page_checksums: bool,
     /// Whether a second process stands by to finish what a killed engine leaves.
@@ -64,6 +67,7 @@ impl Default for Options {
             cancel: None,
             run_directory: journal::run_directory(),
             bandwidth: None,
+            compression: Compression::default(),
             page_checksums: false,
             guardian: true,
             observer: None,

@@ -19,6 +19,7 @@ pub(crate) fn run(arguments: &Migrate, output: &Output) -> CommandResult {
         remote_program: arguments.remote_program.clone(),
         cancel: Some(godwit_migrate::cancellation().map_err(failed)?),
         bandwidth: arguments.bwlimit,
+        compression: arguments.compression,
         page_checksums: arguments.page_checksums,
         observer: super::observer(arguments.observe.as_deref()),
         ..Options::default()

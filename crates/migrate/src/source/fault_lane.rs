@@ -133,7 +133,7 @@ impl Driver<'_> {
             self.flushing.given(owner, &ranges);
             let FaultLane::Open(stream) = &mut self.serving.lane else { return };
             for frame in frames {
-                stream.put_ready(&frame.head, &buffer[frame.body]);
+                stream.put_ready(&frame.head, frame.body(&buffer));
             }
             if let Err(error) = stream.flush() {
                 return self.lose_link(&error);

@@ -86,6 +86,7 @@ impl Driver<'_> {
     fn prepare_round(&mut self, rounds: &mut Rounds, step: usize) -> Result<Left, Refusal> {
         let set = self.row.as_ref().and_then(|row| row.steps.get(step)).map_or(Set::All, |step| step.set);
         let begin = Instant::now();
+        self.begin_packing();
         self.track(rounds)?;
         rounds.look();
         let stages: Vec<(i32, u32)> = rounds.tracked.iter().map(|(pid, tracked)| (*pid, tracked.stage)).collect();

@@ -1,6 +1,7 @@
 //! The state leaves, and the pages: read and sent by us, piece by piece, or, where they are many, handed to the socket by the process that
 //! has them.
 use super::{Driver, nothing_frozen};
+use crate::packing;
 use crate::pump::{PartSort, Pump, STATE_PIECE};
 use crate::stream::{Broken, Stream};
 use godwit_engine::capture::{Captives, SpacePages};
@@ -23,6 +24,9 @@ const FRAME_BYTES: usize = 8 << 20;
 const FRAME_BYTES_MAX: usize = 64 << 20;
 /// A frame that has left in less may be followed by a larger one.
 const FRAME_TIME: Duration = Duration::from_millis(50);
+
+/// So many frames one after another that took longer are a slow link, and no mishap.
+const SLOW_FRAMES: u32 = 2;
 
 /// A frame whose pages nobody has read.
 #[derive(Debug)]
@@ -137,7 +141,14 @@ impl Driver<'_> {
         Ok(())
     }
 
+    /// Before a while of sending: what may be packed for the other side.
+    pub(super) fn begin_packing(&mut self) {
+        let allowed = self.machine.peer().is_some_and(|peer| peer.capabilities.has(packing::CAPABILITY));
+        self.pump.packing.begin(allowed);
+    }
+
     pub(super) fn send(&mut self) -> Result<(), Refusal> {
+        self.begin_packing();
         let captives = self.captives.take().ok_or_else(nothing_frozen)?;
         let result = self.send_all(&captives);
         self.captives = Some(captives);
@@ -164,8 +175,9 @@ impl Driver<'_> {
         for (ranges, part) in cut(ranges, self.frame_limit()) {
             let bytes = &bytes[part];
             for frame in self.pump.frames(owner, &ranges, bytes)? {
-                let length = frame.body.len() as u64;
-                self.transmit(&frame.head, &bytes[frame.body])?;
+                let length = frame.body(bytes).len() as u64;
+                let body = frame.body(bytes);
+                self.transmit(&frame.head, body)?;
                 self.feed(Event::Moved { pages: frame.pages, bytes: length });
             }
         }
@@ -180,7 +192,12 @@ impl Driver<'_> {
     fn have_sent(&mut self, captives: &Captives, space: &SpacePages) -> Result<PageSet, Refusal> {
         let is_direct = self.stream.as_ref().is_some_and(|stream| stream.socket().is_some());
         let wanted = captives.tree.space(space.space).map(|of| outflow::sendable(of, &space.pages)).unwrap_or_default();
-        if self.options.page_checksums || self.bucket.is_some() || !is_direct || wanted.is_empty() {
+        if self.options.page_checksums
+            || self.bucket.is_some()
+            || self.pump.packing.is_certain()
+            || !is_direct
+            || wanted.is_empty()
+        {
             return Ok(PageSet::new());
         }
         let mut frozen = self.frozen.take().ok_or_else(nothing_frozen)?;
@@ -204,7 +221,7 @@ impl Driver<'_> {
     }
 
     fn pour(&mut self, outflow: &mut Outflow<'_>, cutter: &mut Cutter<'_>) -> Result<(), Refusal> {
-        let mut limit = FRAME_BYTES;
+        let (mut limit, mut slow) = (FRAME_BYTES, 0);
         while let Some(frame) = cutter.frame(outflow, &mut self.pump, limit)? {
             // Between two frames everything that was said may leave.
             self.drain()?;
@@ -218,7 +235,16 @@ impl Driver<'_> {
                 stream.owe(head.len(), cut - head.len());
             }
             result?;
-            limit = if begin.elapsed() < FRAME_TIME { (limit * 2).min(FRAME_BYTES_MAX) } else { FRAME_BYTES };
+            let took = begin.elapsed();
+            limit = if took < FRAME_TIME { (limit * 2).min(FRAME_BYTES_MAX) } else { FRAME_BYTES };
+            slow = if took < FRAME_TIME { 0 } else { slow + 1 };
+            if slow >= SLOW_FRAMES {
+                // The rest may be better off in our hands.
+                self.pump.packing.carried(gone as u64, took);
+                if self.pump.packing.wants() {
+                    return Ok(());
+                }
+            }
         }
         Ok(())
     }
@@ -299,6 +325,9 @@ impl Driver<'_> {
             match sent {
                 Ok(0) => {
                     stream.hold_back();
+                    if allowed > 0 {
+                        self.pump.packing.blocked(self.sent_before + stream.sent);
+                    }
                     match &mut self.bucket {
                         Some(bucket) if allowed == 0 => {
                             let pause = bucket.pause(self.clock.now());

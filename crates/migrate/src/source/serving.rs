@@ -214,7 +214,7 @@ impl Driver<'_> {
             server.read(owner, ranges, buffer)?;
         }
         for frame in self.pump.frames(owner, ranges, buffer)? {
-            self.transmit(&frame.head, &buffer[frame.body])?;
+            self.transmit(&frame.head, frame.body(buffer))?;
         }
         Ok(())
     }
