@@ -124,7 +124,7 @@ const DESTINATION_MOMENTS: [&str; 22] = [
 
 impl Path {
     /// Those without a fault: each is for every workload.
-    pub const PLAIN: [Self; 18] = [
+    pub const PLAIN: [Self; 19] = [
         Self::Thaw,
         Self::CheckpointLeaveRunning,
         Self::RestoreInPlace,

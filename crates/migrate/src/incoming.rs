@@ -214,19 +214,13 @@ impl Incoming {
                         return Ok(Some(part));
                     }
                 }
-                Stage::Named(naming) => {
+                Stage::Named(_) | Stage::Held(_) => {
                     let (owner, length) = self.cutter.cut(u64::MAX >> 1, &mut self.ranges);
-                    if length > 0 {
-                        return Ok(Some(Part::Named(naming, owner)));
+                    match self.stage {
+                        Stage::Named(naming) if length > 0 => return Ok(Some(Part::Named(naming, owner))),
+                        Stage::Held(stage) if length > 0 => return Ok(Some(Part::Held(stage, owner))),
+                        _ => self.stage = Stage::Header,
                     }
-                    self.stage = Stage::Header;
-                }
-                Stage::Held(stage) => {
-                    let (owner, length) = self.cutter.cut(u64::MAX >> 1, &mut self.ranges);
-                    if length > 0 {
-                        return Ok(Some(Part::Held(stage, owner)));
-                    }
-                    self.stage = Stage::Header;
                 }
                 Stage::Body if self.piece == 0 => {
                     if self.leaves() {
