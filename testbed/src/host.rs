@@ -15,6 +15,8 @@ use godwit_linux::pidfd::PidFd;
 use crate::entry;
 use crate::error::{Doing, Error};
 
+const SIGKILL: i32 = 9;
+
 /// What a host is made from.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan<'a> {
@@ -130,6 +132,11 @@ impl Host {
             directory: None,
             user: None,
         }
+    }
+
+    /// Ends every process in it, as a machine does whose power fails: none gets a word out if its link was cut before.
+    pub(crate) fn fail(&self) -> Result<(), Error> {
+        self.handle.send_signal(SIGKILL).map_err(io::Error::from).doing(format!("end host {}", self.name))
     }
 
     /// Lets the host stand when this program has ended. It ends with its first process.

@@ -2,6 +2,7 @@
 //! that verify their own state after a move. It must never know how a process is moved: it calls the `godwit` binary.
 
 mod beats;
+pub mod blow;
 pub mod entry;
 pub mod error;
 mod godwit;

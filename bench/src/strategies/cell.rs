@@ -59,8 +59,17 @@ pub(super) fn begin<'a>(place: &Place<'a>, workload: &Workload, number: u16) -> 
 /// # Errors
 /// The process did not go on, or not with its state; a program could not be run.
 pub fn measure(place: &Place<'_>, attempt: &Attempt<'_>) -> Result<Result<Figures, String>, Error> {
-    let workload = attempt.workload;
-    let (subject, board) = begin(place, workload, attempt.number)?;
+    let (subject, board) = begin(place, attempt.workload, attempt.number)?;
+    measure_begun(place, attempt, &subject, &board)
+}
+
+/// The same with one that has begun.
+pub(super) fn measure_begun(
+    place: &Place<'_>,
+    attempt: &Attempt<'_>,
+    subject: &Subject<'_>,
+    board: &Board,
+) -> Result<Result<Figures, String>, Error> {
     let address = format!("{}:{}", place.pair.destination.address(), 20_000 + attempt.number);
     let receiver = place.pair.destination.command(place.godwit).args(["receive", "--listen", &address, "--once"]);
     let mut receiver = receiver.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
@@ -71,7 +80,7 @@ pub fn measure(place: &Place<'_>, attempt: &Attempt<'_>) -> Result<Result<Figure
     }
     let store = store.to_string_lossy();
     let further: &[&str] = if attempt.needs_store { &["--pages", &store] } else { &[] };
-    let result = listening.and_then(|()| watched(place, attempt, &board, (subject.pid, &address), further));
+    let result = listening.and_then(|()| watched(place, attempt, board, (subject.pid, &address), further));
     // It may serve the process as long as that lives.
     reap_later(receiver);
     let moved = result?;

@@ -10,6 +10,7 @@ pub mod figures;
 pub mod findings;
 pub mod foreseen;
 pub mod link;
+pub mod own_memory;
 pub mod page;
 pub mod record;
 pub mod regret;

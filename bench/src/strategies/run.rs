@@ -201,11 +201,12 @@ impl Session<'_> {
                     continue;
                 }
                 self.number += 1;
+                let [on_demand, needs_store] = needs(row);
                 let attempt = Attempt {
                     workload,
                     strategy: &row.name,
-                    on_demand: row.leaves_pages_behind() && !row.pushes_what_is_left(),
-                    needs_store: row.steps.iter().any(|step| step.from == Origin::Store),
+                    on_demand,
+                    needs_store,
                     number: self.number,
                     patience: self.plan.longest * 2 + Duration::from_secs(5),
                 };
@@ -237,6 +238,12 @@ impl Session<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a process gets what it owes only as it asks for it, and whether it needs a page store.
+pub(super) fn needs(row: &Row) -> [bool; 2] {
+    let on_demand = row.leaves_pages_behind() && !row.pushes_what_is_left();
+    [on_demand, row.steps.iter().any(|step| step.from == Origin::Store)]
 }
 
 /// How long a move takes at least, s, in all: what must go over the link.

@@ -344,6 +344,18 @@ pub(crate) struct Bench {
 pub(crate) enum BenchCommand {
     /// Compare all strategies: small and large processes, quiet and restless ones, over slow and fast links.
     Strategies(BenchStrategies),
+    /// What godwit itself needs of memory while it moves a process of 4 GiB, on both hosts; exits with 1 where that is more than 64 MiB.
+    Memory(BenchMemory),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchMemory {
+    /// These processes, as `bench strategies` calls them, separated by commas, instead of 4-gib and 4-gib-1.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    pub(crate) cases: Vec<String>,
+    /// These strategies, instead of total-copy, pre-copy, post-copy and assisted-post-copy.
+    #[arg(long, value_name = "STRATEGY")]
+    pub(crate) strategy: Vec<String>,
 }
 
 #[derive(Debug, Args)]

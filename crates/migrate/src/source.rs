@@ -438,6 +438,9 @@ impl<'a> Driver<'a> {
     fn perform(&mut self, action: Action) {
         let deed = action.deed();
         let result = match action {
+            Action::WriteJournal(record) if record.stage == Stage::CommitSent => {
+                self.confirm_store().and_then(|()| self.note(record))
+            }
             Action::WriteJournal(record) => self.note(record),
             Action::Freeze => self.freeze(),
             Action::Capture => self.capture(),

@@ -12,12 +12,13 @@ use godwit_testbed::{entry, workload};
 
 const HELP: &str = "\
 matrix [--workload NAME,...] [--kind KIND,...] [--path PATH,...] [--user root|other] [--jobs N] [--godwit PROGRAM] [--same-clocks] [--faults-each N]
-       [--verbose]
+       [--strategies | --strategies-each N] [--verbose]
 
 Every workload, as root and as another user, along every path:
   thaw checkpoint restore restore-elsewhere migrate there-and-back ten-moves numbers-in-use
 and, for some workloads, along every path with a fault at a moment of the hand-off:
   destination-killed source-killed link-cut
+--strategies: every workload moved once by each strategy, instead; --strategies-each: by N of them, which differ from workload to workload.
 --faults-each: with a fault every workload, each at N of the moments, which differ from workload to workload.
 The last line is `N passed, N failed, N skipped`; the exit code is 0 where nothing failed.";
 
@@ -46,6 +47,7 @@ struct Arguments {
     godwit: Option<PathBuf>,
     same_clocks: bool,
     faults_each: Option<usize>,
+    strategies_each: Option<usize>,
     verbose: bool,
 }
 
@@ -75,6 +77,11 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--same-clocks" => arguments.same_clocks = true,
             "--faults-each" => {
                 arguments.faults_each = Some(value()?.parse().map_err(|_| "--faults-each needs a number".to_owned())?);
+            }
+            "--strategies" => arguments.strategies_each = Some(Path::STRATEGIES.len()),
+            "--strategies-each" => {
+                let each = value()?.parse().map_err(|_| "--strategies-each needs a number".to_owned())?;
+                arguments.strategies_each = Some(each);
             }
             "--verbose" => arguments.verbose = true,
             _ => return Err(format!("{word}?\n{HELP}")),
@@ -181,13 +188,18 @@ fn cells(arguments: &Arguments) -> Result<Vec<Cell>, String> {
             None if FOR_FAULTS.contains(&workload.name.as_str()) => Path::faulty(),
             None => Vec::new(),
         };
+        let storing = if FOR_STORE_FAULTS.contains(&workload.name.as_str()) { &Path::STORE_LOST[..] } else { &[] };
+        let paths: Vec<Path> = match arguments.strategies_each {
+            Some(each) => spread(&Path::STRATEGIES, each, index),
+            None => Path::PLAIN.into_iter().chain(faulty.iter().chain(storing).chain(&owing).copied()).collect(),
+        };
+        let stores = !arguments.paths.is_empty() || arguments.strategies_each.is_some();
         for user in workload.users() {
-            let storing = if FOR_STORE_FAULTS.contains(&workload.name.as_str()) { &Path::STORE_LOST[..] } else { &[] };
-            for path in Path::PLAIN.into_iter().chain(faulty.iter().chain(storing).chain(&owing).copied()) {
+            for path in paths.iter().copied() {
                 let cell = Cell { workload: workload.clone(), user: user.clone(), path };
                 let user_chosen = arguments.user.as_deref().is_none_or(|user| user == cell.user_word());
                 // Without being asked for, only where memory or the tasks that have it are the subject.
-                let fits = !path.stores() || !arguments.paths.is_empty() || FOR_STORES.contains(&cell.workload.kind());
+                let fits = !path.stores() || stores || FOR_STORES.contains(&cell.workload.kind());
                 if user_chosen && fits && chosen(&arguments.paths, path.word()) {
                     cells.push(cell);
                 }

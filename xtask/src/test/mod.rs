@@ -22,6 +22,10 @@ const BUDGET: Duration = Duration::from_secs(55 * 60);
 
 /// The one that kills godwit at random moments.
 const KILLS: (&str, &str) = ("godwit-testbed", "kills");
+/// The one in which something fails in each phase of each strategy.
+const PHASES: (&str, &str) = ("godwit-testbed", "faults");
+/// The one that tells what godwit itself needs of memory while it moves 4 GiB.
+const MEMORY: (&str, &str) = ("godwit", "godwit");
 /// What else happens to moves; most of the time of a cut or a stall is waiting.
 const DISTURBED: [&str; 6] =
     ["--count", "48", "--jobs", "4", "--fault", "signal,twice,thief,full,checkpoint,restore,cut,stall"];
@@ -64,6 +68,8 @@ pub(crate) fn run(root: &Path, format: Format) -> ExitCode {
     tests(&mut report, root);
     matrix(&mut report, root, has_matrix);
     programs(&mut report, root, has_programs);
+    cells(&mut report, root, "faults in each phase of each strategy", has_matrix, PHASES, &[]);
+    cells(&mut report, root, "godwit's own memory", has_matrix, MEMORY, &["bench", "memory"]);
     cells(&mut report, root, "kill tests", has_matrix, KILLS, &["--count", "40"]);
     cells(&mut report, root, "disturbed moves", has_matrix, KILLS, &DISTURBED);
     report.close()
@@ -134,6 +140,8 @@ const PLAIN: [&str; 2] = [
     "--path",
     "thaw,checkpoint,restore,restore-elsewhere,migrate,there-and-back,ten-moves,numbers-in-use,migrate-pre-copy,migrate-queued,migrate-post-copy",
 ];
+/// Every workload by two of the ten strategies, which differ from workload to workload; by all of them: `--strategies`.
+const STRATEGIES: [&str; 4] = ["--strategies-each", "2", "--user", "root"];
 /// The relatives of post-copy, which share all that it does but which pages wait: for what has much memory, or is otherwise their concern.
 const OWING: [&str; 6] = [
     "--path",
@@ -170,6 +178,7 @@ const STORES: [&str; 6] = [
 /// The workload matrix.
 fn matrix(report: &mut Report, root: &Path, has_matrix: bool) {
     cells(report, root, "workload matrix", has_matrix, MATRIX, &PLAIN);
+    cells(report, root, "workload matrix by strategies", has_matrix, MATRIX, &STRATEGIES);
     cells(report, root, "workload matrix, relatives of post-copy", has_matrix, MATRIX, &OWING);
     cells(report, root, "workload matrix with faults while pages are owed", has_matrix, MATRIX, &OWING_FAULTS);
     cells(report, root, "workload matrix with faults", has_matrix, MATRIX, &FAULTS);

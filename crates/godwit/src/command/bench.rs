@@ -7,8 +7,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 pub(crate) fn run(arguments: &Bench, output: &Output) -> CommandResult {
-    if let Some(BenchCommand::Strategies(arguments)) = &arguments.command {
-        return super::bench_strategies::run(arguments, output);
+    match &arguments.command {
+        Some(BenchCommand::Strategies(arguments)) => return super::bench_strategies::run(arguments, output),
+        Some(BenchCommand::Memory(arguments)) => return super::bench_memory::run(arguments, output),
+        None => {}
     }
     let godwit = std::env::current_exe().map_err(|error| failed("this program's file", &error))?;
     let (only, timelines) = (arguments.only.clone(), arguments.timelines.clone());

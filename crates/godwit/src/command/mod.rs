@@ -1,5 +1,6 @@
 //! One file per command.
 pub(crate) mod bench;
+mod bench_memory;
 mod bench_strategies;
 pub(crate) mod check;
 pub(crate) mod checkpoint;

@@ -180,6 +180,22 @@ impl Driver<'_> {
         }
     }
 
+    /// Just before the word that decides: what went to a store that is gone since would be lost with it.
+    pub(super) fn confirm_store(&mut self) -> Result<(), Refusal> {
+        while self.flushing.complete {
+            let Some(mut store) = self.flushing.store.take() else { return Ok(()) };
+            let confirmed = store.sync(&mut || self.meanwhile());
+            self.flushing.store = Some(store);
+            // Whoever has rolled back meanwhile must not note a commit.
+            self.go_on()?;
+            match confirmed {
+                Ok(()) => return Ok(()),
+                Err(refusal) => self.await_store(refusal)?,
+            }
+        }
+        Ok(())
+    }
+
     fn put_again(&mut self) {
         self.flushing.bytes = 0;
         self.flushing.again.extend(self.flushing.unsure.drain(..));
