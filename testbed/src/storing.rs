@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::godwit::{Godwit, Moved, Place};
 use crate::pair::Pair;
 use crate::path::{Path, StoreFault};
-use crate::workload::{Run, alive};
+use crate::workload::Run;
 
 /// How long a store is away that comes back.
 const AWAY: Duration = Duration::from_secs(2);
@@ -54,12 +54,16 @@ impl Godwit {
                 return Err(said);
             }
         };
-        if alive(place.of(pair), run.pid) && !alive(place.other().of(pair), run.pid) {
-            receive.forget();
-            Ok(place)
-        } else {
-            receive.kill();
-            Err(format!("the process is not where it should be: {said}"))
+        // The other side may still be taking away what it had of it.
+        match self.settle(pair, run) {
+            Ok(found) if found == place => {
+                receive.forget();
+                Ok(place)
+            }
+            found => {
+                receive.kill();
+                Err(format!("the process is not where it should be ({found:?}): {said}"))
+            }
         }
     }
 }
