@@ -18,6 +18,9 @@ use crate::workload::Run;
 /// How long a program may take from one step to the next moment, or to its end.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The same for each MiB that it was told to fill: where every page of it is fetched when it is asked for, all of it takes its time.
+const PATIENCE_EACH: Duration = Duration::from_millis(500);
+
 /// How often a program is started that comes to its end before it is moved: on a busy machine a moment late in its work may be
 /// too late.
 const STARTS_MAX: usize = 5;
@@ -191,7 +194,8 @@ fn go(
             last.went = true;
         }
     }
-    let outcome = match program::await_end(&run, place.of(&pair), PATIENCE) {
+    let patience = PATIENCE + PATIENCE_EACH * u32::try_from(program.megabytes).unwrap_or(u32::MAX);
+    let outcome = match program::await_end(&run, place.of(&pair), patience) {
         Some(ended) => ended.difference(unmoved).map_or(Outcome::Pass, Outcome::Fail),
         None => Outcome::Fail(format!("it does not end; it stands at step {}", program::steps(&run))),
     };
