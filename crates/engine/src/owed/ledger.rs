@@ -42,6 +42,20 @@ impl Ledger {
         self.bytes
     }
 
+    /// What is owed here, neighbours together where they came together, by address.
+    pub fn runs(&self) -> impl Iterator<Item = Run> + '_ {
+        self.pieces.iter().map(|(start, piece)| Run { start: *start, end: piece.end })
+    }
+
+    /// These are owed from now on, where they are at the source.
+    pub fn add(&mut self, pages: &PageSet) {
+        for run in pages.runs() {
+            self.strike(*run);
+            self.pieces.insert(run.start, Piece { end: run.end, there: run.start });
+            self.bytes += run.bytes();
+        }
+    }
+
     /// The lowest address at which something is owed.
     pub fn first(&self) -> Option<u64> {
         self.pieces.keys().next().copied()
@@ -136,6 +150,15 @@ mod tests {
 
     fn model_of(ledger: &Ledger) -> Model<u64, u64> {
         (0..64).filter_map(|page| Some((page, ledger.origin(page * PAGE)? / PAGE))).collect()
+    }
+
+    #[test]
+    fn what_is_added_is_owed_once() {
+        let mut ledger = Ledger::new(&[run(2, 9)].into_iter().collect());
+        ledger.add(&[run(4, 6), run(8, 12)].into_iter().collect());
+        assert_eq!(ledger.bytes(), 10 * PAGE);
+        assert_eq!(model_of(&ledger), (2..12).map(|page| (page, page)).collect());
+        assert_eq!(ledger.runs().map(Run::bytes).sum::<u64>(), ledger.bytes());
     }
 
     /// Every sequence of a few operations, against a map of single pages.

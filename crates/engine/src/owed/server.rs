@@ -1,4 +1,5 @@
 //! The source's half: what is still here and has not been given, and the bytes of it out of the stopped processes.
+use super::ledger::Ledger;
 use crate::failure::{About, Result};
 use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{ObjectId, Subject};
@@ -29,9 +30,10 @@ struct Space {
     owner: ObjectId,
     pid: i32,
     memory: Option<ForeignMemory>,
-    left: PageSet,
+    /// Single pages leave them, from anywhere and as many as there are: no fault may cost more than the one before it.
+    left: Ledger,
     /// What of it nobody has to ask for.
-    pushed: PageSet,
+    pushed: Ledger,
     /// What nobody had to ask for at first.
     pushable: PageSet,
 }
@@ -48,8 +50,8 @@ impl Server {
     /// A server of these pages.
     pub fn new(owed: &[Owed]) -> Server {
         let space = |one: &Owed| {
-            let (left, pushed) = (one.pages.clone(), one.pushed.clone());
-            let pushable = pushed.clone();
+            let (left, pushed) = (Ledger::new(&one.pages), Ledger::new(&one.pushed));
+            let pushable = one.pushed.clone();
             Space { owner: one.owner, pid: one.pid, memory: None, left, pushed, pushable }
         };
         Server { spaces: owed.iter().map(space).collect(), pushes_all: false }
@@ -63,7 +65,7 @@ impl Server {
     /// What has arrived is not known: the other side will say what it does not have.
     pub fn forget(&mut self) {
         for space in &mut self.spaces {
-            (space.left, space.pushed) = (PageSet::new(), PageSet::new());
+            (space.left, space.pushed) = (Ledger::default(), Ledger::default());
         }
     }
 
@@ -72,9 +74,9 @@ impl Server {
         let run = |(start, length): &(u64, usize)| Run { start: *start, end: start.saturating_add(*length as u64) };
         let wanted: PageSet = ranges.iter().map(run).collect();
         for space in self.spaces.iter_mut().filter(|space| space.owner == owner) {
-            space.left.extend(&wanted);
+            space.left.add(&wanted);
             let pushed = if self.pushes_all { wanted.clone() } else { wanted.intersection(&space.pushable) };
-            space.pushed.extend(&pushed);
+            space.pushed.add(&pushed);
         }
     }
 
@@ -87,30 +89,34 @@ impl Server {
     /// Those of some pages that have not been given, as ranges; now they are.
     pub fn take(&mut self, owner: ObjectId, start: u64, length: u64) -> Vec<(u64, usize)> {
         let Some(space) = self.spaces.iter_mut().find(|space| space.owner == owner) else { return Vec::new() };
-        let wanted: PageSet = [Run { start, end: start.saturating_add(length) }].into_iter().collect();
-        let given = space.left.intersection(&wanted);
-        if !given.is_empty() {
-            space.left = space.left.difference(&given);
-            space.pushed = space.pushed.difference(&given);
-        }
+        let wanted = Run { start, end: start.saturating_add(length) };
+        let given: PageSet = space.left.within(wanted).iter().map(|place| place.here).collect();
+        space.left.strike(wanted);
+        space.pushed.strike(wanted);
         given.runs().iter().map(|run| (run.start, run.bytes() as usize)).collect()
     }
 
     /// The next pages that nobody has asked for, of at most `limit` bytes; now they are given.
     pub fn take_next(&mut self, limit: usize) -> Option<(ObjectId, Vec<(u64, usize)>)> {
-        let space = self.spaces.iter_mut().find(|space| !space.pushed.is_empty())?;
-        let (mut ranges, mut bytes, mut given) = (Vec::new(), 0, PageSet::new());
+        let space = self.spaces.iter_mut().find(|space| space.pushed.bytes() > 0)?;
+        let (mut ranges, mut bytes, mut given) = (Vec::<(u64, usize)>::new(), 0, Vec::new());
         for run in space.pushed.runs() {
             let length = (run.bytes() as usize).min(limit - bytes);
             if length == 0 || ranges.len() == crate::pages::PIECE_RANGES {
                 break;
             }
-            ranges.push((run.start, length));
-            given.insert(Run { start: run.start, end: run.start + length as u64 });
+            // What was asked for once more may lie beside what was not.
+            match ranges.last_mut() {
+                Some((start, before)) if *start + *before as u64 == run.start => *before += length,
+                _ => ranges.push((run.start, length)),
+            }
+            given.push(Run { start: run.start, end: run.start + length as u64 });
             bytes += length;
         }
-        space.left = space.left.difference(&given);
-        space.pushed = space.pushed.difference(&given);
+        for run in given {
+            space.left.strike(run);
+            space.pushed.strike(run);
+        }
         Some((space.owner, ranges))
     }
 
@@ -166,6 +172,12 @@ mod tests {
         assert_eq!((server.take_next(1 << 20), server.left()), (None, 0x9000));
         server.push_all();
         assert_eq!(server.take_next(0x2000), Some((owner, vec![(0x1000, 0x2000)])));
+        // Beside what nobody had asked for yet.
+        let mut server =
+            Server::new(&[Owed { pages: pages.clone(), pushed: pages.clone(), ..Owed::unknown(owner, 1) }]);
+        assert_eq!(server.take(owner, 0x1000, 0x1000), [(0x1000, 0x1000)]);
+        server.want(owner, &[(0x1000, 0x1000)]);
+        assert_eq!(server.take_next(0x8000), Some((owner, vec![(0x1000, 0x8000)])));
         // After a lost link the other side says what it has not, and what was pushed is pushed again.
         let pushed: PageSet = [Run { start: 0x1000, end: 0x3000 }].into_iter().collect();
         let mut server = Server::new(&[Owed { pages: pushed.clone(), pushed, ..Owed::unknown(owner, 1) }]);
