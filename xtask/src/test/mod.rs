@@ -68,7 +68,7 @@ pub(crate) fn run(root: &Path, format: Format) -> ExitCode {
     tests(&mut report, root);
     matrix(&mut report, root, has_matrix);
     programs(&mut report, root, has_programs);
-    cells(&mut report, root, "faults in each phase of each strategy", has_matrix, PHASES, &[]);
+    cells(&mut report, root, "faults in each phase of each strategy", has_matrix, PHASES, &["--jobs", "12"]);
     cells(&mut report, root, "godwit's own memory", has_matrix, MEMORY, &["bench", "memory"]);
     cells(&mut report, root, "kill tests", has_matrix, KILLS, &["--count", "40"]);
     cells(&mut report, root, "disturbed moves", has_matrix, KILLS, &DISTURBED);
@@ -140,8 +140,8 @@ const PLAIN: [&str; 2] = [
     "--path",
     "thaw,checkpoint,restore,restore-elsewhere,migrate,there-and-back,ten-moves,numbers-in-use,migrate-pre-copy,migrate-queued,migrate-post-copy",
 ];
-/// Every workload by two of the ten strategies, which differ from workload to workload; by all of them: `--strategies`.
-const STRATEGIES: [&str; 4] = ["--strategies-each", "2", "--user", "root"];
+/// Every workload by one of the ten strategies, which differs from workload to workload; by all of them: `--strategies`.
+const STRATEGIES: [&str; 4] = ["--strategies-each", "1", "--user", "root"];
 /// The relatives of post-copy, which share all that it does but which pages wait: for what has much memory, or is otherwise their concern.
 const OWING: [&str; 6] = [
     "--path",
