@@ -9,7 +9,7 @@ use godwit_image::Subject;
 use godwit_linux::pidfd::PidFd;
 use godwit_linux::proc::Error as ProcError;
 use godwit_linux::proc::fdinfo::{self, DescriptorInfo};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 
@@ -71,36 +71,49 @@ impl Table {
         Look::with(process, number, name, information)
     }
 
-    /// Looks at every descriptor of a frozen process, in the order of their numbers.
+    /// Looks at every descriptor of a frozen process but those that are known, in the order of their numbers. Some may have been
+    /// looked at already.
     ///
     /// # Errors
     /// As [`Look::descriptor`].
-    pub(crate) fn look_at_all(&self, process: &PidFd) -> Result<Vec<(i32, Look)>> {
-        let glimpsed: Vec<i32> = self.0.keys().copied().collect();
-        let mut looks = self.look_at(process, &glimpsed)?;
+    pub(crate) fn look_at_all(
+        &self,
+        process: &PidFd,
+        known: &BTreeSet<i32>,
+        looked: Vec<(i32, Look)>,
+    ) -> Result<Vec<(i32, Look)>> {
+        // Who became a second number of something known since it was glimpsed at is known, too.
+        let mut looks = looked;
+        looks.retain(|(number, _)| !known.contains(number));
+        let seen: BTreeSet<i32> = looks.iter().map(|(number, _)| *number).collect();
+        let is_left = |number: &i32| !known.contains(number) && !seen.contains(number);
+        let glimpsed: Vec<i32> = self.0.keys().copied().filter(is_left).collect();
+        looks.extend(self.look_at(process, &glimpsed)?);
+        looks.sort_unstable_by_key(|(number, _)| *number);
+        let found = looks.len() + known.len();
         // Where as many are open as were seen, these are all.
-        if looks.is_empty() || procfs::count_of_descriptors(process.pid()) != Some(looks.len()) {
+        if found == 0 || procfs::count_of_descriptors(process.pid()) != Some(found) {
             let others = procfs::descriptors(process.pid()).about(|| Subject::Process(process.pid()))?;
-            let others: Vec<i32> = others.into_iter().filter(|number| !self.0.contains_key(number)).collect();
+            let is_new = |number: &i32| !self.0.contains_key(number) && is_left(number);
+            let others: Vec<i32> = others.into_iter().filter(is_new).collect();
             looks.extend(self.look_at(process, &others)?);
             looks.sort_unstable_by_key(|(number, _)| *number);
         }
         Ok(looks)
     }
 
+    fn look_one_by_one(&self, process: &PidFd, numbers: &[i32]) -> Result<Vec<(i32, Look)>> {
+        let look = |number: &i32| Ok(self.look(process, *number)?.map(|look| (*number, look)));
+        numbers.iter().filter_map(|number| look(number).transpose()).collect()
+    }
+
     /// Looks at descriptors: at many with a second thread, since the process is down meanwhile.
     fn look_at(&self, process: &PidFd, numbers: &[i32]) -> Result<Vec<(i32, Look)>> {
         const MANY: usize = 128;
-        let one_by_one = |numbers: &[i32]| -> Result<Vec<(i32, Look)>> {
-            let look = |number: &i32| Ok(self.look(process, *number)?.map(|look| (*number, look)));
-            numbers.iter().filter_map(|number| look(number).transpose()).collect()
-        };
         if numbers.len() < MANY {
-            return one_by_one(numbers);
+            return self.look_one_by_one(process, numbers);
         }
-        let closely = |numbers: &[i32]| {
-            one_by_one(numbers).inspect(|looks| looks.iter().for_each(|(_, look)| unix_fact::read_ahead(look)))
-        };
+        let closely = |numbers: &[i32]| self.look_one_by_one(process, numbers).inspect(|looks| read_ahead(looks));
         let (first, second) = numbers.split_at(numbers.len() / 2);
         std::thread::scope(|scope| {
             let other = std::thread::Builder::new().spawn_scoped(scope, || closely(second));
@@ -113,11 +126,23 @@ impl Table {
     }
 }
 
+fn read_ahead(looks: &[(i32, Look)]) {
+    looks.iter().for_each(|(_, look)| unix_fact::read_ahead(look));
+}
+
 /// Those of a tree, by process.
 #[derive(Debug, Default)]
 pub(crate) struct Glimpses(BTreeMap<i32, Table>);
 
 impl Glimpses {
+    /// Glimpses at all descriptors of one process, however many it has.
+    #[cfg(test)]
+    pub(crate) fn of_all(pid: i32) -> Glimpses {
+        let numbers = procfs::descriptors(pid).unwrap();
+        let glimpses = numbers.into_iter().filter_map(|number| Some((number, Glimpse::of(pid, number)?)));
+        Glimpses([(pid, Table(glimpses.collect()))].into())
+    }
+
     /// Glimpses at the descriptors of running processes that have many.
     pub(crate) fn of(pids: impl Iterator<Item = i32>) -> Glimpses {
         let mut left = KEPT_MAX;
@@ -131,6 +156,35 @@ impl Glimpses {
             }
         }
         Glimpses(tables)
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Of whom there are some.
+    pub(crate) fn pids(&self) -> impl Iterator<Item = i32> {
+        self.0.keys().copied()
+    }
+
+    /// Looks at a descriptor while its process runs, by what was just seen of it.
+    pub(crate) fn look_early(&self, process: &PidFd, number: i32) -> Option<Look> {
+        let glimpse = self.table(process.pid())?.0.get(&number)?;
+        Look::with(process, number, glimpse.link.clone(), glimpse.information.clone()).ok().flatten()
+    }
+
+    /// Looks closely at those descriptors of frozen processes that are not among others, with this thread alone. What cannot be looked
+    /// at is left to who looks at all.
+    pub(crate) fn look_besides(&self, others: &BTreeMap<i32, BTreeSet<i32>>) -> BTreeMap<i32, Vec<(i32, Look)>> {
+        let look = |(pid, table): (&i32, &Table)| {
+            let is_left = |number: &i32| !others.get(pid).is_some_and(|others| others.contains(number));
+            let numbers: Vec<i32> = table.0.keys().copied().filter(is_left).collect();
+            let looks = table.look_one_by_one(&PidFd::open(*pid).ok()?, &numbers).ok()?;
+            read_ahead(&looks);
+            Some((*pid, looks))
+        };
+        self.0.iter().filter_map(look).collect()
     }
 
     /// Those of a process's table, seen through one of its threads.
@@ -147,7 +201,7 @@ mod tests {
     use std::os::fd::{AsFd, AsRawFd};
 
     fn seen(table: &Table, process: &PidFd, number: i32) -> Option<(Vec<u8>, u64)> {
-        let looks = table.look_at_all(process).unwrap();
+        let looks = table.look_at_all(process, &BTreeSet::new(), Vec::new()).unwrap();
         let look = looks.into_iter().find(|(its, _)| *its == number)?.1;
         assert_eq!(look.number(), Some(number));
         Some((look.text().into_bytes(), look.information.eventfd.map_or(0, |counter| counter.count)))

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod demand;
 mod edges;
 pub mod failure;
+mod file_records;
 pub mod foresight;
 pub mod freeze;
 mod glimpse;

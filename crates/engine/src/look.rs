@@ -271,6 +271,12 @@ impl Survey {
         }
     }
 
+    /// Notes a descriptor of which that much is known.
+    pub(crate) fn note_known(&mut self, link: &[u8], flags: u32, (pid, descriptor): (i32, i32)) {
+        self.inside.entry(link.to_vec()).or_default().push((pid, descriptor));
+        self.flags.insert((pid, descriptor), flags);
+    }
+
     /// Whom a noted Unix socket shows as its peer, where that has been read.
     pub(crate) fn creator_of(&self, inode: u32) -> Option<&Option<Creator>> {
         self.creators.get(&inode)

@@ -1,5 +1,6 @@
 //! What is done for a freeze while the tree still runs, some time before.
 use crate::capture::bookmark::Bookmarks;
+use crate::capture::early::Early;
 use crate::freeze::{self, FrozenProcess, Stopped};
 use crate::glimpse::Glimpses;
 use crate::procfs;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 pub struct Preparation {
     pub(crate) glimpses: Glimpses,
     pub(crate) bookmarks: Bookmarks,
+    pub(crate) early: Early,
     /// For processes with many threads, where the kernel allows it.
     records: BTreeMap<i32, Reader>,
 }
@@ -27,9 +29,11 @@ impl Preparation {
         // A kernel that does not tell its types has its threads asked, and its areas told by /proc.
         let types = OnceCell::new();
         let types = || types.get_or_init(|| KernelTypes::read().ok()).as_ref();
+        let glimpses = Glimpses::of(pids.iter().copied());
         Preparation {
             records: readers(&pids, types),
-            glimpses: Glimpses::of(pids.iter().copied()),
+            early: Early::of(&glimpses, types),
+            glimpses,
             bookmarks: Bookmarks::of(pids.iter().copied(), types),
         }
     }

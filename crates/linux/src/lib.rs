@@ -15,6 +15,7 @@ pub mod eventfd;
 pub mod features;
 pub mod file;
 pub mod file_handle;
+pub mod file_iterator;
 pub mod filesystem;
 pub mod heap;
 pub mod inotify;

@@ -48,7 +48,7 @@ const LICENSE: &[u8] = b"Dual MIT/GPL\0";
 /// A program's stack.
 const STACK_BYTES: u32 = 512;
 /// Its last word, for pointers on the way.
-const POINTER_AT: i32 = -8;
+pub(crate) const POINTER_AT: i32 = -8;
 /// Most bytes of a record.
 pub const RECORD_BYTES_MAX: u32 = STACK_BYTES - 8;
 
@@ -70,53 +70,100 @@ pub fn room(bytes: u32) -> u32 {
 
 /// Registers of a program.
 #[derive(Clone, Copy)]
-enum R {
+pub(crate) enum R {
     Result = 0,
     First = 1,
     Second = 2,
     Third = 3,
     Task = 6,
     Output = 7,
+    Number = 8,
+    Holder = 9,
     Frame = 10,
 }
 
 /// Instructions as Documentation/bpf/standardization/instruction-set.rst has them.
-struct Code(Vec<u64>);
+pub(crate) struct Code(pub(crate) Vec<u64>);
 
 impl Code {
-    fn put(&mut self, code: u8, to: R, from: R, offset: i16, value: i32) {
+    pub(crate) fn put(&mut self, code: u8, to: R, from: R, offset: i16, value: i32) {
         let registers = to as u8 | (from as u8) << 4;
         let [low, high] = offset.to_le_bytes();
         let value = value.to_le_bytes();
         self.0.push(u64::from_le_bytes([code, registers, low, high, value[0], value[1], value[2], value[3]]));
     }
 
-    fn load(&mut self, to: R, from: R, offset: i32) {
+    pub(crate) fn load(&mut self, to: R, from: R, offset: i32) {
         self.put(0x79, to, from, offset as i16, 0);
     }
 
-    fn copy(&mut self, to: R, from: R) {
+    pub(crate) fn copy(&mut self, to: R, from: R) {
         self.put(0xbf, to, from, 0, 0);
     }
 
-    fn set(&mut self, to: R, value: i32) {
+    pub(crate) fn set(&mut self, to: R, value: i32) {
         self.put(0xb7, to, R::Result, 0, value);
     }
 
-    fn add(&mut self, to: R, value: i32) {
+    pub(crate) fn add(&mut self, to: R, value: i32) {
         self.put(0x07, to, R::Result, 0, value);
     }
 
-    fn call(&mut self, helper: i32) {
+    pub(crate) fn call(&mut self, helper: i32) {
         self.put(0x85, R::Result, R::Result, 0, helper);
     }
 
     /// Copies from what the third register points to.
-    fn read(&mut self, frame: i32, bytes: u32) {
+    pub(crate) fn read(&mut self, frame: i32, bytes: u32) {
         self.copy(R::First, R::Frame);
         self.add(R::First, frame);
         self.set(R::Second, bytes as i32);
         self.call(PROBE_READ_KERNEL);
+    }
+
+    /// Follows the pointer that lies so far from where the third register points to.
+    pub(crate) fn follow(&mut self, offset: u32) {
+        self.add(R::Third, offset as i32);
+        self.read(POINTER_AT, 8);
+        self.load(R::Third, R::Frame, POINTER_AT);
+    }
+
+    /// Copies one source, seen from a register, to a place of the stack.
+    pub(crate) fn take(&mut self, from: R, source: &Source, frame: i32) {
+        self.copy(R::Third, from);
+        for pointer in &source.pointers {
+            self.follow(*pointer);
+        }
+        self.add(R::Third, source.offset as i32);
+        self.read(frame, room(source.bytes));
+    }
+
+    /// Writes the stack from a place on to the sequence.
+    pub(crate) fn write(&mut self, frame: i32, bytes: u32) {
+        self.copy(R::First, R::Output);
+        self.copy(R::Second, R::Frame);
+        self.add(R::Second, frame);
+        self.set(R::Third, bytes as i32);
+        self.call(SEQ_WRITE);
+    }
+
+    /// A jump whose end [`Code::land`] decides: where the register has the value (0x15), or has another one (0x55).
+    pub(crate) fn jump(&mut self, code: u8, register: R, value: i32) -> usize {
+        self.put(code, register, R::Result, 0, value);
+        self.0.len() - 1
+    }
+
+    /// Where a jump leads to: here.
+    pub(crate) fn land(&mut self, jump: usize) {
+        let over = (self.0.len() - jump - 1) as i16;
+        self.0[jump] |= u64::from(over as u16) << 16;
+    }
+
+    /// The end of a program.
+    pub(crate) fn end(mut self) -> Vec<u64> {
+        self.set(R::Result, 0);
+        self.put(0x95, R::Result, R::Result, 0, 0);
+        self.0
     }
 }
 
@@ -126,32 +173,17 @@ fn program(iteration: Iteration, sources: &[Source], record: u32) -> Vec<u64> {
     code.load(R::Task, R::First, iteration.record_at());
     code.load(R::Output, R::First, 0);
     code.load(R::Output, R::Output, 0);
-    let branch = code.0.len();
-    // Over everything, at the end of the iteration; its length comes below.
-    code.put(0x15, R::Task, R::Result, 0, 0);
+    // Nothing, at the end of the iteration.
+    let over = code.jump(0x15, R::Task, 0);
     let start = POINTER_AT - record as i32;
     let mut frame = start;
     for source in sources {
-        code.copy(R::Third, R::Task);
-        for pointer in &source.pointers {
-            code.add(R::Third, *pointer as i32);
-            code.read(POINTER_AT, 8);
-            code.load(R::Third, R::Frame, POINTER_AT);
-        }
-        code.add(R::Third, source.offset as i32);
-        code.read(frame, source.bytes);
+        code.take(R::Task, source, frame);
         frame += room(source.bytes) as i32;
     }
-    code.copy(R::First, R::Output);
-    code.copy(R::Second, R::Frame);
-    code.add(R::Second, start);
-    code.set(R::Third, record as i32);
-    code.call(SEQ_WRITE);
-    let over = (code.0.len() - branch - 1) as i16;
-    code.0[branch] |= u64::from(over as u16) << 16;
-    code.set(R::Result, 0);
-    code.put(0x95, R::Result, R::Result, 0, 0);
-    code.0
+    code.write(start, record);
+    code.land(over);
+    code.end()
 }
 
 /// bpf(2) with attributes as an array of words, zeros behind what a command has.
@@ -167,6 +199,29 @@ fn bpf(command: libc::c_int, attributes: &[u32; 36]) -> Result<OwnedFd> {
 fn put_address<T>(attributes: &mut [u32; 36], at: usize, value: *const T) {
     let address = value as u64;
     (attributes[at], attributes[at + 1]) = (address as u32, (address >> 32) as u32);
+}
+
+/// Loads a program for an iteration, and ties it to whom it goes through (union bpf_iter_link_info).
+pub(crate) fn attach(target: u32, code: &[u64], information: [u32; 4]) -> Result<OwnedFd> {
+    let mut load = [0_u32; 36];
+    (load[0], load[1]) = (PROG_TYPE_TRACING, code.len() as u32);
+    put_address(&mut load, 2, code.as_ptr());
+    put_address(&mut load, 4, LICENSE.as_ptr());
+    // expected_attach_type, attach_btf_id of union bpf_attr.
+    (load[17], load[27]) = (TRACE_ITER, target);
+    let program = bpf(PROG_LOAD, &load)?;
+    let mut create = [0_u32; 36];
+    (create[0], create[2]) = (program.as_raw_fd() as u32, TRACE_ITER);
+    put_address(&mut create, 4, information.as_ptr());
+    create[6] = size_of_val(&information) as u32;
+    bpf(LINK_CREATE, &create)
+}
+
+/// Begins an iteration.
+pub(crate) fn begin(link: &OwnedFd) -> Result<File> {
+    let mut create = [0_u32; 36];
+    create[0] = link.as_raw_fd() as u32;
+    bpf(ITER_CREATE, &create).map(File::from)
 }
 
 /// A program in the kernel, ready to read the threads or the areas of one process.
@@ -209,22 +264,8 @@ impl TaskIterator {
             return Err(number(libc::E2BIG, "bpf"));
         }
         let target = types.function(iteration.function()).ok_or(number(libc::ENOENT, "bpf"))?;
-        // Padding between the copies is written, too, and has to be something.
-        let padded: Vec<Source> =
-            sources.iter().map(|source| Source { bytes: room(source.bytes), ..source.clone() }).collect();
-        let code = program(iteration, &padded, record);
-        let mut load = [0_u32; 36];
-        (load[0], load[1]) = (PROG_TYPE_TRACING, code.len() as u32);
-        put_address(&mut load, 2, code.as_ptr());
-        put_address(&mut load, 4, LICENSE.as_ptr());
-        // expected_attach_type, attach_btf_id of union bpf_attr.
-        (load[17], load[27]) = (TRACE_ITER, target);
-        let program = bpf(PROG_LOAD, &load)?;
-        let mut create = [0_u32; 36];
-        (create[0], create[2]) = (program.as_raw_fd() as u32, TRACE_ITER);
-        put_address(&mut create, 4, information.as_ptr());
-        create[6] = size_of_val(&information) as u32;
-        Ok(TaskIterator { link: bpf(LINK_CREATE, &create)?, record, iteration })
+        let code = program(iteration, sources, record);
+        Ok(TaskIterator { link: attach(target, &code, information)?, record, iteration })
     }
 
     /// Reads of all threads or areas that there are now, one record after another, threads in no order: the copies in the order of the sources,
@@ -233,10 +274,8 @@ impl TaskIterator {
     /// # Errors
     /// The process is gone; no memory.
     pub fn read(&self) -> std::io::Result<Vec<u8>> {
-        let mut create = [0_u32; 36];
-        create[0] = self.link.as_raw_fd() as u32;
         let mut records = Vec::new();
-        let mut file = File::from(bpf(ITER_CREATE, &create)?);
+        let mut file = begin(&self.link)?;
         match self.iteration {
             Iteration::Threads => _ = file.read_to_end(&mut records)?,
             Iteration::Areas => self.read_ascending(&mut file, &mut records)?,

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use crate::errno::{Errno, Result, check, check_int};
+use std::cell::RefCell;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 const SCM_PIDFD: libc::c_int = 4;
@@ -33,6 +34,12 @@ pub struct Received {
     pub identity: Option<Identity>,
     /// The buffer was too small for it.
     pub cut: bool,
+}
+
+thread_local! {
+    /// For messages, one at a time. Neither cleared nor touched beyond what comes: one may be large, and nearly none is; and kept for
+    /// the next one, since to get so much and to give it back takes longer than all the rest.
+    static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 fn owned(raw: RawFd) -> OwnedFd {
@@ -183,8 +190,17 @@ pub fn whole_pieces(socket: BorrowedFd<'_>, bytes_max: usize) -> Result<usize> {
 }
 
 fn receive(socket: BorrowedFd<'_>, bytes_max: usize, wall: Option<libc::iovec>) -> Result<Option<Received>> {
-    // Neither cleared nor touched beyond what comes: a message may be large, and nearly none is.
-    let mut bytes: Vec<u8> = Vec::with_capacity(bytes_max);
+    ROOM.with_borrow_mut(|room| receive_into(room, socket, bytes_max, wall))
+}
+
+fn receive_into(
+    bytes: &mut Vec<u8>,
+    socket: BorrowedFd<'_>,
+    bytes_max: usize,
+    wall: Option<libc::iovec>,
+) -> Result<Option<Received>> {
+    bytes.clear();
+    bytes.reserve(bytes_max);
     let mut name = [0_u8; 128];
     // u64 for the alignment that the kernel's headers need.
     let mut control = [0_u64; CONTROL_BYTES / 8];
@@ -207,7 +223,7 @@ fn receive(socket: BorrowedFd<'_>, bytes_max: usize, wall: Option<libc::iovec>) 
     };
     // SAFETY: the kernel wrote so many bytes of the capacity. With a wall it may not have written more than `bytes_max`.
     unsafe { bytes.set_len(got.min(bytes_max)) };
-    bytes.shrink_to_fit();
+    let bytes = bytes.clone();
     let (mut descriptors, mut identity) = (Vec::new(), None);
     // SAFETY: the kernel filled the control buffer and its length; the CMSG functions walk within it.
     let mut part = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };

@@ -1,4 +1,5 @@
 //! File tables and working directories: which of them are shared, and what every descriptor refers to.
+use super::early::{Looks, Valid};
 use super::{Capture, Outlet};
 use crate::failure::{About, Result};
 use crate::freeze::{FrozenProcess, FrozenTree};
@@ -11,7 +12,7 @@ use godwit_linux::kcmp::{self, Object};
 use godwit_linux::pidfd::PidFd;
 use godwit_linux::proc::status;
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const O_CLOEXEC: u32 = 0o2_000_000;
 const O_PATH: u32 = 0o10_000_000;
@@ -36,6 +37,7 @@ fn same(firsts: &[(i32, ObjectId)], tid: i32, object: Object) -> Result<Option<O
 pub(super) fn tables(
     frozen: &FrozenTree,
     records: &BTreeMap<i32, Records>,
+    (confirmed, mut looked): (Valid, Looks),
     capture: &mut Capture,
     tree: &mut Tree,
     outlet: &mut Outlet<'_, '_>,
@@ -70,7 +72,14 @@ pub(super) fn tables(
                 None => {
                     let id = capture.fresh();
                     tables.push((tid, id));
-                    tree.tables.push(table(frozen, process.pid, tid, id, capture, &mut pending)?);
+                    tree.tables.push(table(
+                        (frozen, &confirmed, &mut looked),
+                        process.pid,
+                        tid,
+                        id,
+                        capture,
+                        &mut pending,
+                    )?);
                     id
                 }
             };
@@ -87,6 +96,8 @@ pub(super) fn tables(
             found.insert(tid, (table, context));
         }
     }
+    // What was known before is on its way while the rest is looked at.
+    outlet.pass(tree, &capture.objects)?;
     // Epoll sets last: their members may be in flight, in sockets that are described before.
     pending.sort_by_key(|(_, look)| look.link == b"anon_inode:[eventpoll]");
     for (object, look) in &pending {
@@ -97,7 +108,7 @@ pub(super) fn tables(
 }
 
 fn table(
-    frozen: &FrozenTree,
+    (frozen, confirmed, looked): (&FrozenTree, &Valid, &mut Looks),
     pid: i32,
     tid: i32,
     id: ObjectId,
@@ -107,7 +118,17 @@ fn table(
     let process = open(tid)?;
     let mut slots = Vec::new();
     let unseen = Default::default();
-    let looks = frozen.preparation.glimpses.table(tid).unwrap_or(&unseen).look_at_all(&process)?;
+    let confirmed = confirmed.get(&tid).map_or(&[][..], Vec::as_slice);
+    for known in confirmed {
+        frozen.preparation.early.adopt(tid, known, capture);
+        slots.push(known.slot());
+    }
+    let known: BTreeSet<i32> = confirmed.iter().map(|confirmed| confirmed.descriptor).collect();
+    let looks = frozen.preparation.glimpses.table(tid).unwrap_or(&unseen).look_at_all(
+        &process,
+        &known,
+        looked.remove(&tid).unwrap_or_default(),
+    )?;
     for (descriptor, look) in looks {
         let close_on_exec = look.information.flags & O_CLOEXEC != 0;
         capture.survey.note(&look, tid, descriptor);
@@ -118,6 +139,7 @@ fn table(
             pending.push((object, look));
         }
     }
+    slots.sort_unstable_by_key(|slot| slot.descriptor);
     Ok(FileTable { id, slots })
 }
 

@@ -23,6 +23,7 @@ pub(crate) mod ahead;
 mod area_records;
 pub(crate) mod bookmark;
 mod credentials;
+pub(crate) mod early;
 mod files;
 mod inquiry;
 pub(crate) mod job_control;
@@ -134,6 +135,8 @@ pub struct Capture {
     counters: BTreeMap<i32, Vec<Known>>,
     /// Those of them that are not yet among the known ones of their inode.
     unordered: Vec<((u64, u64), Known)>,
+    /// Objects that were captured before the freeze and hold.
+    adopted: BTreeSet<ObjectId>,
     mapped: BTreeMap<(u64, u64, Vec<u8>, bool), ObjectId>,
     /// The same by what a process's list of areas tells: device, inode, name, writable.
     listed: BTreeMap<space::Listed, ObjectId>,
@@ -166,6 +169,7 @@ impl Capture {
             known: BTreeMap::new(),
             counters: BTreeMap::new(),
             unordered: Vec::new(),
+            adopted: BTreeSet::new(),
             mapped: BTreeMap::new(),
             listed: BTreeMap::new(),
             scratch: Default::default(),
@@ -413,6 +417,12 @@ fn capture_all(frozen: &mut FrozenTree, options: &Options, mut outlet: Outlet<'_
     let pids: Vec<i32> = frozen.processes.iter().map(|process| process.pid).collect();
     let root = pids.first().copied().unwrap_or(0);
     let mut capture = Capture::new(&pids, Edges::find(&pids, &options.edges)?);
+    // Choices of the user's are about what is looked at.
+    let known = match options.edges.is_empty() {
+        true => frozen.preparation.early.confirm_and_look(&frozen.preparation.glimpses),
+        false => Default::default(),
+    };
+    capture.next = frozen.preparation.early.next();
     let mut tree = Tree { host: crate::host::at_this_moment(&frozen.surroundings.host), ..Tree::default() };
     let mut spaces = Vec::new();
     let mut ahead = if frozen.is_large { ahead::Ahead::start(frozen) } else { ahead::Ahead::none() };
@@ -422,7 +432,7 @@ fn capture_all(frozen: &mut FrozenTree, options: &Options, mut outlet: Outlet<'_
         .filter_map(|process| Some((process.pid, frozen.preparation.records(process)?)))
         .collect();
     let mut shape = task::Shape::new(frozen)?;
-    let (tables, looks) = files::tables(frozen, &records, &mut capture, &mut tree, &mut outlet)?;
+    let (tables, looks) = files::tables(frozen, &records, known, &mut capture, &mut tree, &mut outlet)?;
     for process in &mut frozen.processes {
         crate::namespaces::judge(process.pid, root, &frozen.surroundings.home)?;
         let known = (&tables, records.get(&process.pid));

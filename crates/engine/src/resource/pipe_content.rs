@@ -173,12 +173,17 @@ fn peek(
     Err(Refusal::new(Code::NOT_MIGRATABLE, subject(), cause))
 }
 
+/// What the pipe behind a look is known by.
+pub(crate) fn key(look: &Look) -> Vec<u8> {
+    [look.device.to_le_bytes(), look.inode.to_le_bytes()].concat()
+}
+
 /// The object of the pipe behind a look, captured once per inode.
 ///
 /// # Errors
 /// The contents cannot be read whole.
-pub(super) fn capture(look: &Look, capture: &mut Capture, path: Option<String>, writers: bool) -> Result<ObjectId> {
-    let key = [look.device.to_le_bytes(), look.inode.to_le_bytes()].concat();
+pub(crate) fn capture(look: &Look, capture: &mut Capture, path: Option<String>, writers: bool) -> Result<ObjectId> {
+    let key = key(look);
     let subject = || look.subject();
     capture.intern(&PipeContent, &key, |capture, _| {
         let from = File::from(reader(look, &capture.survey)?);
@@ -362,7 +367,7 @@ impl End {
     ///
     /// # Errors
     /// None today.
-    pub(super) fn captured(&self) -> Result<Captured> {
+    pub(crate) fn captured(&self) -> Result<Captured> {
         Captured::new(vec![self.content], self)
     }
 }
