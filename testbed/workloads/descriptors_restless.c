@@ -1,4 +1,4 @@
-/* workload: descriptors_restless; kind: descriptor; user: any; about: 200 descriptors: some stay as they are, the others are read, written, moved, added to, resized, chmoded, closed, opened anew, exchanged and renamed all the time, often there and back again; each is compared with what was done to it last */
+/* workload: descriptors_restless; kind: file; user: any; about: 200 descriptors: some stay as they are, the others are read, written, moved, added to, resized, chmoded, closed, opened anew, exchanged and renamed all the time, often there and back again; each is compared with what was done to it last */
 #include "workload.h"
 
 #define COUNTERS 24
