@@ -96,15 +96,26 @@ pub(super) fn tables(
             found.insert(tid, (table, context));
         }
     }
+    describe_all(&mut pending, capture, tree, outlet)?;
+    Ok((found, pending.into_iter().map(|(_, look)| look).collect()))
+}
+
+/// Captures every object that is still to be captured.
+fn describe_all(
+    pending: &mut [(ObjectId, Look)],
+    capture: &mut Capture,
+    tree: &Tree,
+    outlet: &mut Outlet<'_, '_>,
+) -> Result<()> {
     // What was known before is on its way while the rest is looked at.
     outlet.pass(tree, &capture.objects)?;
     // Epoll sets last: their members may be in flight, in sockets that are described before.
     pending.sort_by_key(|(_, look)| look.link == b"anon_inode:[eventpoll]");
-    for (object, look) in &pending {
+    for (object, look) in pending.iter() {
         capture.describe(*object, look)?;
         outlet.pass(tree, &capture.objects)?;
     }
-    Ok((found, pending.into_iter().map(|(_, look)| look).collect()))
+    Ok(())
 }
 
 fn table(
