@@ -3,12 +3,14 @@
 //! # References
 //! <https://man7.org/linux/man-pages/man3/mallopt.3.html>
 #![allow(unsafe_code)]
+use std::mem::MaybeUninit;
 
 /// What the allocator takes for small enough for its heap, however it is set.
 const PIECE_BYTES: usize = 64 << 10;
 const PAGE_BYTES: usize = 4096;
-/// Larger blocks have mappings of their own, as ever.
-const MAPPED_BYTES: libc::c_int = 2 << 20;
+/// Blocks of this size and larger have mappings of their own, as ever: buffers for pieces of memory among them, of which often only
+/// the beginning is used. A mapping is zero without being cleared; a part of the heap that had been used would be cleared whole.
+const MAPPED_BYTES: libc::c_int = 1 << 20;
 
 /// Has the heap of this process's first thread hold so many bytes more than now, with their pages, and keep them when they are freed.
 /// Whatever fails costs only time, later.
@@ -21,14 +23,25 @@ pub fn prepare(bytes: usize) {
     }
     let piece = || {
         let mut piece: Vec<u8> = Vec::with_capacity(PIECE_BYTES);
-        for page in piece.spare_capacity_mut().iter_mut().step_by(PAGE_BYTES) {
-            page.write(0);
-        }
+        populate(piece.spare_capacity_mut());
         piece
     };
     // All are there at the same time, so that each is another one.
     let pieces: Vec<Vec<u8>> = (0..bytes.div_ceil(PIECE_BYTES)).map(|_| piece()).collect();
     drop(std::hint::black_box(pieces));
+}
+
+/// Has the kernel fetch the pages of a part of our memory, in one call where it can.
+fn populate(part: &mut [MaybeUninit<u8>]) {
+    let start = part.as_mut_ptr() as usize & !(PAGE_BYTES - 1);
+    let length = part.as_mut_ptr_range().end as usize - start;
+    // SAFETY: MADV_POPULATE_WRITE faults pages in as writes would and changes no contents; the page in which the part begins, and the
+    // one in which it ends, are this process's heap as well. Kernels before 5.14 answer EINVAL.
+    if unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_POPULATE_WRITE) } != 0 {
+        for page in part.iter_mut().step_by(PAGE_BYTES) {
+            page.write(0);
+        }
+    }
 }
 
 #[cfg(test)]
