@@ -55,6 +55,16 @@ impl Fetch {
         self.bringer = None;
     }
 
+    /// Places pages; returns who waits for others.
+    pub(super) fn fill(
+        &mut self,
+        owner: ObjectId,
+        ranges: &[(u64, usize)],
+        bytes: &[u8],
+    ) -> Result<Vec<Wanted>, Refusal> {
+        self.pager.as_mut().map_or_else(|| Ok(Vec::new()), |pager| pager.fill(owner, ranges, bytes))
+    }
+
     /// What to wait for besides the link.
     pub(super) fn interest(&self) -> Vec<(BorrowedFd<'_>, Readiness)> {
         let mut files: Vec<BorrowedFd<'_>> = self.door.iter().map(Door::bell).collect();
@@ -230,7 +240,7 @@ impl Driver<'_> {
     }
 
     /// Asks the source. Without a link what is waited for is asked for over the next one.
-    fn want(&mut self, wanted: &[Wanted]) {
+    pub(super) fn want(&mut self, wanted: &[Wanted]) {
         if self.storing.is_active() {
             return self.want_from_store(wanted);
         }

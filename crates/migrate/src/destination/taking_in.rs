@@ -41,8 +41,8 @@ impl Driver<'_> {
                     }
                 }
                 Ok(Some(Arrival::Pages(owner, ranges, bytes))) if self.fetch.active => {
-                    let (ranges, bytes) = (ranges.to_vec(), bytes.to_vec());
-                    self.place_owed(owner, &ranges, Some(&bytes)).map(|()| (0, bytes.len() as u64))
+                    let moved = (0, bytes.len() as u64);
+                    self.fetch.fill(owner, ranges, bytes).map(|wanted| self.want(&wanted)).map(|()| moved)
                 }
                 Ok(Some(Arrival::Zeros(owner, ranges))) if self.fetch.active => {
                     let ranges = ranges.to_vec();
