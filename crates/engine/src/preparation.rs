@@ -1,4 +1,6 @@
 //! What is done for a freeze while the tree still runs, some time before.
+use crate::capture::ahead;
+use crate::capture::area_records::AreaRecords;
 use crate::capture::bookmark::Bookmarks;
 use crate::capture::early::Early;
 use crate::freeze::{self, FrozenProcess, Stopped};
@@ -9,13 +11,17 @@ use godwit_linux::kernel_types::KernelTypes;
 use godwit_linux::ptrace;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What is ready.
 #[derive(Debug, Default)]
 pub struct Preparation {
     pub(crate) glimpses: Glimpses,
+    /// Of lists of areas of which nothing of the following is known.
     pub(crate) bookmarks: Bookmarks,
     pub(crate) early: Early,
+    /// For processes with many areas or much memory, where the kernel allows it.
+    pub(crate) areas: BTreeMap<i32, Arc<AreaRecords>>,
     /// For processes with many threads, where the kernel allows it.
     records: BTreeMap<i32, Reader>,
 }
@@ -23,18 +29,26 @@ pub struct Preparation {
 impl Preparation {
     /// Prepares to freeze a tree. What changes afterwards takes longer to look at, and is seen all the same.
     pub fn of(root: i32) -> Preparation {
+        Preparation::default().renewed(root)
+    }
+
+    /// Prepares again, some time later: what cannot have become untrue is kept.
+    #[must_use]
+    pub fn renewed(self, root: i32) -> Preparation {
         let pids = freeze::tree(root).unwrap_or_default();
         crate::room::for_looks(pids.iter().copied());
         crate::room::for_threads(pids.iter().map(|pid| procfs::threads(*pid).map_or(1, |threads| threads.len())).sum());
         // A kernel that does not tell its types has its threads asked, and its areas told by /proc.
         let types = OnceCell::new();
         let types = || types.get_or_init(|| KernelTypes::read().ok()).as_ref();
+        let areas = area_records(&pids, &self.areas, types);
         let glimpses = Glimpses::of(pids.iter().copied());
         Preparation {
             records: readers(&pids, types),
             early: Early::of(&glimpses, types),
             glimpses,
-            bookmarks: Bookmarks::of(pids.iter().copied(), types),
+            bookmarks: Bookmarks::of(pids.iter().copied().filter(|pid| !areas.contains_key(pid))),
+            areas,
         }
     }
 
@@ -56,6 +70,19 @@ impl Preparation {
         };
         records.asked().into_iter().all(|index| is_right(index) == Some(true)).then_some(records)
     }
+}
+
+/// For those of some processes of which smaps would tell at some length. `known`: of before.
+fn area_records<'t>(
+    pids: &[i32],
+    known: &BTreeMap<i32, Arc<AreaRecords>>,
+    types: impl Fn() -> Option<&'t KernelTypes>,
+) -> BTreeMap<i32, Arc<AreaRecords>> {
+    let records = |pid: &i32| {
+        let of_before = known.get(pid).filter(|records| records.suffice()).cloned();
+        of_before.or_else(|| AreaRecords::of(*pid, types()?).map(Arc::new)).map(|records| (*pid, records))
+    };
+    pids.iter().filter(|pid| ahead::has_much(**pid)).filter_map(records).collect()
 }
 
 fn readers<'t>(pids: &[i32], types: impl Fn() -> Option<&'t KernelTypes>) -> BTreeMap<i32, Reader> {

@@ -114,7 +114,7 @@ impl Tracker {
     fn look_at(&self, pagemap: &Pagemap, area: &maps::Area, written: &mut PageSet) -> Result<bool> {
         let subject = || Subject::Process(self.pid);
         let mut found = |start: u64, end: u64| written.insert(Run { start, end });
-        match pagemap.written_pages(area.start, area.end, true, &mut found) {
+        match pagemap.written_pages(area.start, area.end, area.inode == 0, true, &mut found) {
             Ok(()) => return Ok(true),
             Err(error) if error.number == EPERM => {}
             Err(error) => return Err(error).about(subject),
@@ -123,7 +123,7 @@ impl Tracker {
         if self.fault.register_for(area.start, area.end - area.start, mode::WRITE_PROTECT).is_err() {
             return Ok(false);
         }
-        let armed = match pagemap.written_pages(area.start, area.end, true, &mut found) {
+        let armed = match pagemap.written_pages(area.start, area.end, area.inode == 0, true, &mut found) {
             Ok(()) => true,
             Err(error) if error.number == EPERM => false,
             Err(error) => return Err(error).about(subject),
@@ -164,7 +164,7 @@ impl Tracking for Tracker {
         let mut bytes = 0;
         for run in self.looked_at.runs() {
             // What was mapped anew meanwhile is found by the next look.
-            let counted = pagemap.written_pages(run.start, run.end, false, |start, end| bytes += end - start);
+            let counted = pagemap.written_pages(run.start, run.end, false, false, |start, end| bytes += end - start);
             if let Err(error) = counted.or_else(|error| if error.number == EPERM { Ok(()) } else { Err(error) }) {
                 return Err(error).about(|| Subject::Process(self.pid));
             }

@@ -69,7 +69,10 @@ impl PageSet {
     #[must_use]
     pub fn intersection(&self, other: &PageSet) -> PageSet {
         let mut both = PageSet::new();
-        let (mut a, mut b) = (0, 0);
+        let (Some(first), Some(other_first)) = (self.runs.first(), other.runs.first()) else { return both };
+        // One of them is often a single range.
+        let mut a = self.runs.partition_point(|run| run.end <= other_first.start);
+        let mut b = other.runs.partition_point(|run| run.end <= first.start);
         while let (Some(x), Some(y)) = (self.runs.get(a), other.runs.get(b)) {
             both.insert(Run { start: x.start.max(y.start), end: x.end.min(y.end) });
             if x.end <= y.end { a += 1 } else { b += 1 }

@@ -58,12 +58,14 @@ const _: () = assert!(size_of::<ScanArguments>() == 96);
 
 // _IOWR('f', 16, struct pm_scan_arg)
 const PAGEMAP_SCAN: libc::Ioctl = 0xc060_6610;
+const PROTECT_MATCHING: u64 = 1;
+const CHECK_TRACKED: u64 = 2;
 
 /// The page map of one process.
 #[derive(Debug)]
 pub struct Pagemap {
     file: File,
-    scan: bool,
+    has_scan: bool,
 }
 
 impl Pagemap {
@@ -74,15 +76,15 @@ impl Pagemap {
     pub fn open(pid: i32) -> Result<Pagemap> {
         let failed = |error| Errno::of_process_file("open /proc/PID/pagemap", &error);
         let file = File::open(format!("/proc/{pid}/pagemap")).map_err(failed)?;
-        let mut pagemap = Pagemap { file, scan: true };
-        pagemap.scan =
+        let mut pagemap = Pagemap { file, has_scan: true };
+        pagemap.has_scan =
             !matches!(pagemap.scan_once(0, 0, 0, &mut [], 0, 0, 0, 0), Err(error) if error.number == libc::ENOTTY);
         Ok(pagemap)
     }
 
     /// Whether the kernel has PAGEMAP_SCAN.
     pub fn has_scan(&self) -> bool {
-        self.scan
+        self.has_scan
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -120,22 +122,62 @@ impl Pagemap {
 
     /// The pages of `start..end` whose contents only this process has and that were written since they were armed, or never were. They
     /// are armed again (`arm`), or only told. The range must be one that is tracked (registered for asynchronous write protection).
-    /// What is not there, the zero page and pages of files are none of them, and are not armed: what comes in their place is.
+    /// What is not there, the zero page and pages of files are none of them, and are not armed: what comes in their place is. Where there
+    /// can be no pages of files (`anonymous`) it is not asked for them, which costs several times the rest.
     ///
     /// # Errors
     /// EPERM: part of it is not tracked, and what was found is not all; ESRCH: dead; ENOTTY: no PAGEMAP_SCAN.
-    pub fn written_pages(&self, start: u64, end: u64, arm: bool, mut found: impl FnMut(u64, u64)) -> Result<()> {
+    pub fn written_pages(
+        &self,
+        start: u64,
+        end: u64,
+        anonymous: bool,
+        arm: bool,
+        mut found: impl FnMut(u64, u64),
+    ) -> Result<()> {
         use category::{FILE, PRESENT, SWAPPED, WRITTEN, ZERO};
-        const PROTECT_MATCHING: u64 = 1;
-        const CHECK_TRACKED: u64 = 2;
-        let flags = CHECK_TRACKED | if arm { PROTECT_MATCHING } else { 0 };
-        let not = FILE | ZERO;
+        /// From so many bytes on it is asked first where anything was written: of the rest nothing else has to be known.
+        const LARGE_BYTES: u64 = 4 << 20;
+        /// So much between two such places is looked at with them.
+        const GAP_BYTES: u64 = 16 << 12;
+        let mut written = |start: u64, end: u64| {
+            let flags = CHECK_TRACKED | if arm { PROTECT_MATCHING } else { 0 };
+            let not = if anonymous { ZERO } else { FILE | ZERO };
+            self.scan(flags, (start, end), (not, not | WRITTEN, PRESENT | SWAPPED, PRESENT), |region| {
+                found(region.start, region.end);
+            })
+        };
+        if end - start < LARGE_BYTES {
+            return written(start, end);
+        }
+        let (mut place, mut result) = (None::<(u64, u64)>, Ok(()));
+        let alone = (0, WRITTEN, 0, WRITTEN);
+        self.scan(CHECK_TRACKED, (start, end), alone, |region| match &mut place {
+            Some((_, last)) if region.start - *last <= GAP_BYTES => *last = region.end,
+            _ => {
+                if let Some((start, end)) = place.replace((region.start, region.end))
+                    && result.is_ok()
+                {
+                    result = written(start, end);
+                }
+            }
+        })?;
+        result.and_then(|()| place.map_or(Ok(()), |(start, end)| written(start, end)))
+    }
+
+    /// Goes through a range; categories as the kernel takes them: inverted, all of, any of, to be told.
+    fn scan(
+        &self,
+        flags: u64,
+        (start, end): (u64, u64),
+        (inverted, mask, any_of, told): (u64, u64, u64, u64),
+        mut found: impl FnMut(&Region),
+    ) -> Result<()> {
         let mut regions = [Region::default(); 512];
         let mut next = start;
         while next < end {
-            let (count, walk_end) =
-                self.scan_once(flags, next, end, &mut regions, not, not | WRITTEN, PRESENT | SWAPPED, PRESENT)?;
-            regions[..count].iter().for_each(|region| found(region.start, region.end));
+            let (count, walk_end) = self.scan_once(flags, next, end, &mut regions, inverted, mask, any_of, told)?;
+            regions[..count].iter().for_each(&mut found);
             if count < regions.len() || walk_end <= next {
                 return Ok(());
             }
@@ -163,25 +205,42 @@ impl Pagemap {
         self.scan_private(start, end, 0, found)
     }
 
-    fn scan_private(&self, start: u64, end: u64, file: u64, mut found: impl FnMut(u64, u64, bool)) -> Result<()> {
+    /// The same of a range that is mapped without a hole, and mostly there: what is asked for is what is not there, since each page
+    /// that is told costs more than all that are passed over.
+    ///
+    /// # Errors
+    /// As [`Pagemap::private_pages`].
+    pub fn mapped_pages(&self, start: u64, end: u64, mut found: impl FnMut(u64, u64, bool)) -> Result<()> {
         use category::{HUGE, PRESENT, SWAPPED, ZERO};
-        if !self.scan {
+        if !self.has_scan {
             return self.read_private(start, end, found);
         }
-        let mut regions = [Region::default(); 512];
         let mut next = start;
-        while next < end {
-            let (count, walk_end) =
-                self.scan_once(0, next, end, &mut regions, file | ZERO, file | ZERO, PRESENT | SWAPPED, HUGE)?;
-            for region in &regions[..count] {
+        // Absent (so inverted), or present in another way than most; what they are is told as it is.
+        let others = (PRESENT, 0, PRESENT | ZERO | HUGE, PRESENT | SWAPPED | ZERO | HUGE);
+        self.scan(0, (start, end), others, |region| {
+            if next < region.start {
+                found(next, region.start, false);
+            }
+            if region.categories & ZERO == 0 && region.categories & (PRESENT | SWAPPED) != 0 {
                 found(region.start, region.end, region.categories & HUGE != 0);
             }
-            if count < regions.len() || walk_end <= next {
-                return Ok(());
-            }
-            next = walk_end;
+            next = region.end;
+        })?;
+        if next < end {
+            found(next, end, false);
         }
         Ok(())
+    }
+
+    fn scan_private(&self, start: u64, end: u64, file: u64, mut found: impl FnMut(u64, u64, bool)) -> Result<()> {
+        use category::{HUGE, PRESENT, SWAPPED, ZERO};
+        if !self.has_scan {
+            return self.read_private(start, end, found);
+        }
+        self.scan(0, (start, end), (file | ZERO, file | ZERO, PRESENT | SWAPPED, HUGE), |region| {
+            found(region.start, region.end, region.categories & HUGE != 0);
+        })
     }
 
     fn read_private(&self, start: u64, end: u64, mut found: impl FnMut(u64, u64, bool)) -> Result<()> {
@@ -223,7 +282,7 @@ impl Pagemap {
     /// ESRCH: dead.
     pub fn first_page(&self, start: u64, end: u64) -> Result<Option<u64>> {
         use category::{PRESENT, SWAPPED};
-        if self.scan {
+        if self.has_scan {
             let mut regions = [Region::default(); 1];
             let (count, _) = self.scan_once(0, start, end, &mut regions, 0, 0, PRESENT | SWAPPED, PRESENT)?;
             return Ok((count > 0).then_some(regions[0].start));
@@ -253,5 +312,62 @@ impl Pagemap {
             *entry = u64::from_ne_bytes(raw.try_into().unwrap_or_default());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// First page, page behind the last, in huge pages.
+    type Seen = (u64, u64, bool);
+
+    #[test]
+    fn what_is_there_is_all_but_what_is_not() {
+        const PAGES: usize = 4096;
+        // SAFETY: a fresh mapping that nothing else refers to, of which only pages that are there are written.
+        let address = unsafe {
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            let map = libc::mmap(std::ptr::null_mut(), PAGES * 4096, protection, flags, -1, 0);
+            assert_ne!(map, libc::MAP_FAILED);
+            // Its second half may have huge pages.
+            libc::madvise(map.byte_add(PAGES / 2 * 4096), PAGES / 2 * 4096, libc::MADV_HUGEPAGE);
+            libc::madvise(map, PAGES / 2 * 4096, libc::MADV_NOHUGEPAGE);
+            map as u64
+        };
+        let page = |at: u64| (at - address) / 4096;
+        let end = address + PAGES as u64 * 4096;
+        let pagemap = Pagemap::open(std::process::id() as i32).unwrap();
+        let compare = || {
+            let (mut direct, mut other): (Vec<Seen>, Vec<Seen>) = Default::default();
+            let put = |list: &mut Vec<Seen>, start: u64, end: u64, huge: bool| match list.last_mut() {
+                Some(last) if last.1 == page(start) && last.2 == huge => last.1 = page(end),
+                _ => list.push((page(start), page(end), huge)),
+            };
+            pagemap.anonymous_pages(address, end, |start, end, huge| put(&mut direct, start, end, huge)).unwrap();
+            pagemap.mapped_pages(address, end, |start, end, huge| put(&mut other, start, end, huge)).unwrap();
+            assert_eq!(direct, other);
+            direct
+        };
+        assert_eq!(compare(), []);
+        // SAFETY: within the mapping.
+        let write = |page: usize| unsafe { ((address + page as u64 * 4096) as *mut u8).write_volatile(1) };
+        (0..900).for_each(write);
+        assert_eq!(compare()[..1], [(0, 900, false)]);
+        // SAFETY: within the mapping.
+        let read = |page: usize| unsafe { ((address + page as u64 * 4096) as *const u8).read_volatile() };
+        assert_eq!(read(950), 0);
+        // More regions than are told at once.
+        (1000..2040).step_by(2).for_each(write);
+        (2048..3600).step_by(3).for_each(write);
+        let seen = compare();
+        assert!(seen.len() > 500 && seen[1] == (1000, 1001, false), "{seen:?}");
+        // SAFETY: within the mapping, nothing of which is needed any more.
+        unsafe {
+            libc::madvise((address + 10 * 4096) as *mut libc::c_void, 3 * 4096, libc::MADV_DONTNEED);
+            assert_eq!(compare()[..2], [(0, 10, false), (13, 900, false)]);
+            libc::munmap(address as *mut libc::c_void, PAGES * 4096);
+        }
     }
 }

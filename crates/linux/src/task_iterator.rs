@@ -64,7 +64,7 @@ pub struct Source {
 }
 
 /// Bytes that a copy takes in a record: the beginning of each is aligned to 8.
-pub fn room(bytes: u32) -> u32 {
+pub const fn room(bytes: u32) -> u32 {
     bytes.next_multiple_of(8)
 }
 

@@ -436,7 +436,9 @@ mod tests {
             let mut seen: Vec<(u64, u64)> = Vec::new();
             let page = |at: u64| (at - address) / 4096;
             pagemap
-                .written_pages(address, address + 8 * 4096, arm, |start, end| seen.push((page(start), page(end))))
+                .written_pages(address, address + 8 * 4096, false, arm, |start, end| {
+                    seen.push((page(start), page(end)))
+                })
                 .map(|()| seen)
         };
         memory(address, 4).fill(1);
@@ -464,5 +466,36 @@ mod tests {
         assert_eq!(written(true).unwrap_err().number, libc::EPERM);
         memory(address, 8)[2 * 4096] = 3;
         assert_eq!(memory(address, 8)[2 * 4096], 3);
+    }
+
+    #[test]
+    fn much_memory_is_looked_at_where_it_was_written() {
+        const PAGES: u64 = 3000;
+        let Some((fault, address)) = begin(PAGES as usize, feature::WRITE_PROTECT_ASYNCHRONOUS) else { return };
+        let pagemap = Pagemap::open(std::process::id() as i32).unwrap();
+        fault.register_for(address, PAGES * 4096, mode::WRITE_PROTECT).unwrap();
+        for anonymous in [false, true] {
+            let written = |arm: bool| {
+                let mut seen: Vec<(u64, u64)> = Vec::new();
+                let page = |at: u64| (at - address) / 4096;
+                let found = |start, end| seen.push((page(start), page(end)));
+                pagemap.written_pages(address, address + PAGES * 4096, anonymous, arm, found).unwrap();
+                seen
+            };
+            written(true);
+            let bytes = memory(address, PAGES as usize);
+            // The last third is not there; the zero page is nobody's own.
+            bytes[..2000 * 4096].fill(1);
+            assert_eq!(bytes[2500 * 4096], 0);
+            assert_eq!(written(true), [(0, 2000)]);
+            assert_eq!(written(true), []);
+            // More places than are told at once; some near each other.
+            let places: Vec<u64> = (0..1800).step_by(3).chain([1900, 1990]).collect();
+            places.iter().for_each(|page| bytes[*page as usize * 4096] = 2);
+            let wanted: Vec<(u64, u64)> = places.iter().map(|page| (*page, page + 1)).collect();
+            assert_eq!(written(false), wanted);
+            assert_eq!(written(true), wanted);
+            assert_eq!(written(true), []);
+        }
     }
 }

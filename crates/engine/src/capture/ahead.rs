@@ -1,10 +1,12 @@
 //! What /proc tells of a frozen tree at some length, read by a second thread while the first one, which alone may trace, works
 //! with the processes. Whoever finds nothing here reads it himself.
-use super::bookmark::{Bookmarks, Found};
+use super::area_records::AreaRecords;
+use super::bookmark::Bookmarks;
 use crate::freeze::{FrozenProcess, FrozenTree, Stopped};
 use godwit_linux::proc::{Error, maps, smaps, status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::Duration;
 
@@ -13,20 +15,21 @@ use std::time::Duration;
 pub(crate) fn pays(processes: &[(i32, usize)]) -> bool {
     const PROCESSES: usize = 4;
     const THREADS: usize = 16;
+    let is_large = |(pid, threads): &(i32, usize)| *threads > THREADS || has_much(*pid);
+    processes.len() > PROCESSES || processes.iter().any(is_large)
+}
+
+/// Whether a process has so many areas, or so much memory in them, that smaps takes long.
+pub(crate) fn has_much(pid: i32) -> bool {
     /// Text of some 300 areas.
     const AREAS_BYTES: u64 = 24 << 10;
     /// For the flags of areas the kernel walks through all of their pages: a millisecond of it.
     const PAGES: u64 = 16 << 10;
-    let is_large = |(pid, threads): (i32, usize)| {
-        let areas = || std::fs::File::open(format!("/proc/{pid}/maps"));
-        let length = || areas().and_then(|file| std::io::copy(&mut file.take(AREAS_BYTES), &mut std::io::sink()));
-        let sizes = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
-        let resident = sizes.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
-        threads > THREADS
-            || resident.is_some_and(|pages| pages >= PAGES)
-            || length().is_ok_and(|length| length >= AREAS_BYTES)
-    };
-    processes.len() > PROCESSES || processes.iter().any(|process| is_large(*process))
+    let areas = || std::fs::File::open(format!("/proc/{pid}/maps"));
+    let length = || areas().and_then(|file| std::io::copy(&mut file.take(AREAS_BYTES), &mut std::io::sink()));
+    let sizes = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+    let resident = sizes.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    resident.is_some_and(|pages| pages >= PAGES) || length().is_ok_and(|length| length >= AREAS_BYTES)
 }
 
 /// One thing that was read.
@@ -34,7 +37,7 @@ enum Item {
     Status(i32, Box<Result<status::Status, Error>>),
     Areas(i32, Result<Vec<smaps::AreaFlags>, Error>),
     /// Those from where another reader goes on.
-    Rest(i32, Result<Found, Error>),
+    Rest(i32, Result<Vec<smaps::AreaFlags>, Error>),
     /// Areas without what only smaps tells, before anything of ours is there.
     Map(i32, Result<Vec<maps::Area>, Error>),
 }
@@ -48,7 +51,7 @@ pub(super) struct Ahead {
     statuses: BTreeMap<i32, Result<status::Status, Error>>,
     areas: BTreeMap<i32, Result<Vec<smaps::AreaFlags>, Error>>,
     /// Second parts of the areas, of those processes that have some.
-    rests: BTreeMap<i32, Option<Result<Found, Error>>>,
+    rests: BTreeMap<i32, Option<Result<Vec<smaps::AreaFlags>, Error>>>,
     maps: BTreeMap<i32, Result<Vec<maps::Area>, Error>>,
 }
 
@@ -60,6 +63,8 @@ struct Subject {
     /// Those whose status is to be read.
     threads: Vec<i32>,
     areas_end: u64,
+    /// What tells the areas without looking at their pages.
+    records: Option<Arc<AreaRecords>>,
 }
 
 impl Ahead {
@@ -78,7 +83,13 @@ impl Ahead {
             .map(|process| {
                 let (first, threads) = (process.threads[0].tid(), asked(process));
                 let areas_end = bookmarks.keep_valid(first).unwrap_or(u64::MAX);
-                Subject { pid: process.pid, first, threads, areas_end }
+                Subject {
+                    pid: process.pid,
+                    first,
+                    threads,
+                    areas_end,
+                    records: frozen.preparation.areas.get(&first).cloned(),
+                }
             })
             .collect();
         let expected = subjects.iter().flat_map(|subject| subject.threads.iter().copied()).collect();
@@ -154,12 +165,7 @@ impl Ahead {
         let Some(Ok(mut seen)) = self.areas.remove(&tid) else { return smaps::read(tid) };
         match self.rests.remove(&tid) {
             None => {}
-            Some(Some(Ok(Found { mut rest, records }))) => {
-                seen.append(&mut rest);
-                if let Some(records) = records {
-                    return records.areas(&seen, before).map_or_else(|| smaps::read(tid), Ok);
-                }
-            }
+            Some(Some(Ok(mut rest))) => seen.append(&mut rest),
             Some(Some(Err(_)) | None) => return smaps::read(tid),
         }
         // The mapping that programs lie in may be one more.
@@ -194,27 +200,34 @@ fn receive(items: &Receiver<Item>) -> Option<Item> {
 }
 
 fn read(subjects: &[Subject], sender: &Sender<Item>) {
-    for first in subjects.iter().map(|subject| subject.first) {
-        if sender.send(Item::Map(first, maps::read(first))).is_err() {
+    let mut known = BTreeMap::new();
+    for Subject { first, records, .. } in subjects {
+        let map = maps::read(*first);
+        let listed = records.as_ref().and_then(|records| Some((records, map.as_ref().ok()?.clone())));
+        if sender.send(Item::Map(*first, map)).is_err() {
             return;
         }
+        if let Some((records, listed)) = listed {
+            known.insert(*first, records.areas(&listed));
+        }
     }
-    for Subject { pid, first, threads, areas_end } in subjects {
+    for Subject { pid, first, threads, areas_end, .. } in subjects {
         for tid in threads {
             if sender.send(Item::Status(*tid, Box::new(status::read(*pid, *tid)))).is_err() {
                 return;
             }
         }
         // Through a living thread: of a dead leader the kernel shows nothing.
-        if sender.send(Item::Areas(*first, smaps::read_before(*first, *areas_end))).is_err() {
+        let areas = known.remove(first).flatten().map_or_else(|| smaps::read_before(*first, *areas_end), Ok);
+        if sender.send(Item::Areas(*first, areas)).is_err() {
             return;
         }
     }
 }
 
 fn read_rests(bookmarks: Bookmarks, sender: &Sender<Item>) {
-    for (tid, found) in bookmarks.into_found() {
-        if sender.send(Item::Rest(tid, found)).is_err() {
+    for (tid, rest) in bookmarks.into_rests() {
+        if sender.send(Item::Rest(tid, rest)).is_err() {
             return;
         }
     }

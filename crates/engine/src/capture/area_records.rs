@@ -1,119 +1,156 @@
-//! What the kernel has written down of each area of a frozen process, read in one go, so that most of them need not be told by smaps,
-//! which costs ten times as much.
+//! What the kernel has written down of each area of a frozen process, read in one go, so that nothing of them need be told by smaps: that
+//! looks at every page, and costs 20 ms where there is a gigabyte.
 //!
-//! A record's flags are not interpreted: smaps tells them of a few areas, and areas whose flags are the same number have the same ones.
-//! Whether the records are understood is found out each time: they have to be of just the areas that there are, with the protections
-//! that these have.
-use godwit_linux::kernel_types::KernelTypes;
-use godwit_linux::proc::{maps, smaps, smaps_rollup};
-use godwit_linux::task_iterator::{Source, TaskIterator};
+//! A record's flags are not interpreted: smaps tells their meaning before the freeze, of areas that are not changed meanwhile, and areas whose
+//! flags are the same number have the same ones. Whether the records are understood is found out each time: they have to be of just the
+//! areas that there are, with the protections that these have. A number that has no meaning yet leaves all to smaps.
+use godwit_linux::kernel_types::{KernelTypes, Place};
+use godwit_linux::proc::{maps, smaps};
+use godwit_linux::task_iterator::{Source, TaskIterator, room};
 use std::collections::BTreeMap;
 
 /// The kernel's record of one area.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Record {
-    pub(super) start: u64,
-    pub(super) end: u64,
+struct Record {
+    start: u64,
+    end: u64,
     flags: u64,
+    /// Another one each time something of the area is changed: the kernel's own mark for those who look at it without locking the
+    /// whole space.
+    version: u32,
+    /// How many groups of areas may have pages of this one, since forks, itself counted; 0: it has none.
+    families: u32,
 }
 
 /// Reads those of one process.
 #[derive(Debug)]
-pub(super) struct Reader(TaskIterator);
+struct Reader(TaskIterator);
 
 impl Reader {
     /// `None`: the kernel does not allow it, or its records are not those that are known here.
-    pub(super) fn of(tid: i32, types: &KernelTypes) -> Option<Reader> {
+    fn of(tid: i32, types: &KernelTypes) -> Option<Reader> {
         const WORD: u32 = 8;
-        let [start, end, flags] = types.members("vm_area_struct", ["vm_start", "vm_end", "vm_flags"])?;
-        let places = [start?, end?, flags?];
-        if places.iter().any(|place| place.bytes != WORD || place.bits.is_some()) {
-            return None;
-        }
-        let source = places.map(|place| Source { pointers: Vec::new(), offset: place.offset, bytes: WORD });
+        const HALF: u32 = 4;
+        let places = types.members("vm_area_struct", ["vm_start", "vm_end", "vm_flags", "anon_vma", "vm_lock_seq"])?;
+        let [start, end, flags, family, version] = places;
+        let [root, count] = types.members("anon_vma", ["root", "refcount"])?;
+        let has = |place: Option<Place>, bytes| place.filter(|place| place.bytes == bytes && place.bits.is_none());
+        let copy = |place: Place| Source { pointers: Vec::new(), offset: place.offset, bytes: place.bytes };
+        let pointers = vec![has(family, WORD)?.offset, has(root, WORD)?.offset];
+        let source = [
+            copy(has(start, WORD)?),
+            copy(has(end, WORD)?),
+            copy(has(flags, WORD)?),
+            copy(has(version, HALF)?),
+            Source { pointers, offset: has(count, HALF)?.offset, bytes: HALF },
+        ];
         TaskIterator::of_areas(tid, types, &source).ok().map(Reader)
     }
 
-    pub(super) fn read(&self) -> Option<Vec<Record>> {
+    fn read(&self) -> Option<Vec<Record>> {
+        const WORD: usize = 8;
+        const _: () = assert!(room(4) as usize == WORD);
         let raw = self.0.read().ok()?;
-        let word = |record: &[u8], index: usize| Some(u64::from_le_bytes(*record.get(index * 8..)?.first_chunk()?));
-        let record = |record| Some(Record { start: word(record, 0)?, end: word(record, 1)?, flags: word(record, 2)? });
+        let word = |record: &[u8], index: usize| Some(u64::from_le_bytes(*record.get(index * WORD..)?.first_chunk()?));
+        let record = |record| {
+            let (version, families) = (word(record, 3)? as u32, word(record, 4)? as u32);
+            Some(Record { start: word(record, 0)?, end: word(record, 1)?, flags: word(record, 2)?, version, families })
+        };
         raw.chunks_exact(self.0.record_bytes()).map(record).collect()
     }
 }
 
-/// Of how many areas from the first one on, and from which one on to the last, smaps has to tell so that all flags occur; as few as
-/// possible.
-pub(super) fn samples(records: &[Record]) -> (usize, usize) {
-    let mut places: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
-    for (index, record) in records.iter().enumerate() {
-        places.entry(record.flags).or_insert((index, index)).1 = index;
-    }
-    let mut places: Vec<(usize, usize)> = places.into_values().collect();
-    places.sort_unstable_by_key(|(_, last)| *last);
-    // Those that occur last are told at the end, the others at the beginning.
-    let choices = (0..=places.len()).map(|count| {
-        let (early, late) = places.split_at(count);
-        let first = early.iter().map(|(first, _)| first + 1).max().unwrap_or(0);
-        (first, late.first().map_or(records.len(), |(_, last)| *last))
-    });
-    choices.min_by_key(|(first, last)| first + records.len() - last).unwrap_or((0, 0))
+/// What flags of a record mean, by their number: an area of which smaps has told it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Meanings {
+    known: BTreeMap<u64, smaps::AreaFlags>,
+    /// It is no area of one space alone, and has no record.
+    vsyscall: Option<smaps::AreaFlags>,
 }
 
-/// What there is to be known of all areas.
-#[derive(Debug)]
-pub(super) struct Records {
-    all: Vec<Record>,
-    /// No other process has a page of anonymous memory of this one.
-    alone: bool,
-}
-
-impl Records {
-    /// Reads them of a frozen process.
-    pub(super) fn read(tid: i32, reader: &Reader) -> Option<Records> {
-        let all = reader.read()?;
-        // What is divided among nobody else is as much as before.
-        let alone = smaps_rollup::read(tid).is_ok_and(|sizes| sizes.anonymous == sizes.anonymous_whole);
-        Some(Records { all, alone })
-    }
-
-    /// The areas of `listed`, when smaps has told some of them. `None`: it has to tell them all.
-    pub(super) fn areas(&self, told: &[smaps::AreaFlags], listed: &[maps::Area]) -> Option<Vec<smaps::AreaFlags>> {
-        let mut known: BTreeMap<u64, &smaps::AreaFlags> = BTreeMap::new();
-        let mut records = self.all.iter().peekable();
+impl Meanings {
+    /// What smaps has told between two looks at the records, as far as nothing of the area was changed meanwhile. `None`: it has told two
+    /// things of one number.
+    fn learn(before: &[Record], told: &[smaps::AreaFlags], after: &[Record]) -> Option<Meanings> {
+        let mut meanings = Meanings::default();
         for area in told {
-            while records.next_if(|record| record.start < area.area.start).is_some() {}
-            let Some(record) = records.peek() else { break };
-            // Where programs lie came later, or was gone by then; what is like no record tells nothing of any.
-            if (record.start, record.end) != (area.area.start, area.area.end) {
+            if area.area.name == b"[vsyscall]" {
+                meanings.vsyscall = Some(area.clone());
                 continue;
             }
-            let first = *known.entry(record.flags).or_insert(area);
-            let is_same =
-                (first.flags, &first.unknown, first.protection_key) == (area.flags, &area.unknown, area.protection_key);
-            if !is_same {
+            let find = |records: &[Record]| {
+                let at = records.binary_search_by_key(&area.area.start, |record| record.start).ok()?;
+                records.get(at).filter(|record| record.end == area.area.end).copied()
+            };
+            let (Some(first), Some(last)) = (find(before), find(after)) else { continue };
+            if (first.flags, first.version) != (last.flags, last.version) {
+                continue;
+            }
+            let known = meanings.known.entry(first.flags).or_insert_with(|| area.clone());
+            if (known.flags, &known.unknown, known.protection_key) != (area.flags, &area.unknown, area.protection_key) {
                 return None;
             }
         }
-        let mut records = self.all.iter();
+        Some(meanings)
+    }
+
+    fn cover(&self, records: &[Record]) -> bool {
+        records.iter().all(|record| self.known.contains_key(&record.flags))
+    }
+
+    /// The areas of `listed`, which these are the records of. `None`: smaps has to tell them.
+    fn areas(&self, records: &[Record], listed: &[maps::Area]) -> Option<Vec<smaps::AreaFlags>> {
+        let mut records = records.iter();
         let area = |area: &maps::Area| {
             if area.name == b"[vsyscall]" {
-                // It is no area of this space alone, and has no record.
-                return told.iter().find(|told| told.area == *area).cloned();
+                return self.vsyscall.clone().filter(|told| told.area == *area);
             }
             let record = records.find(|record| record.start >= area.start)?;
-            let like = known.get(&record.flags).filter(|_| (record.start, record.end) == (area.start, area.end))?;
+            let like =
+                self.known.get(&record.flags).filter(|_| (record.start, record.end) == (area.start, area.end))?;
             let has = |flag: smaps::Flags| like.flags.contains(flag);
             let protections = (has(smaps::Flags::READ), has(smaps::Flags::WRITE), has(smaps::Flags::EXECUTE));
             // Huge pages are of several sizes.
             let is_right = protections == (area.read, area.write, area.execute) && !has(smaps::Flags::HUGETLB);
+            // Pages that are merged because they are equal are others', too, without any fork.
+            let is_alone = record.families <= 1 && !has(smaps::Flags::MERGEABLE);
             is_right.then(|| smaps::AreaFlags {
                 area: area.clone(),
-                shared_bytes: if self.alone { 0 } else { u64::MAX },
-                ..(*like).clone()
+                flags: like.flags,
+                unknown: like.unknown.clone(),
+                protection_key: like.protection_key,
+                kernel_page_size: like.kernel_page_size,
+                shared_bytes: if is_alone { 0 } else { u64::MAX },
             })
         };
         listed.iter().map(area).collect()
+    }
+}
+
+/// Of one process, what it takes to know its areas from records alone.
+#[derive(Debug)]
+pub(crate) struct AreaRecords {
+    reader: Reader,
+    meanings: Meanings,
+}
+
+impl AreaRecords {
+    /// Learns what the flags of a running process's areas mean. `None`: smaps has to tell them when it is frozen.
+    pub(crate) fn of(pid: i32, types: &KernelTypes) -> Option<AreaRecords> {
+        let reader = Reader::of(pid, types)?;
+        let (before, told, after) = (reader.read()?, smaps::read(pid).ok()?, reader.read()?);
+        let meanings = Meanings::learn(&before, &told, &after)?;
+        Some(AreaRecords { reader, meanings })
+    }
+
+    /// Whether all of the process's areas could be known now.
+    pub(crate) fn suffice(&self) -> bool {
+        self.reader.read().is_some_and(|records| self.meanings.cover(&records))
+    }
+
+    /// The areas of a frozen process that are listed.
+    pub(super) fn areas(&self, listed: &[maps::Area]) -> Option<Vec<smaps::AreaFlags>> {
+        self.meanings.areas(&self.reader.read()?, listed)
     }
 }
 
@@ -123,82 +160,111 @@ mod tests {
 
     fn record(index: usize, flags: u64) -> Record {
         let start = (index as u64 + 16) << 12;
-        Record { start, end: start + 4096, flags }
+        Record { start, end: start + 4096, flags, version: 7, families: 1 }
     }
 
-    fn records(flags: &[u64]) -> Vec<Record> {
-        flags.iter().enumerate().map(|(index, flags)| record(index, *flags)).collect()
+    fn told(own: &[smaps::AreaFlags], record: &Record, like: usize) -> smaps::AreaFlags {
+        let area = maps::Area { start: record.start, end: record.end, ..own[like].area.clone() };
+        smaps::AreaFlags { area, ..own[like].clone() }
     }
 
     #[test]
-    fn as_few_as_possible_are_told_by_smaps() {
-        assert_eq!(samples(&records(&[1, 2, 3, 3, 3, 3, 2, 1])), (0, 5));
-        assert_eq!(samples(&records(&[1, 2, 3, 3, 3, 3, 3, 4])), (2, 6));
-        assert_eq!(samples(&records(&[1, 1, 1, 1])), (0, 3));
-        assert_eq!(samples(&records(&[1, 1, 2, 1, 1, 1, 1, 3, 1, 1])), (3, 7));
-        assert_eq!(samples(&[]), (0, 0));
+    fn what_was_changed_meanwhile_tells_nothing() {
+        let own = smaps::read(std::process::id() as i32).unwrap();
+        let other = own.iter().position(|area| area.flags != own[0].flags).unwrap();
+        let records = [record(0, 5), record(1, 6), record(2, 5)];
+        let areas: Vec<_> =
+            records.iter().map(|record| told(&own, record, if record.flags == 5 { 0 } else { other })).collect();
+        let all = Meanings::learn(&records, &areas, &records).unwrap();
+        assert_eq!(all.known.keys().collect::<Vec<_>>(), [&5, &6]);
+        assert!(all.cover(&records) && !all.cover(&[record(3, 7)]));
+        // Changed and changed back: only the version tells.
+        let mut after = records;
+        after[1].version += 1;
+        let some = Meanings::learn(&records, &areas, &after).unwrap();
+        assert_eq!(some.known.keys().collect::<Vec<_>>(), [&5]);
+        after[1] = Record { end: after[1].end + 4096, ..records[1] };
+        assert_eq!(Meanings::learn(&records, &areas, &after), Some(some.clone()));
+        after[1] = record(1, 8);
+        assert_eq!(Meanings::learn(&records, &areas, &after), Some(some));
+        // Two things of one number.
+        let mut contrary = areas;
+        contrary[2].flags = contrary[1].flags;
+        assert_eq!(Meanings::learn(&records, &contrary, &records), None);
     }
 
     #[test]
     fn own_areas_are_as_smaps_tells_them() {
         let own = std::process::id() as i32;
         let Ok(types) = KernelTypes::read() else { return println!("skipped: the kernel does not tell its types") };
-        let Some(reader) = Reader::of(own, &types) else {
+        if Reader::of(own, &types).is_none() {
             return println!("skipped: it takes CAP_BPF and CAP_PERFMON");
-        };
-        // Their stacks are alike, so that some areas need not be told.
-        let gate = std::sync::Mutex::new(());
-        std::thread::scope(|scope| {
-            let closed = gate.lock();
-            (0..8).for_each(|_| drop(scope.spawn(|| drop(gate.lock()))));
-            compare(own, &reader);
-            drop(closed);
-        });
-    }
-
-    fn compare(own: i32, reader: &Reader) {
-        // Other tests map things meanwhile.
+        }
         let flags = |areas: &[smaps::AreaFlags]| -> Vec<_> {
-            areas.iter().map(|area| (area.area.clone(), area.flags, area.kernel_page_size)).collect()
+            areas
+                .iter()
+                .map(|area| (area.area.clone(), area.flags, area.protection_key, area.kernel_page_size))
+                .collect()
         };
+        // Other tests map things meanwhile.
         let compared = (0..200).find_map(|_| {
-            let (before, listed, whole) = (reader.read()?, maps::read(own).ok()?, smaps::read(own).ok()?);
-            let records = Records::read(own, reader)?;
-            if before != records.all || listed != maps::read(own).ok()? {
+            let records = AreaRecords::of(own, &types)?;
+            let (all, listed, whole) = (records.reader.read()?, maps::read(own).ok()?, smaps::read(own).ok()?);
+            if all != records.reader.read()? || listed != maps::read(own).ok()? {
                 return None;
             }
-            let (first, last) = samples(&records.all);
-            let told: Vec<smaps::AreaFlags> = [&whole[..first], &whole[last..]].concat();
-            let areas = records.areas(&told, &listed)?;
-            Some((flags(&areas), flags(&whole), records, told, listed))
+            let areas = records.meanings.areas(&all, &listed)?;
+            Some((areas, whole, records.meanings, all, listed))
         });
-        let (areas, whole, records, told, listed) = compared.unwrap();
-        assert_eq!(areas, whole);
-        // What is in one of the lists only for a moment makes no difference.
-        let mut more = told.clone();
-        more.insert(
-            1,
-            smaps::AreaFlags {
-                area: maps::Area { start: told[0].area.end, ..told[0].area.clone() },
-                ..told[0].clone()
-            },
-        );
-        more[1].area.end = more[1].area.start + 4096;
-        assert_eq!(records.areas(&more, &listed).map(|areas| flags(&areas)), Some(whole));
+        let (areas, whole, meanings, all, listed) = compared.unwrap();
+        assert_eq!(flags(&areas), flags(&whole));
         // An area more, flags that nobody has told, another protection: smaps has to tell them all.
         let changed = |change: &dyn Fn(&mut Vec<Record>)| {
-            let mut all = records.all.clone();
+            let mut all = all.clone();
             change(&mut all);
-            Records { all, alone: false }.areas(&told, &listed)
+            meanings.areas(&all, &listed)
         };
-        // Of an area that smaps has not told: what it tells of one is true of the record, whatever its flags are.
-        let is_untold = |record: &Record| told.iter().all(|area| area.area.start != record.start);
-        let is_listed = |record: &Record| listed.iter().any(|area| area.start == record.start);
-        let middle = records.all.iter().position(|record| is_untold(record) && is_listed(record)).unwrap();
-        assert_eq!(changed(&|all| _ = all.remove(middle)), None);
-        assert_eq!(changed(&|all| all[middle].flags ^= 1 << 62), None);
+        assert!(changed(&|_| ()).is_some());
+        assert_eq!(changed(&|all| _ = all.remove(3)), None);
+        assert_eq!(changed(&|all| all[3].flags ^= 1 << 62), None);
+        assert_eq!(changed(&|all| all[3].end += 4096), None);
         let mut other = listed.clone();
         other[0].execute = !other[0].execute;
-        assert_eq!(records.areas(&told, &other), None);
+        assert_eq!(meanings.areas(&all, &other), None);
+    }
+
+    #[test]
+    fn pages_that_a_fork_may_share_are_known() {
+        let Ok(types) = KernelTypes::read() else { return println!("skipped: the kernel does not tell its types") };
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = child.id() as i32;
+        let is_alone = |pid: i32, name: &[u8]| {
+            let found = AreaRecords::of(pid, &types)?.areas(&maps::read(pid).ok()?)?;
+            found.into_iter().find(|area| area.area.name == name).map(|area| area.shared_bytes == 0)
+        };
+        // Whoever has executed a program shares nothing.
+        let alone = (0..500).find_map(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            let runs = std::fs::read(format!("/proc/{pid}/comm")).is_ok_and(|name| name == b"sleep\n");
+            if runs { is_alone(pid, b"[stack]") } else { None }
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let Some(alone) = alone else { return println!("skipped: it takes CAP_BPF and CAP_PERFMON") };
+        assert!(alone);
+        let script = "x=$(seq 50000); (sleep 5; true) & echo started; wait";
+        let mut shell = std::process::Command::new("sh");
+        let shell = shell.args(["-c", script]).stdout(std::process::Stdio::piped()).spawn();
+        let mut shell = shell.unwrap();
+        let mut line = [0; 8];
+        std::io::Read::read_exact(shell.stdout.as_mut().unwrap(), &mut line).unwrap();
+        let forked = is_alone(shell.id() as i32, b"[heap]");
+        let children = format!("/proc/{0}/task/{0}/children", shell.id());
+        for child in std::fs::read_to_string(children).unwrap_or_default().split_whitespace() {
+            std::process::Command::new("kill").args(["-9", child]).status().unwrap();
+        }
+        shell.kill().unwrap();
+        shell.wait().unwrap();
+        assert_eq!(forked, Some(false));
     }
 }

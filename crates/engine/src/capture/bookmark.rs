@@ -1,8 +1,6 @@
 //! Where a second reader of a long list of areas is to begin: found while the tree still runs, because the kernel only lets whoever
-//! has read the first areas go on behind them. Where the kernel's own records of all areas can be read, it is near the end.
-use super::area_records::{self, Reader, Records};
+//! has read the first areas go on behind them. Where the kernel's own records of all areas can be read, there is none.
 use crate::procfs;
-use godwit_linux::kernel_types::KernelTypes;
 use godwit_linux::memory::{self, ForeignAddress};
 use godwit_linux::proc::{Error, maps, smaps};
 use std::collections::BTreeMap;
@@ -16,16 +14,7 @@ struct Bookmark {
     rest: smaps::Rest,
     /// Where the first reader ends.
     end: u64,
-    /// What lies between is known from records.
-    records: Option<Reader>,
     birthmark: Birthmark,
-}
-
-/// What the second reader has found.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub(super) rest: Vec<smaps::AreaFlags>,
-    pub(super) records: Option<Records>,
 }
 
 /// What tells an address space from the next one of the same process: execve(2) leaves random bytes in each.
@@ -48,18 +37,13 @@ pub(crate) struct Bookmarks(BTreeMap<i32, Bookmark>);
 
 impl Bookmarks {
     /// Puts one into each long list. Of what cannot be read, because it has just ended, there is none.
-    pub(crate) fn of<'t>(pids: impl Iterator<Item = i32>, types: impl Fn() -> Option<&'t KernelTypes>) -> Bookmarks {
+    pub(crate) fn of(pids: impl Iterator<Item = i32>) -> Bookmarks {
         let bookmark = |pid| {
             let areas = maps::read(pid).ok()?.len();
             let birthmark = (areas >= AREAS_MIN).then(|| birthmark(pid)).flatten()?;
-            if let Some((records, first, last)) = types().and_then(|types| sampled(pid, types))
-                && let Ok(Some(rest)) = smaps::Rest::behind(pid, last)
-            {
-                return Some((pid, Bookmark { rest, end: first, records: Some(records), birthmark }));
-            }
             // A little before the middle: whoever begins at the beginning has read other things first.
             let rest = smaps::Rest::behind(pid, areas * 2 / 5).ok()??;
-            Some((pid, Bookmark { end: rest.start(), rest, records: None, birthmark }))
+            Some((pid, Bookmark { end: rest.start(), rest, birthmark }))
         };
         Bookmarks(pids.filter_map(bookmark).collect())
     }
@@ -73,25 +57,7 @@ impl Bookmarks {
     }
 
     /// All, to go on from each.
-    pub(super) fn into_found(self) -> impl Iterator<Item = (i32, Result<Found, Error>)> {
-        self.0.into_iter().map(|(tid, bookmark)| {
-            let records = bookmark.records.as_ref().map(|reader| Records::read(tid, reader).ok_or(Error::Gone));
-            let found = records.transpose().and_then(|records| Ok(Found { rest: bookmark.rest.read()?, records }));
-            (tid, found)
-        })
+    pub(super) fn into_rests(self) -> impl Iterator<Item = (i32, Result<Vec<smaps::AreaFlags>, Error>)> {
+        self.0.into_iter().map(|(tid, bookmark)| (tid, bookmark.rest.read()))
     }
-}
-
-/// The records of a process's areas, if they spare most of what smaps tells, and what it has to tell all the same: the end of what is
-/// told from the beginning on, and how many areas may be left out before the rest.
-fn sampled(pid: i32, types: &KernelTypes) -> Option<(Reader, u64, usize)> {
-    /// A bookmark may be so many areas later.
-    const MARGIN: usize = 8;
-    let reader = Reader::of(pid, types)?;
-    let records = reader.read()?;
-    let (first, last) = area_records::samples(&records);
-    let last = last.saturating_sub(MARGIN);
-    let told = first + records.len().saturating_sub(last);
-    let end = first.checked_sub(1).and_then(|index| records.get(index)).map_or(0, |record| record.end);
-    (last > first && told <= records.len() / 4).then_some((reader, end, last))
 }

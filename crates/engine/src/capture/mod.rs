@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 pub(crate) mod ahead;
-mod area_records;
+pub(crate) mod area_records;
 pub(crate) mod bookmark;
 mod credentials;
 pub(crate) mod early;

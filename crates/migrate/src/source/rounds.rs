@@ -4,7 +4,6 @@ use crate::wishes::Options;
 use godwit_engine::capture::Captives;
 use godwit_engine::freeze;
 use godwit_engine::pages::{self, Reader};
-use godwit_engine::preparation::Preparation;
 use godwit_engine::tracking::{self, Tracking};
 use godwit_handoff::Step;
 use godwit_handoff::frame::STAGE_FIRST;
@@ -110,7 +109,7 @@ impl Driver<'_> {
             self.go_on()?;
         }
         // What is looked at before a freeze is to be fresh.
-        self.preparation = Preparation::of(self.pid);
+        self.preparation = std::mem::take(&mut self.preparation).renewed(self.pid);
         Ok(rounds.left(set))
     }
 
