@@ -150,9 +150,10 @@ static void make_pipe(struct pipes *own)
     push(own, 1 + any(200));
 }
 
+/* Its ends stay: a pipe that comes and goes while a tree is examined seems to have one outside of it. */
 static void change_pipe(struct pipes *own)
 {
-    switch (any(7)) {
+    switch (any(6)) {
     case 0:
         push(own, 1 + any(BYTES_MAX));
         break;
@@ -174,15 +175,6 @@ static void change_pipe(struct pipes *own)
         own->mode ^= S_IRGRP;
         MUST(fchmod(own->ends[1], own->mode & 07777));
         break;
-    case 5: { /* another one of the same numbers */
-        int numbers[2] = {own->ends[0], own->ends[1]};
-        MUST(close(numbers[0]));
-        MUST(close(numbers[1]));
-        make_pipe(own);
-        EQUAL(own->ends[0], numbers[0], "number of a pipe that was opened anew");
-        EQUAL(own->ends[1], numbers[1], "number of a pipe that was opened anew");
-        break;
-    }
     default: { /* Empty and filled again: the same slot, the same length, other bytes. */
         while (own->first != own->last)
             pull(own, BYTES_MAX);
