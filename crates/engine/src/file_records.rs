@@ -21,8 +21,8 @@ const SEMAPHORE: u32 = 1;
 /// Bits of the kernel's own device numbers that are the minor one.
 const MINOR_BITS: u32 = 20;
 
-/// A pipe: with the same numbers nothing was written into it and nothing read out of it since, because all of them only grow, a
-/// slot's offset while it is read, and the end of what it has while more is added to it.
+/// A pipe. Head and tail begin anew when its ring gets another size; but as long as nothing was written into it, the same lengths
+/// mean that nothing was read out of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Pipe {
     head: u32,
@@ -63,6 +63,8 @@ pub(crate) struct Record {
     pub(crate) owner: (u32, u32),
     /// Access and modification time of its inode: seconds, nanoseconds.
     pub(crate) times: [(i64, i64); 2],
+    /// When its inode was last changed; nobody can set that.
+    pub(crate) changed: (i64, i64),
     /// If it is an event counter: its count and flags.
     counter: (u64, u32),
     pipe: Option<Pipe>,
@@ -92,8 +94,8 @@ struct Layout {
     pipe: Vec<Source>,
     /// Operations, what is behind it, flags, position, owner, count of references.
     file: [Copied; 6],
-    /// Number, mode, user, group, times.
-    inode: [Copied; 8],
+    /// Number, mode, user, group, times of access, modification, change.
+    inode: [Copied; 10],
     device: Copied,
     locks: Copied,
     /// Count, flags.
@@ -135,8 +137,18 @@ impl Layout {
         let counted = counted.or(counted_before).filter(|place| place.bytes == 8);
         let mut head = Vec::new();
         let file = span(&mut head, 0, &[], [operations, behind, flags, position, owner, counted])?;
-        let members =
-            ["i_ino", "i_mode", "i_uid", "i_gid", "i_atime_sec", "i_atime_nsec", "i_mtime_sec", "i_mtime_nsec"];
+        let members = [
+            "i_ino",
+            "i_mode",
+            "i_uid",
+            "i_gid",
+            "i_atime_sec",
+            "i_atime_nsec",
+            "i_mtime_sec",
+            "i_mtime_nsec",
+            "i_ctime_sec",
+            "i_ctime_nsec",
+        ];
         let of_inode = span(&mut head, 0, &[inode], types.members("inode", members)?)?;
         let [locks] = span(&mut head, 0, &[inode], types.members("inode", ["i_flctx"])?)?;
         let [superblock] = types.members("inode", ["i_sb"])?;
@@ -165,7 +177,7 @@ impl Layout {
     fn record(&self, open: &OpenFile) -> Option<Record> {
         let value = |copied: Copied| copied.of(&open.record);
         let [operations, private, flags, position, owner, references] = self.file;
-        let [inode, mode, user, group, accessed, accessed_ns, modified, modified_ns] = self.inode;
+        let [inode, mode, user, group, accessed, accessed_ns, modified, modified_ns, changed, changed_ns] = self.inode;
         let device = value(self.device)? as u32;
         Some(Record {
             descriptor: open.descriptor,
@@ -187,6 +199,7 @@ impl Layout {
                 (value(accessed)? as i64, value(accessed_ns)? as i64),
                 (value(modified)? as i64, value(modified_ns)? as i64),
             ],
+            changed: (value(changed)? as i64, value(changed_ns)? as i64),
             counter: (value(self.counter[0])?, value(self.counter[1])? as u32),
             pipe: self.pipe_of(open),
         })

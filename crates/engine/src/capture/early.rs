@@ -16,6 +16,7 @@ use godwit_linux::pidfd::PidFd;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime};
 
 const O_ACCMODE: u32 = 3;
 const S_IFMT: u32 = 0o170_000;
@@ -46,6 +47,7 @@ struct Object {
 struct Content {
     /// As it was before it was captured.
     before: Pipe,
+    changed: (i64, i64),
     state: pipe_content::State,
     key: Vec<u8>,
     envelope: Envelope,
@@ -61,6 +63,8 @@ pub(crate) struct Early {
     /// Where each was seen.
     numbers: BTreeMap<i32, BTreeSet<i32>>,
     contents: BTreeMap<ObjectId, Content>,
+    /// When the records were read, or before.
+    began: Option<SystemTime>,
     /// The first number that no object has.
     next: u32,
 }
@@ -91,6 +95,7 @@ impl Early {
         let mut capture = Capture::new(&pids, Edges::default());
         for pid in pids {
             let Some(reader) = known.reader(pid, types) else { continue };
+            early.began = Some(SystemTime::now());
             // Before anything is captured: what changes while that is done is not what will be found.
             let (Some(records), Ok(process)) = (known.read(&reader), PidFd::open(pid)) else { continue };
             early.take(&known, &records, glimpses, &process, &mut capture);
@@ -146,7 +151,9 @@ impl Early {
 
     /// The pipe that a description is an end of.
     fn content(&mut self, known: &Known, record: &Record, look: &Look, capture: &mut Capture) -> Option<ObjectId> {
-        let before = known.pipe(record)?;
+        // What is written into it from now on shows in its times.
+        let began = self.began?;
+        let before = known.pipe(record).filter(|_| is_settled(record, began))?;
         let key = pipe_content::key(look);
         if let Some((id, _)) = self.contents.iter().find(|(_, content)| content.key == key) {
             return Some(*id);
@@ -158,7 +165,8 @@ impl Early {
         let id = pipe_content::capture(look, capture, None, true).ok()?;
         let envelope = capture.objects.iter().rfind(|envelope| envelope.id == id)?.clone();
         let state = resource::open(&envelope).ok()?;
-        self.contents.insert(id, Content { before: before.clone(), state, key, envelope });
+        let changed = record.changed;
+        self.contents.insert(id, Content { before: before.clone(), changed, state, key, envelope });
         Some(id)
     }
 
@@ -259,9 +267,24 @@ impl Content {
     fn holds(&self, known: &Known, record: &Record) -> bool {
         let pipe_content::Sort::Pipe { mode, owner, times } = self.state.sort else { return false };
         known.pipe(record).is_some_and(|pipe| {
-            *pipe == self.before && pipe.capacity() == self.state.capacity && pipe.readers > 0 && pipe.writers > 0
+            *pipe == self.before
+                && record.changed == self.changed
+                && pipe.capacity() == self.state.capacity
+                && pipe.readers > 0
+                && pipe.writers > 0
         }) && (record.mode, record.owner, record.times) == (mode, owner, times)
     }
+}
+
+/// Whether an inode was last changed so long ago that a change from now on gets another time: the kernel's go by its ticks.
+fn is_settled(record: &Record, began: SystemTime) -> bool {
+    const TICKS: Duration = Duration::from_millis(40);
+    let (seconds, nanoseconds) = record.changed;
+    let (Ok(seconds), Ok(nanoseconds)) = (u64::try_from(seconds), u32::try_from(nanoseconds)) else { return false };
+    let Some(settled) = SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds) + TICKS) else {
+        return false;
+    };
+    began > settled
 }
 
 /// Whether the name of a file still leads to it, and it is as long as it was.
@@ -340,7 +363,11 @@ mod tests {
         let mut text = above(File::open(&path).unwrap().into(), 1200);
         writer.write_all(b"unread").unwrap();
         let own = std::process::id() as i32;
-        let early = || Early::of(&Glimpses::of_all(own), || Some(&types));
+        let early = || {
+            // Until the kernel's clock of inodes has gone on: what was written just now may be written to again at the same time.
+            std::thread::sleep(Duration::from_millis(60));
+            Early::of(&Glimpses::of_all(own), || Some(&types))
+        };
         let taken = early();
         let again = counter.try_clone().unwrap();
         assert_eq!(confirmed(&taken, [&again, &reader, &writer, &text]), [true; 4], "a second number of the same one");
