@@ -8,6 +8,7 @@ use crate::preparation::Preparation;
 use crate::procfs;
 use crate::surroundings::Surroundings;
 use crate::vfork;
+use godwit_image::page_set::PageSet;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::proc::status::Status;
 use godwit_linux::proc::{Error as ProcError, stat};
@@ -542,6 +543,11 @@ impl FrozenTree {
     /// Lets every thread go on, as dropping it does.
     pub fn release(self) {
         drop(self);
+    }
+
+    /// Memory of a process that is still tracked by us, and by nobody else: what the kernel says of it because of that is not the process's.
+    pub fn note_tracked(&mut self, pid: i32, registered: PageSet) {
+        self.preparation.tracked.insert(pid, registered);
     }
 
     /// Ends every process of the tree: it lives elsewhere now, and what it had under names as well.

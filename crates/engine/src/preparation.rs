@@ -7,6 +7,7 @@ use crate::freeze::{self, FrozenProcess, Stopped};
 use crate::glimpse::Glimpses;
 use crate::procfs;
 use crate::thread_records::{FEW, Reader, Records};
+use godwit_image::page_set::PageSet;
 use godwit_linux::kernel_types::KernelTypes;
 use godwit_linux::ptrace;
 use std::cell::OnceCell;
@@ -22,6 +23,8 @@ pub struct Preparation {
     pub(crate) early: Early,
     /// For processes with many areas or much memory, where the kernel allows it.
     pub(crate) areas: BTreeMap<i32, Arc<AreaRecords>>,
+    /// Memory that is tracked by us still, by process.
+    pub(crate) tracked: BTreeMap<i32, PageSet>,
     /// For processes with many threads, where the kernel allows it.
     records: BTreeMap<i32, Reader>,
 }
@@ -49,6 +52,7 @@ impl Preparation {
             glimpses,
             bookmarks: Bookmarks::of(pids.iter().copied().filter(|pid| !areas.contains_key(pid))),
             areas,
+            tracked: BTreeMap::new(),
         }
     }
 
@@ -80,7 +84,8 @@ fn area_records<'t>(
 ) -> BTreeMap<i32, Arc<AreaRecords>> {
     let records = |pid: &i32| {
         let of_before = known.get(pid).filter(|records| records.suffice()).cloned();
-        of_before.or_else(|| AreaRecords::of(*pid, types()?).map(Arc::new)).map(|records| (*pid, records))
+        let anew = || AreaRecords::of(*pid, types()?, known.get(pid).map(AsRef::as_ref)).map(Arc::new);
+        of_before.or_else(anew).map(|records| (*pid, records))
     };
     pids.iter().filter(|pid| ahead::has_much(**pid)).filter_map(records).collect()
 }

@@ -46,6 +46,9 @@ pub trait Tracking: std::fmt::Debug {
     /// The process is dead, its address space is another one now, or it is written by devices: nothing is known of it any more.
     fn look(&mut self) -> Result<Written>;
 
+    /// Memory that is registered with our descriptor, as far as it is still where it was registered.
+    fn registered(&self) -> &PageSet;
+
     /// Bytes of what the next look would find, of memory that the last one could look at.
     ///
     /// # Errors
@@ -91,6 +94,7 @@ struct Tracker {
     pid: i32,
     fault: UserFault,
     looked_at: PageSet,
+    registered: PageSet,
 }
 
 impl Tracker {
@@ -107,12 +111,13 @@ impl Tracker {
         let made = make_inside(&mut injector, first);
         injector.remove()?;
         let fault = UserFault::begin_with(made?, feature::WRITE_PROTECT_ASYNCHRONOUS).about(subject)?;
-        Ok(Tracker { pid, fault, looked_at: PageSet::new() })
+        Ok(Tracker { pid, fault, looked_at: PageSet::new(), registered: PageSet::new() })
     }
 
     /// One area; true if it could be looked at.
-    fn look_at(&self, pagemap: &Pagemap, area: &maps::Area, written: &mut PageSet) -> Result<bool> {
-        let subject = || Subject::Process(self.pid);
+    fn look_at(&mut self, pagemap: &Pagemap, area: &maps::Area, written: &mut PageSet) -> Result<bool> {
+        let pid = self.pid;
+        let subject = || Subject::Process(pid);
         let mut found = |start: u64, end: u64| written.insert(Run { start, end });
         match pagemap.written_pages(area.start, area.end, area.inode == 0, true, &mut found) {
             Ok(()) => return Ok(true),
@@ -120,9 +125,12 @@ impl Tracker {
             Err(error) => return Err(error).about(subject),
         }
         // New, or moved here, or not the space any more that the descriptor belongs to.
+        let whole: PageSet = [Run { start: area.start, end: area.end }].into_iter().collect();
         if self.fault.register_for(area.start, area.end - area.start, mode::WRITE_PROTECT).is_err() {
+            self.registered = self.registered.difference(&whole);
             return Ok(false);
         }
+        self.registered.extend(&whole);
         let armed = match pagemap.written_pages(area.start, area.end, area.inode == 0, true, &mut found) {
             Ok(()) => true,
             Err(error) if error.number == EPERM => false,
@@ -135,11 +143,16 @@ impl Tracker {
 }
 
 impl Tracking for Tracker {
+    fn registered(&self) -> &PageSet {
+        &self.registered
+    }
+
     fn look(&mut self) -> Result<Written> {
-        let subject = || Subject::Process(self.pid);
+        let pid = self.pid;
+        let subject = || Subject::Process(pid);
         // Who is stopped reads nothing.
         let is_stopped = stat::read_process_wide(self.pid).is_ok_and(|stat| stat.state == b't');
-        let reads = || !is_stopped && reads_directly(self.pid);
+        let reads = || !is_stopped && reads_directly(pid);
         let read = reads();
         // Opened anew each time, it is of the space that the process has now.
         let pagemap = Pagemap::open(self.pid).about(subject)?;

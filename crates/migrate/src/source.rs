@@ -18,6 +18,7 @@ use godwit_engine::capture::{self, Captives, Leaving};
 use godwit_engine::freeze::{self, FrozenTree};
 use godwit_engine::preparation::Preparation;
 use godwit_engine::resource::edge::Choice;
+use godwit_engine::tracking::Tracking;
 use godwit_engine::{check, demand, pages};
 use godwit_handoff::bucket::Bucket;
 use godwit_handoff::{
@@ -221,6 +222,8 @@ struct Driver<'a> {
     rounds: Option<rounds::Rounds>,
     /// What of each captured space the destination has.
     confirmed: Vec<rounds::Confirmed>,
+    /// Of processes that are not looked at any more.
+    trackings: Vec<Box<dyn Tracking>>,
     pump: Pump,
     /// Pages stay here when the tree is handed over.
     leaves: bool,
@@ -271,6 +274,7 @@ impl<'a> Driver<'a> {
             row: None,
             rounds: None,
             confirmed: Vec::new(),
+            trackings: Vec::new(),
             leaves: false,
             flushing: flushing::Flushing::default(),
             serving: Serving::default(),

@@ -136,10 +136,14 @@ pub(crate) struct AreaRecords {
 
 impl AreaRecords {
     /// Learns what the flags of a running process's areas mean. `None`: smaps has to tell them when it is frozen.
-    pub(crate) fn of(pid: i32, types: &KernelTypes) -> Option<AreaRecords> {
+    /// `before`: what was learnt of it already.
+    pub(crate) fn of(pid: i32, types: &KernelTypes, before: Option<&AreaRecords>) -> Option<AreaRecords> {
         let reader = Reader::of(pid, types)?;
-        let (before, told, after) = (reader.read()?, smaps::read(pid).ok()?, reader.read()?);
-        let meanings = Meanings::learn(&before, &told, &after)?;
+        let (first, told, last) = (reader.read()?, smaps::read(pid).ok()?, reader.read()?);
+        let mut meanings = Meanings::learn(&first, &told, &last)?;
+        for (flags, area) in before.iter().flat_map(|before| &before.meanings.known) {
+            meanings.known.entry(*flags).or_insert_with(|| area.clone());
+        }
         Some(AreaRecords { reader, meanings })
     }
 
@@ -208,7 +212,7 @@ mod tests {
         };
         // Other tests map things meanwhile.
         let compared = (0..200).find_map(|_| {
-            let records = AreaRecords::of(own, &types)?;
+            let records = AreaRecords::of(own, &types, None)?;
             let (all, listed, whole) = (records.reader.read()?, maps::read(own).ok()?, smaps::read(own).ok()?);
             if all != records.reader.read()? || listed != maps::read(own).ok()? {
                 return None;
@@ -239,7 +243,7 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = child.id() as i32;
         let is_alone = |pid: i32, name: &[u8]| {
-            let found = AreaRecords::of(pid, &types)?.areas(&maps::read(pid).ok()?)?;
+            let found = AreaRecords::of(pid, &types, None)?.areas(&maps::read(pid).ok()?)?;
             found.into_iter().find(|area| area.area.name == name).map(|area| area.shared_bytes == 0)
         };
         // Whoever has executed a program shares nothing.

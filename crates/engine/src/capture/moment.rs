@@ -35,7 +35,9 @@ pub fn capture_at_a_good_moment(
                 if let Some(on_leaving) = &mut on_leaving {
                     on_leaving(Leaving::Nothing)?;
                 }
-                let preparation = std::mem::take(&mut tree.preparation);
+                let mut preparation = std::mem::take(&mut tree.preparation);
+                // Nobody is tracked any more.
+                preparation.tracked.clear();
                 if let Some(tree) = frozen.take() {
                     tree.release();
                 }

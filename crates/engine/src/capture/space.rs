@@ -44,6 +44,17 @@ pub(super) fn areas(tid: i32, listed: &[smaps::AreaFlags], capture: &mut Capture
     Ok(areas)
 }
 
+/// Takes away what the kernel says of areas only because we track them. Who manages memory itself has a descriptor for it, which is refused.
+pub(super) fn leave_out_tracking(listed: &mut [smaps::AreaFlags], tracked: &PageSet) {
+    let is_tracked = |area: &maps::Area| {
+        let at = tracked.runs().partition_point(|run| run.end <= area.start);
+        tracked.runs().get(at).is_some_and(|run| run.start < area.end)
+    };
+    for details in listed.iter_mut().filter(|details| is_tracked(&details.area)) {
+        details.flags = details.flags.without(smaps::Flags::USERFAULT_WRITE_PROTECT);
+    }
+}
+
 /// Why an area cannot be carried exactly, as far as its flags and its name tell.
 pub(crate) fn refusal(tid: i32, details: &smaps::AreaFlags) -> Option<Refusal> {
     let map = &details.area;

@@ -179,6 +179,8 @@ pub(super) struct Shape {
     frozen_at: Instant,
     /// What this host says of the extended state of its processors.
     extended_state_bytes: u32,
+    /// Memory that we track.
+    tracked: PageSet,
 }
 
 impl Shape {
@@ -208,6 +210,7 @@ impl Shape {
             sleeps: frozen.sleeps.clone(),
             frozen_at: frozen.frozen_at,
             extended_state_bytes: frozen.surroundings.host.extended_state_bytes,
+            tracked: frozen.preparation.tracked.values().fold(PageSet::new(), |all, of_one| all.union(of_one)),
         })
     }
 
@@ -383,7 +386,8 @@ pub(super) fn capture(
                 Some((of, (pages, huge))) if of == before => (SpacePages { space: id, ..pages }, huge),
                 _ => space::pages(first, id, &before)?,
             };
-            let listed = ahead.areas(first, &before).about(subject)?;
+            let mut listed = ahead.areas(first, &before).about(subject)?;
+            space::leave_out_tracking(&mut listed, &shape.tracked);
             let areas = space::areas(first, &listed, capture)?;
             pages.alone = space::alone(&listed);
             let executable = Look::link(first, "exe", Purpose::Executable, 0)?;

@@ -94,6 +94,12 @@ impl Flags {
         self.0 & other.0 == other.0
     }
 
+    /// Those that are not in `other`.
+    #[must_use]
+    pub fn without(self, other: Flags) -> Flags {
+        Flags(self.0 & !other.0)
+    }
+
     /// The codes of the set, as the kernel prints them.
     pub fn codes(self) -> impl Iterator<Item = &'static str> {
         CODES.iter().filter(move |(_, flag)| self.contains(*flag)).map(|(code, _)| *code)

@@ -135,18 +135,23 @@ impl Driver<'_> {
         Ok(())
     }
 
-    /// The last look, when nothing runs any more; nobody is tracked after it.
+    /// The last look, when nothing runs any more. The tracking itself is ended when the tree does not wait for it: that touches every page.
     pub(super) fn look_last(&mut self) {
-        if let Some(rounds) = &mut self.rounds {
-            rounds.look();
-            rounds.tracked.values_mut().for_each(|tracked| tracked.tracking = None);
+        let (Some(rounds), Some(frozen)) = (&mut self.rounds, &mut self.frozen) else { return };
+        rounds.look();
+        for (pid, tracked) in &rounds.tracked {
+            if let Some(tracking) = &tracked.tracking {
+                frozen.note_tracked(*pid, tracking.registered().clone());
+            }
         }
     }
 
     /// Takes what the destination has out of what is to be sent. Returns, of each space, what comes by itself if it is owed.
     pub(super) fn take_out_held(&mut self, captives: &mut Captives) -> Vec<(ObjectId, PageSet)> {
         let mut pushed = Vec::new();
-        let rounds = self.rounds.take().unwrap_or_default();
+        let mut rounds = self.rounds.take().unwrap_or_default();
+        let trackings = rounds.tracked.values_mut().filter_map(|tracked| tracked.tracking.take());
+        self.trackings.extend(trackings);
         let (Some(row), Some(frozen)) = (&self.row, &self.frozen) else { return pushed };
         for space in &mut captives.spaces {
             let of_space =
