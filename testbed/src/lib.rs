@@ -2,7 +2,6 @@
 //! that verify their own state after a move. It must never know how a process is moved: it calls the `godwit` binary.
 
 mod beats;
-pub mod blow;
 pub mod entry;
 pub mod error;
 mod godwit;
@@ -16,6 +15,7 @@ pub mod matrix;
 mod owing;
 pub mod pair;
 pub mod path;
+pub mod phase_faults;
 pub mod pool;
 pub mod program;
 mod storing;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::{env, thread};
 
-use godwit_testbed::blow::{self, Case, End, Settings, Told};
 use godwit_testbed::entry;
+use godwit_testbed::phase_faults::{self, Case, End, Settings, Told};
 
 const HELP: &str = "\
 faults [--strategy NAME,...] [--phase PHASE,...] [--fault FAULT,...] [--times N] [--jobs N] [--godwit PROGRAM] [--verbose]
@@ -69,7 +69,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let cases = chosen(arguments)?;
     // Most of it is waiting.
     let jobs = arguments.jobs.unwrap_or_else(|| thread::available_parallelism().map_or(4, |number| number.get() * 4));
-    let all = blow::run(&Settings { godwit, executable, jobs }, &cases, |told| {
+    let all = phase_faults::run(&Settings { godwit, executable, jobs }, &cases, |told| {
         if arguments.verbose || told.end.is_err() {
             println!("{:6.1} s {}: {}", told.took.as_secs_f64(), told.case, words(told));
         }
@@ -119,7 +119,7 @@ fn print_table(all: &[Told]) {
         all.iter().filter(|other| other.case == told.case).for_each(|other| row[place(other)] += 1);
         println!("{}", line([told.case.strategy(), told.case.phase.word(), told.case.blow.word()], row));
         let of_strategy = counts.entry((told.case.strategy(), told.case.blow.word())).or_default();
-        let committed = usize::from(told.case.phase >= blow::Phase::Commit);
+        let committed = usize::from(told.case.phase >= phase_faults::Phase::Commit);
         of_strategy[committed].iter_mut().zip(row).for_each(|(sum, one)| *sum += one);
     }
     println!("in sum, before the commit and from it on:");
