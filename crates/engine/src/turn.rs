@@ -3,7 +3,9 @@
 //!
 //! The kernel tells it by a clock that every processor has for itself (se.exec_start of /proc/PID/task/TID/sched), and
 //! that stands still while a hypervisor keeps the processor away. It is read here by a turn of our own on the same one:
-//! what is told is the moment, or a later one.
+//! what is told is the moment, or a later one, and never one after the look: processors' clocks are seconds apart after
+//! some hours with such a hypervisor, and a sleeper that the scheduler counts to another one than that of its turn has the
+//! wrong one.
 use godwit_linux::proc::stat;
 use godwit_linux::scheduling;
 use std::collections::BTreeMap;
@@ -18,6 +20,15 @@ const ATTEMPTS: usize = 5;
 struct Clock {
     moment: Instant,
     ns: u64,
+}
+
+impl Clock {
+    /// When this clock showed a time that was over at a look.
+    fn moment_of(self, ns: u64, look: Instant) -> Option<Instant> {
+        let (ago, since) = (self.ns.saturating_sub(ns), ns.saturating_sub(self.ns));
+        let moment = self.moment.checked_sub(Duration::from_nanos(ago))?.checked_add(Duration::from_nanos(since))?;
+        Some(moment.min(look))
+    }
 }
 
 /// A thread's last turn on a processor.
@@ -41,6 +52,7 @@ impl Turns {
     /// A sleeping thread's last turn; `None` when the kernel does not tell.
     pub(crate) fn last(&mut self, pid: i32, tid: i32) -> Option<Turn> {
         let text = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/sched")).ok()?;
+        let look = Instant::now();
         // Behind that: whoever has not been woken since has the processor of that turn.
         let processor = stat::read(pid, tid).ok()?.processor;
         let clock = match self.clocks.get(&processor) {
@@ -51,10 +63,7 @@ impl Turns {
                 clock
             }
         }?;
-        let turn_ns = exec_start(&text)?;
-        let (ago, since) = (clock.ns.saturating_sub(turn_ns), turn_ns.saturating_sub(clock.ns));
-        let left = clock.moment.checked_sub(Duration::from_nanos(ago))? + Duration::from_nanos(since);
-        Some(Turn { left, naps: naps(&text)? })
+        Some(Turn { left: clock.moment_of(exec_start(&text)?, look)?, naps: naps(&text)? })
     }
 
     /// Reads a processor's clock by running there.
@@ -120,6 +129,18 @@ mod tests {
         assert_eq!((exec_start(text), naps(text)), (Some(4_177_702_066_670), Some(17)));
         assert_eq!(exec_start("se.exec_start : 12\n"), None);
         assert_eq!((exec_start(""), naps("")), (None, None));
+    }
+
+    #[test]
+    fn a_turn_is_over_when_it_is_looked_at() {
+        let moment = Instant::now();
+        let clock = Clock { moment, ns: 5_000_000 };
+        let (before, behind) = (moment - Duration::from_millis(1), moment + Duration::from_millis(1));
+        assert_eq!(clock.moment_of(3_000_000, before), Some(moment - Duration::from_millis(2)));
+        // The clock was read before another thread's turn began.
+        assert_eq!(clock.moment_of(5_500_000, behind), Some(moment + Duration::from_micros(500)));
+        // Another processor's clock, which is a second ahead.
+        assert_eq!(clock.moment_of(1_005_000_000, behind), Some(behind));
     }
 
     #[test]
