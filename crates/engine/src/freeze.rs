@@ -2,7 +2,8 @@
 //!
 //! Threads are attached with SEIZE and stopped with INTERRUPT, again and again, until a pass over the tree finds no new
 //! thread or child. When this process dies, the kernel lets them run on: that is the roll-back.
-use crate::failure::{About, Result, refusal};
+use crate::attach::ask_all;
+use crate::failure::{About, Result};
 use crate::leftover::Leftover;
 use crate::preparation::Preparation;
 use crate::procfs;
@@ -159,6 +160,11 @@ impl Stopped {
         ptrace::detach(self.tid, self.deferred_stop).about(|| Subject::Thread(self.pid, self.tid))
     }
 
+    /// Whether it only waits for a processor.
+    fn is_runnable(&self) -> bool {
+        stat::read(self.pid, self.tid).is_ok_and(|stat| stat.state == b'R')
+    }
+
     /// Takes back a stop signal that was kept for the end: it was ours.
     pub(crate) fn forget_stop(&mut self) {
         if self.deferred_stop == libc_signal::STOP {
@@ -309,45 +315,6 @@ pub(crate) fn suspend_filters(tid: i32) {
     let _ = ptrace::set_options(tid, SYSGOOD | SUSPEND_SECCOMP);
 }
 
-fn seize(pid: i32, tid: i32) -> Result<bool> {
-    let result = ptrace::seize(tid, ptrace::options::SYSGOOD);
-    match result {
-        Ok(()) => {}
-        Err(error) if error.is_gone() => return Ok(false),
-        Err(error) => {
-            let state = stat::read(pid, tid).map(|stat| stat.state);
-            if matches!(state, Ok(b'Z' | b'X') | Err(ProcError::Gone)) {
-                return Ok(false);
-            }
-            let status = godwit_linux::proc::status::read(tid, tid);
-            return Err(match status {
-                Ok(status) if status.tracer != 0 => Refusal::new(
-                    Code::ALREADY_TRACED,
-                    Subject::Thread(pid, tid),
-                    format!("process {} traces it", status.tracer),
-                ),
-                _ => refusal(error, Subject::Thread(pid, tid)),
-            });
-        }
-    }
-    match ptrace::interrupt(tid) {
-        Ok(()) => Ok(true),
-        Err(error) if error.is_gone() => Ok(false),
-        Err(error) => Err(refusal(error, Subject::Thread(pid, tid))),
-    }
-}
-
-/// Asks threads to stop, each a process and a thread of it; returns those that were there.
-fn ask_all(threads: &[(i32, i32)]) -> Result<Vec<Stopped>> {
-    let mut asked = Vec::with_capacity(threads.len());
-    for (pid, tid) in threads {
-        if seize(*pid, *tid)? {
-            asked.push(Stopped::new(*pid, *tid, 0));
-        }
-    }
-    Ok(asked)
-}
-
 /// Waits for the stop of a thread that was interrupted, and puts it among the known ones. Gives it back when it does not stop in
 /// time.
 fn keep_stopped(
@@ -376,6 +343,9 @@ fn keep_stopped(
 
 /// How long a thread may take to stop before we ask why. Stops take microseconds.
 const STOP_PATIENCE: Duration = Duration::from_millis(3);
+
+/// The same for one that waits for a processor, which others have: it gets one in the end.
+const PROCESSOR_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Looks before the processor is given away: stops of threads that run elsewhere take 6 to 30 µs.
 pub(crate) const POLLS_MAX: u32 = 40;
@@ -448,7 +418,12 @@ impl Freezing {
     fn stop_late(&mut self) -> Result<()> {
         for thread in std::mem::take(&mut self.late) {
             vfork::finish(&thread, &mut self.known)?;
-            if let Some(thread) = keep_stopped(thread, Some(vfork::PATIENCE), &mut self.known)? {
+            let begin = Instant::now();
+            let mut late = keep_stopped(thread, Some(vfork::PATIENCE), &mut self.known)?;
+            while let Some(thread) = late.take_if(|late| late.is_runnable() && begin.elapsed() < PROCESSOR_PATIENCE) {
+                late = keep_stopped(thread, Some(vfork::PATIENCE), &mut self.known)?;
+            }
+            if let Some(thread) = late {
                 let cause = "it sleeps in the kernel and cannot be stopped";
                 return Err(Refusal::new(Code::PASSING_MOMENT, thread.subject(), cause).choice("try again later"));
             }

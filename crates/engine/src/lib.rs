@@ -2,6 +2,7 @@
 //! syscall programs, the spine's capture and restore, and one file per kind of resource. It must never know a network,
 //! a peer, a strategy, a command line, or where pages go.
 
+mod attach;
 pub mod capture;
 mod change;
 pub mod check;
@@ -17,6 +18,7 @@ mod glimpse;
 pub mod ground;
 pub mod hold;
 pub mod host;
+mod injection_site;
 pub mod injector;
 mod interrupted;
 pub mod leftover;

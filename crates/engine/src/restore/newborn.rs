@@ -8,7 +8,7 @@ use godwit_linux::clone::{self, Arguments};
 use godwit_linux::proc::stat;
 use godwit_linux::program::Program;
 use godwit_linux::scheduling;
-use godwit_linux::stub::{Ending, Healing};
+use godwit_linux::stub::Ending;
 use std::time::{Duration, Instant};
 
 const SYS_GETPID: i64 = 39;
@@ -63,9 +63,7 @@ pub(super) fn make(arena: &Arena, maker: Maker<'_>, threads: &[Unborn<'_>], born
     nothing.call("getpid", SYS_GETPID, []);
     let mut making = Program::new();
     for Unborn { tid, slot, program } in threads {
-        arena
-            .lay(*slot, program.unwrap_or(&nothing), arena.base(), Ending::Exit, &Healing::default())
-            .about(|| Subject::Thread(pid.0, tid.0))?;
+        arena.lay_birth(*slot, program.unwrap_or(&nothing), arena.base()).about(|| Subject::Thread(pid.0, tid.0))?;
         let numbers = making.data(&tid.0.to_le_bytes());
         let arguments = Arguments { flags: THREAD_FLAGS, set_tid_size: 1, ..Arguments::default() };
         let place = clone_arguments(&mut making, &arguments, Some(numbers));
