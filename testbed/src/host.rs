@@ -8,14 +8,18 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
 use godwit_linux::namespace::{self, ClockOffsets, Namespaces, Placement, User};
 use godwit_linux::pidfd::PidFd;
+use godwit_linux::poll::{self, Readiness};
 
 use crate::entry;
 use crate::error::{Doing, Error};
 
 const SIGKILL: i32 = 9;
+/// How long a host that has failed may take until nothing of it is left.
+const GONE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a host is made from.
 #[derive(Debug, Clone)]
@@ -137,6 +141,15 @@ impl Host {
     /// Ends every process in it, as a machine does whose power fails: none gets a word out if its link was cut before.
     pub(crate) fn fail(&self) -> Result<(), Error> {
         self.handle.send_signal(SIGKILL).map_err(io::Error::from).doing(format!("end host {}", self.name))
+    }
+
+    /// Waits until nothing of a host is left that has failed: its first process ends when everybody else has. Who was started from outside
+    /// of it has to be waited for before.
+    pub(crate) fn await_gone(&self) -> Result<(), Error> {
+        let ended = poll::wait(&[(self.handle.as_fd(), Readiness::READABLE)], Some(GONE_PATIENCE));
+        let is_gone = ended.map(|ended| ended.iter().any(|ready| ready.readable)).map_err(io::Error::from);
+        let is_gone = is_gone.and_then(|gone| if gone { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) });
+        is_gone.doing(format!("wait for the end of host {}", self.name))
     }
 
     /// Lets the host stand when this program has ended. It ends with its first process.

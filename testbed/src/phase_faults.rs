@@ -316,8 +316,9 @@ impl Context<'_> {
             Blow::Host => {
                 scene.pair.link.cut().map_err(text)?;
                 scene.pair.source.fail().map_err(text)?;
-                // It is gone when nobody of it has to be waited for.
                 scene.migrate.kill();
+                // Before that its tree may still beat.
+                scene.pair.source.await_gone().map_err(text)?;
             }
             Blow::Store => {
                 scene.store.iter_mut().for_each(Call::kill);
@@ -384,7 +385,14 @@ impl Context<'_> {
             Verdict::Pass if is_source => Ok(End::Source),
             Verdict::Pass => Ok(End::Destination),
             _ if is_reported(scene) => Ok(End::Lost),
-            verdict => Err(verdict.to_string()),
+            verdict => {
+                let states = [&scene.pair.source, &scene.pair.destination].map(|host| state(host, scene.run.pid));
+                let beats = read(&scene.run)?;
+                Err(format!(
+                    "{verdict}, which beat in {}; states at source and destination: {states:?}, {beats:?}",
+                    host.name()
+                ))
+            }
         }
     }
 
@@ -400,7 +408,7 @@ impl Context<'_> {
             let stands = |state: Option<char>| state.is_none_or(|state| matches!(state, 'T' | 't') && owes(case.path));
             let goes_on = before.all_less(&after);
             match states {
-                [_, None] if goes_on && after.host == scene.pair.source.name() => return Ok(Beats::AtSource),
+                [Some(_), None] if goes_on && after.host == scene.pair.source.name() => return Ok(Beats::AtSource),
                 [there, _] if goes_on && after.host != scene.pair.source.name() && stands(there) => {
                     return Ok(Beats::AtDestination);
                 }
