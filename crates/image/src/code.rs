@@ -78,7 +78,7 @@ codes! {
         "A step of rebuilding the tree failed at the destination; nothing of it was resumed.",
         "The source still has the process. The cause names the step.";
     DIFFERS_THERE = 1205, "it will not be quite the same",
-        "The destination takes the tree, and something about it cannot be as it was: the cause names what. This is said beforehand and refuses nothing.",
+        "The destination takes the tree, and something about it cannot be as it was, or could not be looked at beforehand: the cause names what. This is said beforehand and refuses nothing.",
         "Choose another destination if it matters to the program.";
     LINK_LOST = 1301, "the link was lost",
         "The connection to the other side broke or timed out.",

@@ -22,15 +22,18 @@ pub(crate) struct Requirements {
     /// The page store from which pages come when the tree runs.
     #[serde(default)]
     pub(crate) store: Option<String>,
+    /// How many of the demand's needs had no room in the message.
+    #[serde(default)]
+    pub(crate) left_out: u64,
 }
 
 impl Requirements {
     pub(crate) fn of(examination: &Examination, host: HostFacts, unseen: bool) -> Requirements {
-        Requirements { host, demand: examination.demand.clone(), unseen, store: None }
+        Requirements { host, demand: examination.demand.clone(), unseen, store: None, left_out: 0 }
     }
 
     /// The bytes. What does not fit into a message is left out: of very many areas, which are made when they come, and of very many
-    /// files, which are found when they are opened.
+    /// files, which are found when they are opened; how many, the destination is told, and says so.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut requirements = self.clone();
         loop {
@@ -42,8 +45,10 @@ impl Requirements {
             if std::mem::take(pieces) != Pieces::default() {
                 continue;
             }
-            let left = requirements.demand.needs.len() / 2;
-            requirements.demand.needs.truncate(left);
+            let needs = &mut requirements.demand.needs;
+            let left = needs.len() / 2;
+            requirements.left_out += (needs.len() - left) as u64;
+            needs.truncate(left);
         }
     }
 
@@ -58,6 +63,16 @@ impl Requirements {
         ground.lacks(&self.demand, &self.host)
     }
 
+    /// That not everything could be asked for beforehand.
+    fn unexamined(&self) -> Option<Refusal> {
+        let cause = format!(
+            "{} of the files and features that it needs are looked for only when it is stopped, because there are so many: it goes on at the source if one is missing",
+            self.left_out
+        );
+        let subject = Subject::Object("what the tree needs".to_owned());
+        (self.left_out > 0).then(|| Refusal::new(Code::DIFFERS_THERE, subject, cause))
+    }
+
     /// The numbers that belong to somebody else here.
     fn taken(&self) -> Vec<Refusal> {
         ground::taken(&self.demand)
@@ -67,7 +82,8 @@ impl Requirements {
     pub(crate) fn judge(self, may_be_elsewhere: bool) -> Judgement {
         let ground = Ground::read();
         let mut refusals = self.examine(&ground);
-        let changes = ground.changes(&self.demand, &self.host);
+        let mut changes = ground.changes(&self.demand, &self.host);
+        changes.extend(self.unexamined());
         let taken = self.taken();
         // In a namespace of its own the first process is not the tree's.
         let elsewhere = may_be_elsewhere && !self.demand.numbers.contains(&1) && ground.can_make_number_namespaces();
@@ -103,7 +119,7 @@ mod tests {
     use godwit_engine::resource::Need;
 
     fn own(demand: Demand) -> Requirements {
-        Requirements { host: godwit_engine::host::facts(), demand, unseen: false, store: None }
+        Requirements { host: godwit_engine::host::facts(), demand, unseen: false, store: None, left_out: 0 }
     }
 
     #[test]
@@ -125,5 +141,14 @@ mod tests {
         let many = own(Demand { needs: (0..10_000).map(need).collect(), ..Demand::default() });
         let sent = Requirements::decode(&many.encode()).unwrap();
         assert!(many.encode().len() <= BYTES_MAX && (1000..10_000).contains(&sent.demand.needs.len()));
+        // What is left out is said.
+        assert_eq!(sent.demand.needs.len() as u64 + sent.left_out, 10_000);
+        let told = |left_out| match (Requirements { left_out, ..own(Demand::default()) }).judge(false) {
+            Judgement::Here(changes) => changes.into_iter().map(|change| change.cause).collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told(0), [""; 0]);
+        let causes = told(17);
+        assert!(causes.len() == 1 && causes[0].starts_with("17 of the files and features"), "{causes:?}");
     }
 }
