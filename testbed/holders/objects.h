@@ -486,6 +486,17 @@ static void hold_replaced_handle(void)
     MUST(rmdir(scratch("handle.moved")));
 }
 static void hold_name_not_text(void) { MUST(open(scratch("\377\376"), O_RDWR | O_CREAT | O_CLOEXEC, 0600)); }
+static void hold_socket_name_not_text(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    char *path = scratch("\377");
+    MUST(mkdir(path, 0700));
+    MUST(chdir(path));
+    strcpy(address.sun_path, "name");
+    int fd = MUST(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    MUST(bind(fd, (struct sockaddr *)&address, sizeof address));
+    MUST(chdir("/"));
+}
 static void hold_removed_fifo(void)
 {
     char *path = scratch("fifo");
@@ -742,6 +753,7 @@ static const struct {
     {"hidden_name", hold_hidden_name},
     {"replaced_handle", hold_replaced_handle},
     {"name_not_text", hold_name_not_text},
+    {"socket_name_not_text", hold_socket_name_not_text},
     {"removed_fifo", hold_removed_fifo},
     {"unread_inotify", hold_unread_inotify},
     {"proc_of_ended", hold_proc_of_ended},

@@ -205,6 +205,10 @@ fn inspect(look: &Look, survey: &Survey) -> Result<Seen> {
     let Some(diagnosed) = all.get(&own).cloned() else {
         return Err(unsupported(look, "it lives in another network namespace than the rest of the tree"));
     };
+    if diagnosed.name.first().is_some_and(|byte| *byte != 0) {
+        // Whether its file can be named shows here, and not only when the tree is frozen.
+        Name::of(look.borrow(), subject)?;
+    }
     let ready = readiness::ready(look.borrow(), readiness::ALL).about(subject)?;
     if ready & URGENT != 0 {
         return Err(unsupported(look, "out-of-band data waits in it"));

@@ -99,6 +99,7 @@ const CASES: &[Case] = &[
     ("hidden_name", "GW1103", "cannot be found", Seen),
     ("replaced_handle", "GW1103", "was removed", Seen),
     ("name_not_text", "GW1103", "not UTF-8", Seen),
+    ("socket_name_not_text", "GW1104", "not UTF-8", Seen),
     ("removed_fifo", "GW1104", "the FIFO was removed", Seen),
     ("unread_inotify", "GW1105", "unread", Seen),
     ("proc_of_ended", "GW1103", "has ended", Seen),
