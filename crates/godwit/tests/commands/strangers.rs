@@ -1,5 +1,5 @@
 //! Processes that are not there, not ours, or not for godwit to move: each says so, and nothing is touched.
-use crate::scene::{GODWIT, Scratch, godwit, json, pair};
+use crate::scene::{GODWIT, Receiver, Scratch, godwit, json, pair};
 use godwit_linux::namespace::User;
 use godwit_testbed::holder::{Holder, Start};
 use std::process::Output;
@@ -75,15 +75,19 @@ fn who_has_no_rights_is_told() {
 fn who_vanishes_midway_is_no_riddle() {
     let scratch = Scratch::new("vanishes");
     let Some(pair) = pair(&scratch) else { return };
+    let receiver = Receiver::start(&pair.destination, &[]);
+    let destination = receiver.destination();
     let mut codes = std::collections::BTreeMap::new();
-    for round in 0..60 {
-        let command = ["check", "checkpoint"][round % 2];
+    for round in 0..90 {
+        let command = ["check", "checkpoint", "migrate"][round % 3];
         let place = scratch.path(&format!("place{round}")).display().to_string();
         // Up to where a command has usually ended.
-        let script = format!("sleep 0.0{:02} & sleep 100 & sleep 0.0{:02}; kill -9 $!; wait", round, round / 2);
+        let (first, last) = (round * 2 / 3, round / 3);
+        let script = format!("sleep 0.0{first:02} & sleep 100 & sleep 0.0{last:02}; kill -9 $!; wait");
         let pid = pair.source.command("/bin/sh").args(["-c", &script]).detach().expect("a tree").to_string();
         let mut arguments = vec!["--json", command, &pid];
         arguments.extend((command == "checkpoint").then_some(["--leave-running", &place]).into_iter().flatten());
+        arguments.extend((command == "migrate").then_some(destination.as_str()));
         let output = godwit(&pair.source, &arguments);
         let code = match output.status.code() {
             Some(0) => "done".to_owned(),
@@ -91,7 +95,7 @@ fn who_vanishes_midway_is_no_riddle() {
             other => panic!("{command} round {round}: {other:?}: {output:?}"),
         };
         assert!(["done", "GW1001", "GW1005"].contains(&code.as_str()), "{command} round {round}: {output:?}");
-        *codes.entry(code).or_insert(0) += 1;
+        *codes.entry((command, code)).or_insert(0) += 1;
     }
     println!("{codes:?}");
 }
