@@ -47,18 +47,38 @@ fn main() -> ExitCode {
 
 /// Manual pages; a test of the commands compares them.
 fn man() -> ExitCode {
-    let directory = root().join("docs/man");
-    // What is no command any more has no page.
-    let _ = std::fs::remove_dir_all(&directory);
-    let mut command = std::process::Command::new(env!("CARGO"));
-    command.args(["run", "--quiet", "-p", "godwit", "--", "man"]).arg(&directory).current_dir(root());
-    match command.status() {
-        Ok(status) if status.success() => ExitCode::SUCCESS,
-        other => {
-            eprintln!("xtask: godwit man: {other:?}");
+    let write = |directory: &Path| {
+        let mut command = std::process::Command::new(env!("CARGO"));
+        command.args(["run", "--quiet", "-p", "godwit", "--", "man"]).arg(directory).current_dir(root());
+        match command.status() {
+            Ok(status) if status.success() => Ok(()),
+            other => Err(format!("godwit man: {other:?}")),
+        }
+    };
+    match renew(&root().join("docs/man"), write) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
             ExitCode::from(1)
         }
     }
+}
+
+/// Puts a directory that is written anew in the place of an old one, which stays where the writing fails. What the new one does not
+/// have any more goes with the old one.
+fn renew(directory: &Path, write: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), String> {
+    let fresh = directory.with_extension("new");
+    // Of a run that was killed.
+    let _ = std::fs::remove_dir_all(&fresh);
+    let renewed = write(&fresh).and_then(|()| {
+        let named = |error: std::io::Error| format!("{}: {error}", directory.display());
+        if directory.exists() {
+            std::fs::remove_dir_all(directory).map_err(named)?;
+        }
+        std::fs::rename(&fresh, directory).map_err(named)
+    });
+    let _ = std::fs::remove_dir_all(&fresh);
+    renewed
 }
 
 /// The root of the repository that this program was built from.
@@ -106,4 +126,29 @@ fn try_tidy(is_blessing: bool) -> Result<usize, String> {
     }
     println!("{held} passed, {broken} failed, {skipped} skipped");
     Ok(broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn what_cannot_be_written_anew_stays() {
+        let directory = std::env::temp_dir().join(format!("godwit-renew-{}", std::process::id())).join("man");
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join("old"), "").unwrap();
+        let half = |fresh: &Path| {
+            fs::create_dir(fresh).unwrap();
+            fs::write(fresh.join("new"), "").unwrap();
+            Err("the build fails".to_owned())
+        };
+        let names =
+            || -> Vec<_> { fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect() };
+        assert_eq!(renew(&directory, half), Err("the build fails".to_owned()));
+        assert_eq!(names(), ["old"]);
+        assert_eq!(renew(&directory, |fresh| half(fresh).or(Ok(()))), Ok(()));
+        assert_eq!(names(), ["new"]);
+        fs::remove_dir_all(directory.parent().unwrap()).unwrap();
+    }
 }

@@ -168,6 +168,15 @@ mod tests {
     use super::*;
     use crate::proc::sysvipc;
 
+    /// Removes a set that a failure leaves.
+    struct Removed(i32);
+
+    impl Drop for Removed {
+        fn drop(&mut self) {
+            let _ = remove(self.0);
+        }
+    }
+
     #[test]
     fn a_set_is_made_as_wished() {
         let id = 21 + 32768 * 5;
@@ -178,6 +187,7 @@ mod tests {
                 return;
             }
         }
+        let _removed = Removed(id);
         assert_eq!(create(id, 0, 3, 0o640, (1000, 1001)).unwrap_err().number, libc::EEXIST);
         let found = || sysvipc::sets().unwrap().into_iter().find(|set| set.id == id).unwrap();
         set_values_as(Some(4_000_127), id, &[(0, 5), (2, 32767)], false).unwrap();
