@@ -1,15 +1,15 @@
 //! Running programs inside a frozen source process so that the process survives the death of this one at any moment.
 //!
 //! The stub goes into the zero bytes behind the vDSO's image (or another executable page's unused tail), written from
-//! outside, so that not even the first call is made by foreign code that could go on wrong. The first calls (a memfd,
-//! its mapping) stop at system-call stops, which are no signals; programs end by waiting for us. See `linux::stub`.
+//! outside, so that not even the first call is made by foreign code that could go on wrong. The first call (the mapping that
+//! programs lie in) stops at system-call stops, which are no signals; programs end by waiting for us. See `linux::stub`.
 use crate::failure::{About, Result};
 use crate::freeze::{FrozenProcess, Stopped};
+use crate::injection_site::{RECORD_BYTES, Site, find_site, record_offset};
 use crate::interrupted::restart;
 use crate::question::{ProcessAnswers, ThreadAnswers};
 pub use crate::ran::Ran;
 use crate::resource::processor_mode;
-use crate::resumption;
 use crate::thread_records::Records;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::arena::{self, Arena, Slot};
@@ -27,6 +27,7 @@ const SYS_CLOSE: u64 = 3;
 const SYS_MEMFD_CREATE: u64 = 319;
 const PROT_READ_WRITE: u64 = 3;
 const MAP_SHARED: u64 = 1;
+const MAP_ANONYMOUS: u64 = 0x20;
 const MAP_POPULATE: u64 = 0x8000;
 const MFD_CLOEXEC: u64 = 1;
 /// Programs that run at the same time: more than processors, and their slots stay small, whatever the number of threads.
@@ -65,6 +66,8 @@ pub struct Injector<'a> {
     memory: ForeignMemory,
     site: u64,
     arena: Option<(Arena, u64)>,
+    /// Since when the arena that was there is being unmapped.
+    leaving: Option<(Instant, u64)>,
     saved: Vec<Saved>,
     /// The areas as they were before anything of ours came.
     areas: Vec<maps::Area>,
@@ -109,67 +112,6 @@ fn dispatch(thread: &Stopped, memory: &ForeignMemory) -> Result<Option<[u64; 4]>
         return Err(Refusal::new(Code::NOT_MIGRATABLE, thread.subject(), cause).choice("try again"));
     }
     Ok(Some(configuration))
-}
-
-/// Where the stub goes.
-struct Site {
-    /// Its control block; the code follows, then the record.
-    start: u64,
-    /// An arena that a dead engine left, with its length.
-    abandoned: Option<(u64, u64)>,
-}
-
-/// Bytes of the record behind the code: address and length of the arena, for whoever finds the stub of a dead engine.
-const RECORD_BYTES: usize = 16;
-
-fn record_offset() -> usize {
-    (CONTROL_BYTES + stub::code().len()).next_multiple_of(8)
-}
-
-/// The stub of an engine that died, or unused zero bytes at the end of an executable mapping, 16-aligned.
-fn find_site(pid: i32, memory: &ForeignMemory, areas: &[maps::Area]) -> Result<Site> {
-    let needed = record_offset() + RECORD_BYTES + 16;
-    let mut candidates: Vec<_> =
-        areas.iter().filter(|area| area.execute && !area.shared && area.name != b"[vsyscall]").collect();
-    candidates.sort_by_key(|area| area.name != b"[vdso]");
-    for area in candidates {
-        // Behind the vDSO is room that is spoken for.
-        let end = if area.name == b"[vdso]" { resumption::place(area.end) } else { area.end };
-        let length = 4096_u64.min(end - area.start);
-        let mut tail = vec![0_u8; length as usize];
-        if memory.read(ForeignAddress(end - length), &mut tail).is_err() {
-            continue;
-        }
-        let code = stub::code();
-        if let Some(found) =
-            tail.windows(code.len()).position(|window| window == code).filter(|at| *at >= CONTROL_BYTES)
-        {
-            let start = found - CONTROL_BYTES;
-            let word =
-                |at: usize| tail.get(at..at + 8).and_then(|raw| raw.first_chunk()).map(|raw| u64::from_le_bytes(*raw));
-            let record = (word(start + record_offset()), word(start + record_offset() + 8));
-            // The record is only believed when such a mapping is there.
-            let abandoned = if let (Some(base), Some(length)) = record { Some((base, length)) } else { None };
-            let abandoned = abandoned.filter(|(base, length)| {
-                let last = base.saturating_add(*length);
-                areas.iter().any(|a| a.start == *base && a.end == last && a.shared && a.name.starts_with(b"/memfd:"))
-            });
-            return Ok(Site { start: end - length + start as u64, abandoned });
-        }
-        let used = tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        // An empty last page may be a page that the program means to fill: only slack behind real contents counts.
-        if used > 0 && tail.len() - used >= needed {
-            let start = (end - length + used as u64 + 16).next_multiple_of(16);
-            if end - start >= needed as u64 - 16 {
-                return Ok(Site { start, abandoned: None });
-            }
-        }
-    }
-    Err(Refusal::new(
-        Code::NO_INJECTION_SITE,
-        Subject::Process(pid),
-        format!("no {needed} free bytes in executable memory"),
-    ))
 }
 
 impl<'a> Injector<'a> {
@@ -238,7 +180,8 @@ impl<'a> Injector<'a> {
             return Err(Refusal::new(Code::KERNEL_CALL, process.threads[index].subject(), cause).choice("try again"));
         }
         let answers = Default::default();
-        let mut injector = Injector { process, memory, site, arena: None, saved, areas, spokesmen, answers };
+        let mut injector =
+            Injector { process, memory, site, arena: None, leaving: None, saved, areas, spokesmen, answers };
         injector.memory.write(ForeignAddress(site + CONTROL_BYTES as u64), stub::code()).about(subject)?;
         if let Some((base, length)) = abandoned {
             injector.single("munmap", SYS_MUNMAP, [base, length, 0, 0, 0, 0])?;
@@ -248,7 +191,37 @@ impl<'a> Injector<'a> {
         Ok(injector)
     }
 
+    /// Shared memory without a name is one call, and never a descriptor in its table; but only the privileged may open it from
+    /// outside.
     fn map_arena(&mut self) -> Result<()> {
+        let length = arena::length(self.slots(), arena::SLOT_BYTES) as u64;
+        if !arena::may_open_mappings() {
+            return self.map_arena_by_descriptor();
+        }
+        let flags = self.sharing() | MAP_ANONYMOUS;
+        let base = self.single("mmap", SYS_MMAP, [0, length, PROT_READ_WRITE, flags, u64::MAX, 0])?;
+        self.record_arena(base, length)?;
+        let mapping = arena::open_mapping(self.process.threads[0].tid(), base..base + length);
+        if let Some(arena) = mapping.and_then(|memory| Arena::on(memory, self.slots()).ok()) {
+            self.arena = Some((arena, base));
+            return Ok(());
+        }
+        self.single("munmap", SYS_MUNMAP, [base, length, 0, 0, 0, 0])?;
+        self.map_arena_by_descriptor()
+    }
+
+    fn sharing(&self) -> u64 {
+        if self.slots() >= arena::MANY_SLOTS { MAP_SHARED | MAP_POPULATE } else { MAP_SHARED }
+    }
+
+    /// For whoever finds the stub of a dead engine.
+    fn record_arena(&self, base: u64, length: u64) -> Result<()> {
+        let record = [base.to_le_bytes(), length.to_le_bytes()].concat();
+        let pid = self.process.pid;
+        self.memory.write(ForeignAddress(self.site + record_offset() as u64), &record).about(|| Subject::Process(pid))
+    }
+
+    fn map_arena_by_descriptor(&mut self) -> Result<()> {
         let pid = self.process.pid;
         let subject = || Subject::Process(pid);
         // The name lies in the control block's unused tail.
@@ -259,15 +232,12 @@ impl<'a> Injector<'a> {
         let slots = self.slots();
         let length = arena::length(slots, arena::SLOT_BYTES);
         let arena = duplicate.and_then(|descriptor| Arena::on(descriptor, slots));
-        let many = slots >= arena::MANY_SLOTS;
-        let flags = if many { MAP_SHARED | MAP_POPULATE } else { MAP_SHARED };
         let mapped = match &arena {
-            Ok(_) => self.single("mmap", SYS_MMAP, [0, length as u64, PROT_READ_WRITE, flags, raw, 0]),
+            Ok(_) => self.single("mmap", SYS_MMAP, [0, length as u64, PROT_READ_WRITE, self.sharing(), raw, 0]),
             Err(_) => Ok(0),
         };
         if let Ok(base) = &mapped {
-            let record = [base.to_le_bytes(), (length as u64).to_le_bytes()].concat();
-            self.memory.write(ForeignAddress(self.site + record_offset() as u64), &record).about(subject)?;
+            self.record_arena(*base, length as u64)?;
         }
         self.single("close", SYS_CLOSE, [raw, 0, 0, 0, 0, 0])?;
         self.arena = Some((arena.about(subject)?, mapped?));
@@ -426,7 +396,7 @@ impl<'a> Injector<'a> {
         let Some((arena, _)) = &self.arena else { return Ok(()) };
         for (index, slot, _) in &batch.laid {
             let thread = &mut self.process.threads[*index];
-            wait_done(arena, *slot, thread, deadline)?;
+            wait_done(|| arena.done(*slot), thread, deadline)?;
             ptrace::interrupt(thread.tid()).about(|| thread.subject())?;
         }
         for (index, slot, program) in &batch.laid {
@@ -456,30 +426,14 @@ impl<'a> Injector<'a> {
         registers.rip = self.code();
         registers.rbx = self.arena.as_ref().map_or(0, |(_, foreign)| foreign + slot.offset as u64);
         registers.orig_rax = u64::MAX;
-        ptrace::set_signal_mask(thread.tid(), u64::MAX)
-            .and_then(|()| ptrace::set_registers(thread.tid(), &registers))
-            .and_then(|()| ptrace::resume(thread.tid(), 0))
-            .about(|| thread.subject())
+        set_going(thread, &registers)
     }
 
     /// Takes a thread back that was interrupted when its program, which began then, had ended.
     fn collect(&mut self, index: usize, slot: Slot, program: &Program, begin: Instant) -> Result<Ran> {
         let code = self.code();
         let thread = &mut self.process.threads[index];
-        thread.wait_stop(false)?;
-        let tid = thread.tid();
-        // It waits for longer than that, unless a signal wakes it.
-        if begin.elapsed() > WAIT_MIN || thread.is_about_to_stop() {
-            let at = ptrace::registers(tid).about(|| thread.subject())?;
-            if !(code..code + stub::code().len() as u64).contains(&at.rip) {
-                let cause = "it went on by itself because its tracer was too slow";
-                return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), cause));
-            }
-        }
-        let saved = &self.saved[index];
-        ptrace::set_registers(tid, &saved.registers)
-            .and_then(|()| ptrace::set_signal_mask(tid, saved.mask))
-            .about(|| thread.subject())?;
+        take_back(thread, code, &self.saved[index], begin)?;
         let Some((arena, _)) = &self.arena else {
             return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), "no arena"));
         };
@@ -488,7 +442,39 @@ impl<'a> Injector<'a> {
         Ok(done)
     }
 
+    /// Has its first thread begin to take everything of ours out of the process again, and wait, while other things are looked at from
+    /// outside; nothing else can run in it any more. Returns its areas, which are then what they were before. [`Injector::remove`] is
+    /// to follow within [`WAIT_MIN`].
+    ///
+    /// # Errors
+    /// The process is dead.
+    pub(crate) fn begin_removal(&mut self) -> Result<Vec<maps::Area>> {
+        let Some((arena, base)) = self.arena.take() else { return Ok(std::mem::take(&mut self.areas)) };
+        let (thread, saved) = (&self.process.threads[0], &self.saved[0]);
+        let block = stub::control_block(Ending::Heal, 0, &saved.healing, arena::WAIT_SECONDS);
+        self.memory.write(ForeignAddress(self.site), &block).about(|| thread.subject())?;
+        let mut registers = saved.registers;
+        registers.rip = self.code() + stub::last_offset();
+        registers.rbx = self.site;
+        registers.rax = SYS_MUNMAP;
+        registers.orig_rax = u64::MAX;
+        (registers.rdi, registers.rsi) = (base, arena.length() as u64);
+        self.leaving = Some((Instant::now(), base));
+        set_going(thread, &registers)?;
+        Ok(std::mem::take(&mut self.areas))
+    }
+
+    /// Takes the thread back that removes the arena.
+    fn end_removal(&mut self) -> Result<()> {
+        let Some((begin, base)) = self.leaving.take() else { return Ok(()) };
+        let (thread, memory) = (&mut self.process.threads[0], &self.memory);
+        wait_done(|| memory.read(ForeignAddress(base), &mut [0]).is_err(), thread, begin + PROGRAM_TIME_MAX)?;
+        ptrace::interrupt(thread.tid()).about(|| thread.subject())?;
+        take_back(thread, self.site + CONTROL_BYTES as u64, &self.saved[0], begin)
+    }
+
     fn clean(&mut self) -> Result<()> {
+        self.end_removal()?;
         if let Some((arena, foreign)) = self.arena.take() {
             self.single("munmap", SYS_MUNMAP, [foreign, arena.length() as u64, 0, 0, 0, 0])?;
         }
@@ -497,28 +483,52 @@ impl<'a> Injector<'a> {
         self.memory.write(ForeignAddress(self.site), &zeros).about(|| Subject::Process(pid))
     }
 
-    /// Takes everything of ours out of the process again; returns its areas, which are now what they were before.
+    /// Takes everything of ours out of the process again.
     ///
     /// # Errors
     /// The process is dead.
-    pub fn remove(mut self) -> Result<Vec<maps::Area>> {
-        self.clean()?;
-        Ok(std::mem::take(&mut self.areas))
+    pub fn remove(mut self) -> Result<()> {
+        self.clean()
     }
 }
 
 impl Drop for Injector<'_> {
     fn drop(&mut self) {
         // After a failure the process keeps at most unused zero bytes and a mapping; it runs on all the same.
-        if self.arena.is_some() {
+        if self.arena.is_some() || self.leaving.is_some() {
             let _ = self.clean();
         }
     }
 }
 
-fn wait_done(arena: &Arena, slot: Slot, thread: &mut Stopped, deadline: Instant) -> Result<()> {
+/// Lets a thread go on in the stub.
+fn set_going(thread: &Stopped, registers: &Registers) -> Result<()> {
+    ptrace::set_signal_mask(thread.tid(), u64::MAX)
+        .and_then(|()| ptrace::set_registers(thread.tid(), registers))
+        .and_then(|()| ptrace::resume(thread.tid(), 0))
+        .about(|| thread.subject())
+}
+
+/// Takes a thread back that was set going at `begin`, waits in the stub, whose code is at `code`, and was interrupted.
+fn take_back(thread: &mut Stopped, code: u64, saved: &Saved, begin: Instant) -> Result<()> {
+    thread.wait_stop(false)?;
+    let tid = thread.tid();
+    // It waits for longer than that, unless a signal wakes it.
+    if begin.elapsed() > WAIT_MIN || thread.is_about_to_stop() {
+        let at = ptrace::registers(tid).about(|| thread.subject())?;
+        if !(code..code + stub::code().len() as u64).contains(&at.rip) {
+            let cause = "it went on by itself because its tracer was too slow";
+            return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), cause));
+        }
+    }
+    ptrace::set_registers(tid, &saved.registers)
+        .and_then(|()| ptrace::set_signal_mask(tid, saved.mask))
+        .about(|| thread.subject())
+}
+
+fn wait_done(done: impl Fn() -> bool, thread: &mut Stopped, deadline: Instant) -> Result<()> {
     let mut spins = 0_u32;
-    while !arena.done(slot) {
+    while !done() {
         spins += 1;
         if spins < 200 {
             std::hint::spin_loop();

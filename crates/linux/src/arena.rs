@@ -5,7 +5,7 @@ use crate::errno::{Errno, Result, check, check_int};
 use crate::program::{Outcome, Program};
 use crate::stub::{self, CONTROL_BYTES, ENTRY_BYTES, Ending, Healing};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Bytes of the code page.
 pub const CODE_BYTES: usize = 4096;
@@ -16,6 +16,9 @@ pub const SMALL_SLOT_BYTES: usize = 4096;
 /// How long the stub waits for its tracer. A newborn is attached at once. One whose maker died just before must not keep its
 /// number, and what it inherited, for long: the other side of a link sees its end only when nobody has it open any more.
 pub const WAIT_SECONDS: u64 = 2;
+/// The same for a newborn thread of a process that is traced, and ends with its tracer: it keeps nothing, and on a busy machine
+/// a thousand of them take their time.
+pub const THREAD_WAIT_SECONDS: u64 = 60;
 /// Bytes of the slot for large programs.
 pub const BULK_BYTES: usize = 1 << 20;
 
@@ -62,6 +65,27 @@ pub fn slot_bytes(slots: usize) -> usize {
     if slots >= MANY_SLOTS { SMALL_SLOT_BYTES } else { SLOT_BYTES }
 }
 
+/// Whether we may open what others have mapped (CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN of the host's), as far as is known: it was
+/// not refused yet.
+pub fn may_open_mappings() -> bool {
+    MAY_OPEN.load(Ordering::Relaxed)
+}
+
+static MAY_OPEN: AtomicBool = AtomicBool::new(true);
+
+/// Opens the shared memory that a process has mapped in exactly this range of addresses; none where that is not allowed.
+///
+/// # References
+/// proc_map_files(5)
+pub fn open_mapping(pid: i32, range: std::ops::Range<u64>) -> Option<OwnedFd> {
+    let path = format!("/proc/{pid}/map_files/{:x}-{:x}", range.start, range.end);
+    let opened = std::fs::File::options().read(true).write(true).open(path);
+    if opened.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied) {
+        MAY_OPEN.store(false, Ordering::Relaxed);
+    }
+    opened.ok().map(OwnedFd::from)
+}
+
 impl Arena {
     /// A new shared memory object, mapped anywhere (`address` 0) or exactly there.
     ///
@@ -75,7 +99,7 @@ impl Arena {
         Arena::map(descriptor, slots, slot_bytes(slots), address, true)
     }
 
-    /// Maps a memfd that the foreign process made (it must be shared memory of ours to fill), with slots of [`SLOT_BYTES`].
+    /// Maps shared memory that the foreign process made (it must be ours to fill), with slots of [`SLOT_BYTES`].
     ///
     /// # Errors
     /// As [`Arena::new`].
@@ -184,6 +208,25 @@ impl Arena {
         ending: Ending,
         healing: &Healing,
     ) -> Result<()> {
+        self.lay_block(slot, program, foreign_base, |calls| stub::control_block(ending, calls, healing, WAIT_SECONDS))
+    }
+
+    /// The same for what a thread does at its birth, which then waits to be attached.
+    ///
+    /// # Errors
+    /// As [`Arena::lay`].
+    pub fn lay_birth(&self, slot: Slot, program: &Program, foreign_base: u64) -> Result<()> {
+        let block = |calls| stub::control_block(Ending::Exit, calls, &Healing::default(), THREAD_WAIT_SECONDS);
+        self.lay_block(slot, program, foreign_base, block)
+    }
+
+    fn lay_block(
+        &self,
+        slot: Slot,
+        program: &Program,
+        foreign_base: u64,
+        block: impl FnOnce(u64) -> [u8; CONTROL_BYTES],
+    ) -> Result<()> {
         if !slot.holds(program) {
             return Err(Errno { number: libc::E2BIG, call: "lay program" });
         }
@@ -191,7 +234,7 @@ impl Arena {
         let data = entries + program.calls().len() * ENTRY_BYTES;
         self.write(data, &program.resolved(foreign_base + data as u64));
         self.write(entries, &program.encode(foreign_base + data as u64));
-        self.write(slot.offset, &stub::control_block(ending, program.calls().len() as u64, healing, WAIT_SECONDS));
+        self.write(slot.offset, &block(program.calls().len() as u64));
         Ok(())
     }
 

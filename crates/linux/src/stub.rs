@@ -30,7 +30,7 @@ global_asm!(
     r#"
     .pushsection .text.godwit_stub,"ax",@progbits
     .balign 16
-    .globl godwit_stub_begin, godwit_stub_single, godwit_stub_wait, godwit_stub_end
+    .globl godwit_stub_begin, godwit_stub_single, godwit_stub_last, godwit_stub_wait, godwit_stub_end
 godwit_stub_begin:
     lea r12, [rbx + 256]
     mov r14, r12
@@ -92,6 +92,8 @@ godwit_stub_begin:
     jae godwit_stub_wait
     int3
     jmp godwit_stub_begin
+godwit_stub_last:
+    syscall
 godwit_stub_wait:
     lea rdi, [rbx + 184]
     xor esi, esi
@@ -139,6 +141,7 @@ godwit_stub_end:
 unsafe extern "C" {
     static godwit_stub_begin: u8;
     static godwit_stub_single: u8;
+    static godwit_stub_last: u8;
     static godwit_stub_wait: u8;
     static godwit_stub_end: u8;
 }
@@ -156,6 +159,11 @@ pub fn code() -> &'static [u8] {
 /// Offset of the instruction that makes a single call and then heals.
 pub fn single_offset() -> u64 {
     (&raw const godwit_stub_single) as u64 - (&raw const godwit_stub_begin) as u64
+}
+
+/// Offset of the instruction that makes a single call and then waits for its tracer as behind a program.
+pub fn last_offset() -> u64 {
+    (&raw const godwit_stub_last) as u64 - (&raw const godwit_stub_begin) as u64
 }
 
 /// Offset of the place where the stub waits for its tracer.

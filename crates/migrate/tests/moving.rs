@@ -403,6 +403,9 @@ enum Trouble {
     Cut,
 }
 
+/// What the kernel calls the shared memory that our programs lie in; the counting program has none.
+const ARENA: &str = "/dev/zero";
+
 /// What happens while the process hands over its pages ends the move, and leaves nothing of ours in the process.
 fn sending(moment: &str, trouble: Trouble) -> Result<(), String> {
     let mut rig = Rig::new("never", false).map_err(|error| error.to_string())?;
@@ -420,7 +423,7 @@ fn sending(moment: &str, trouble: Trouble) -> Result<(), String> {
     let begin = Instant::now();
     let mut sends = false;
     while !sends && begin.elapsed() < Duration::from_secs(20) {
-        sends = rig.sent(pid) > SENT_BEFORE && rig.look(pid, "cat maps").contains("memfd");
+        sends = rig.sent(pid) > SENT_BEFORE && rig.look(pid, "cat maps").contains(ARENA);
     }
     let caused = match trouble {
         Trouble::Died => Ok(()),
@@ -450,9 +453,8 @@ fn sending(moment: &str, trouble: Trouble) -> Result<(), String> {
     }
     let after = rig.shape(pid);
     // An engine that died leaves an arena, which the next one takes away.
-    let without = |text: &str| -> Vec<String> {
-        text.lines().filter(|line| !line.contains("memfd")).map(str::to_owned).collect()
-    };
+    let without =
+        |text: &str| -> Vec<String> { text.lines().filter(|line| !line.contains(ARENA)).map(str::to_owned).collect() };
     if without(&before) != without(&after) {
         return Err(format!("it was\n{before}and is\n{after}"));
     }

@@ -118,6 +118,11 @@ impl Ahead {
         }
     }
 
+    /// Whether a second thread reads.
+    pub(super) fn reads(&self) -> bool {
+        self.items.is_some()
+    }
+
     /// Waits for the next item; false when there will be none.
     fn next(&mut self) -> bool {
         match self.items.as_ref().and_then(receive) {
@@ -162,24 +167,35 @@ impl Ahead {
     /// As [`smaps::read`].
     pub(super) fn areas(&mut self, tid: i32, before: &[maps::Area]) -> Result<Vec<smaps::AreaFlags>, Error> {
         while (!self.areas.contains_key(&tid) || matches!(self.rests.get(&tid), Some(None))) && self.next() {}
-        let Some(Ok(mut seen)) = self.areas.remove(&tid) else { return smaps::read(tid) };
+        let Some(Ok(mut seen)) = self.areas.remove(&tid) else { return read_without_ours(tid, before) };
         match self.rests.remove(&tid) {
             None => {}
             Some(Some(Ok(mut rest))) => seen.append(&mut rest),
-            Some(Some(Err(_)) | None) => return smaps::read(tid),
+            Some(Some(Err(_)) | None) => return read_without_ours(tid, before),
         }
-        // The mapping that programs lie in may be one more.
-        let one_more = seen.iter().zip(before).position(|(area, known)| area.area != *known).unwrap_or(before.len());
-        if seen.len() == before.len() + 1 {
-            seen.remove(one_more);
-        }
+        let one_more = leave_out_ours(&mut seen, before);
         let is_same = seen.len() == before.len()
             && seen[one_more.min(seen.len())..]
                 .iter()
                 .zip(&before[one_more..])
                 .all(|(area, known)| area.area == *known);
-        if is_same { Ok(seen) } else { smaps::read(tid) }
+        if is_same { Ok(seen) } else { read_without_ours(tid, before) }
     }
+}
+
+/// Takes away the mapping that programs lie in, which may be one more than those `before`; returns where the first difference was.
+fn leave_out_ours(seen: &mut Vec<smaps::AreaFlags>, before: &[maps::Area]) -> usize {
+    let one_more = seen.iter().zip(before).position(|(area, known)| area.area != *known).unwrap_or(before.len());
+    if seen.len() == before.len() + 1 {
+        seen.remove(one_more);
+    }
+    one_more
+}
+
+fn read_without_ours(tid: i32, before: &[maps::Area]) -> Result<Vec<smaps::AreaFlags>, Error> {
+    let mut seen = smaps::read(tid)?;
+    leave_out_ours(&mut seen, before);
+    Ok(seen)
 }
 
 /// Waits for an item awake, at first: who wakes somebody has him on its own processor, where it goes on working (an idle one of a

@@ -115,7 +115,7 @@ fn describe_all(
         capture.describe(*object, look)?;
         outlet.pass(tree, &capture.objects)?;
     }
-    Ok(())
+    outlet.pass_all(tree, &capture.objects)
 }
 
 fn table(

@@ -361,7 +361,13 @@ pub(super) fn capture(
     let flag = |step| answer.result("prctl", step).unwrap_or(0);
     let (dumpable, huge_pages) = (flag(whole.dumpable), flag(whole.huge_pages));
     let (write_execute, merge) = (flag(whole.write_execute), flag(whole.merge));
-    let before = injector.remove()?;
+    // Of a small process all that is left is looked at sooner than its thread stops again. One whose pages take long to look at would
+    // think that we are dead.
+    let before = injector.begin_removal()?;
+    let mut leaving = Some(injector);
+    if ahead.reads() {
+        leaving.take().map_or(Ok(()), Injector::remove)?;
+    }
     let mut layout = Layout { auxiliary_vector: procfs::auxiliary_vector(first).about(subject)?, ..Layout::default() };
     layout.addresses = [
         stat.start_code,
@@ -421,6 +427,7 @@ pub(super) fn capture(
             id
         }
     };
+    leaving.take().map_or(Ok(()), Injector::remove)?;
     Ok(Task {
         pid: Pid(pid),
         parent: Pid(stat.parent),
