@@ -163,7 +163,7 @@ impl<'a> Outflow<'a> {
     /// # Errors
     /// It is dead.
     pub fn close(self) -> Result<()> {
-        self.injector.remove().map(drop)
+        self.injector.remove()
     }
 }
 

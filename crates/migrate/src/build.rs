@@ -17,6 +17,9 @@ const PREPARATION: Duration = Duration::from_secs(4);
 /// Bytes of state from which on it takes longer to read than to go to another processor.
 const MUCH_STATE: u64 = 40 << 10;
 
+/// The same of a part that comes while the rest is still being captured.
+const MUCH_EARLY_STATE: u64 = 8 << 10;
+
 /// Zeros to write where pages are named as zero.
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
@@ -144,7 +147,7 @@ impl Build {
         }
         self.state.extend_from_slice(bytes);
         while let Some((length, sort, total)) = header(&self.state)? {
-            if !self.has_state && (length > MUCH_STATE || sort == PartSort::Early) {
+            if !self.has_state && (length > MUCH_STATE || (sort == PartSort::Early && length > MUCH_EARLY_STATE)) {
                 // Whoever sends it may be on this host, too, and goes on sending where it woke us. Of what only costs time nothing is said.
                 let _ = scheduling::go_elsewhere();
             }
@@ -173,7 +176,10 @@ impl Build {
             // It may have been large, and is not needed again.
             self.state = Vec::new();
             self.bytes_total = total;
-            self.restorer = Some(std::mem::take(&mut self.beginning).complete(part)?);
+            let mut restorer = std::mem::take(&mut self.beginning).complete(part)?;
+            // While its pages are on their way.
+            restorer.build_first()?;
+            self.restorer = Some(restorer);
             break;
         }
         Ok(())

@@ -5,7 +5,7 @@ use godwit_image::tree::{Part, Tree};
 use godwit_image::{Envelope, ObjectId};
 use std::collections::BTreeSet;
 
-/// Fewer objects do not leave by themselves: to send them and to wake who takes them costs more than it gains.
+/// Fewer objects do not leave while others of their tables are looked at: to send them and to wake who takes them costs more than it gains.
 const MANY: usize = 96;
 
 /// What leaves.
@@ -34,8 +34,13 @@ impl<'o, 'l> Outlet<'o, 'l> {
 
     /// Lets go the objects that have been captured since the last ones, if they are many. All file tables must be in the tree.
     pub(super) fn pass(&mut self, tree: &Tree, objects: &[Envelope]) -> Result<()> {
+        if objects.len().saturating_sub(self.gone) < MANY { Ok(()) } else { self.pass_all(tree, objects) }
+    }
+
+    /// The same however few they are, where more of the capture is still to come than it takes to send them.
+    pub(super) fn pass_all(&mut self, tree: &Tree, objects: &[Envelope]) -> Result<()> {
         let (Some(to), Some(new)) = (&mut self.to, objects.get(self.gone..)) else { return Ok(()) };
-        if new.len() < MANY {
+        if new.is_empty() {
             return Ok(());
         }
         let tables = if self.gone == 0 { &tree.tables[..] } else { &[] };

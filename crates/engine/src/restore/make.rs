@@ -287,6 +287,13 @@ pub(super) enum Sink {
     Nothing,
 }
 
+impl Sink {
+    /// Whether a file is open for writing as long as bytes come.
+    pub(super) fn is_written(&self) -> bool {
+        matches!(self, Sink::File(_) | Sink::Huge(..))
+    }
+}
+
 /// What this restore made under names; removed on drop, the last one first.
 #[derive(Debug, Default)]
 pub(super) struct Created {

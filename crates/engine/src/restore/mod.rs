@@ -279,6 +279,19 @@ impl Restorer {
         }
     }
 
+    /// Builds the first space, unless contents are still to be written: a program file that is open for writing becomes nobody's.
+    ///
+    /// # Errors
+    /// As [`Restorer::write`].
+    pub fn build_first(&mut self) -> Result<()> {
+        match self.tree.spaces.first().map(|space| space.id) {
+            Some(first) if !self.sinks.values().any(make::Sink::is_written) => {
+                self.build_space(first).map_err(ended_early)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Builds the space that bytes are to come into.
     fn ready_to_write(&mut self, owner: ObjectId) -> Result<()> {
         if self.tree.space(owner).is_none() {
@@ -292,7 +305,7 @@ impl Restorer {
     fn close_program_sinks(&mut self) {
         let programs = self.tree.spaces.iter().filter_map(|space| self.tree.object(space.executable));
         for content in programs.flat_map(|envelope| &envelope.refs) {
-            if matches!(self.sinks.get(content), Some(make::Sink::File(_) | make::Sink::Huge(..))) {
+            if self.sinks.get(content).is_some_and(make::Sink::is_written) {
                 self.sinks.remove(content);
             }
         }
