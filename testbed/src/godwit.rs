@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -89,6 +90,13 @@ impl Godwit {
     /// Whether its help names a command.
     pub(crate) fn has_command(&self, command: &str) -> bool {
         self.help.lines().any(|line| line.split_whitespace().next() == Some(command))
+    }
+
+    /// Whether a process of a host runs another program than this binary, as what is to become a tree's root does from its restore on.
+    pub(crate) fn is_foreign(&self, host: &Host, pid: u32) -> bool {
+        let exe = format!("/proc/{}/root/proc/{pid}/exe", host.init_pid());
+        let [running, ours] = [FilePath::new(&exe), &self.program].map(|path| fs::metadata(path).map(identity));
+        running.is_ok_and(|running| ours.is_ok_and(|ours| running != ours))
     }
 
     /// Takes a workload along a path, from the source on.
@@ -515,6 +523,11 @@ pub(crate) fn state(host: &Host, pid: u32) -> Option<char> {
     let others = fs::read_dir(&tasks).into_iter().flatten().flatten().map(|entry| entry.file_name());
     let mut letters = others.filter_map(|thread| letter(thread.to_str()?));
     letter(&pid.to_string()).filter(|letter| *letter != 'Z').or_else(|| letters.find(|letter| *letter != 'Z'))
+}
+
+/// The file itself, by whatever name: its device and inode.
+fn identity(metadata: fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
 }
 
 /// The id, on this machine, of a process of a program in a host that is stopped by a signal.

@@ -23,9 +23,11 @@ impl Godwit {
         let mut migrate = Some(migrate);
         let deadline = Instant::now() + PATIENCE;
         loop {
+            // What will become its root is made before the freeze and is godwit's own program until then: it counts for nothing.
+            let is_itself = self.is_foreign(&pair.destination, run.pid);
             let [from, to] = [&pair.source, &pair.destination].map(|host| state(host, run.pid));
             let stands = from.is_none_or(|state| matches!(state, 'T' | 't'));
-            let runs = to.is_some_and(|state| !matches!(state, 'T' | 't' | 'Z' | 'X'));
+            let runs = is_itself && to.is_some_and(|state| !matches!(state, 'T' | 't' | 'Z' | 'X'));
             if stands && (runs || program::has_ended_well(run)) {
                 migrate.into_iter().for_each(Call::forget);
                 receive.forget();
