@@ -525,6 +525,12 @@ impl FrozenTree {
         self.preparation.tracked.insert(pid, registered);
     }
 
+    /// What of the memory of the process of this index looked full before the freeze, once.
+    pub fn take_full(&mut self, index: usize) -> PageSet {
+        let pid = self.processes.get(index).map(|process| process.pid);
+        pid.and_then(|pid| self.preparation.full.remove(&pid)).unwrap_or_default()
+    }
+
     /// Ends every process of the tree: it lives elsewhere now, and what it had under names as well.
     pub fn kill(mut self) {
         self.await_holder();

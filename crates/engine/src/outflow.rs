@@ -7,8 +7,9 @@
 //! The process gets the pipes from a child of ours that it may look into as its user: into us only root may.
 use crate::failure::{About, Result};
 use crate::freeze::FrozenProcess;
+use crate::fullness;
 use crate::injector::Injector;
-use godwit_image::memory::{AddressSpace, AreaFlags, Backing, PAGE_BYTES};
+use godwit_image::memory::{AddressSpace, AreaFlags, Backing};
 use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::memory::{ForeignAddress, ForeignMemory};
@@ -59,15 +60,17 @@ pub struct Outflow<'a> {
     pipes: Vec<(OwnedFd, OwnedFd)>,
     memory: ForeignMemory,
     pid: i32,
+    /// What looked full before the freeze.
+    full: PageSet,
 }
 
 impl<'a> Outflow<'a> {
-    /// Prepares a process. `None`: it must not make calls without us, since its own filters would judge them, or there are no pipes
+    /// Prepares a process, of whose memory some looked `full` before. `None`: it must not make calls without us, since its own filters would judge them, or there are no pipes
     /// that are large enough.
     ///
     /// # Errors
     /// It is dead, or there is no room for programs or another child.
-    pub fn open(process: &'a mut FrozenProcess) -> Result<Option<Outflow<'a>>> {
+    pub fn open(process: &'a mut FrozenProcess, full: PageSet) -> Result<Option<Outflow<'a>>> {
         let pid = process.pid;
         let subject = || Subject::Process(pid);
         let Some(first) = process.threads.first().map(|thread| thread.tid()) else { return Ok(None) };
@@ -85,7 +88,7 @@ impl<'a> Outflow<'a> {
             injector.remove()?;
             return Ok(None);
         }
-        Ok(Some(Outflow { injector, stranger, pipes, memory, pid }))
+        Ok(Some(Outflow { injector, stranger, pipes, memory, pid, full }))
     }
 
     /// Whether a look at a few pages of a range finds none that is all zero: those are to be named and not sent. Of zero pages
@@ -94,22 +97,7 @@ impl<'a> Outflow<'a> {
     /// # Errors
     /// The process is dead.
     pub fn looks_full(&self, range: Run) -> Result<bool> {
-        const SAMPLE_EVERY: u64 = 64 * PAGE_BYTES;
-        let subject = || Subject::Process(self.pid);
-        let (mut sample, mut page) = ([0_u8; 64], [0_u8; PAGE_BYTES as usize]);
-        let mut at = range.start;
-        while at < range.end {
-            // Through /proc/PID/mem: what process_vm_readv pins would no longer be shared with a fork.
-            self.memory.read(ForeignAddress(at), &mut sample).about(subject)?;
-            if sample.iter().all(|byte| *byte == 0) {
-                self.memory.read(ForeignAddress(at), &mut page).about(subject)?;
-                if page.iter().all(|byte| *byte == 0) {
-                    return Ok(false);
-                }
-            }
-            at += SAMPLE_EVERY;
-        }
-        Ok(true)
+        Ok(self.full.covers(range.start, range.end) || fullness::looks_full(self.pid, &self.memory, range)?)
     }
 
     /// Reads what the process has not handed over after all.

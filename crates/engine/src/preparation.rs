@@ -4,6 +4,7 @@ use crate::capture::area_records::AreaRecords;
 use crate::capture::bookmark::Bookmarks;
 use crate::capture::early::Early;
 use crate::freeze::{self, FrozenProcess, Stopped};
+use crate::fullness;
 use crate::glimpse::Glimpses;
 use crate::procfs;
 use crate::thread_records::{FEW, Reader, Records};
@@ -23,6 +24,8 @@ pub struct Preparation {
     pub(crate) early: Early,
     /// For processes with many areas or much memory, where the kernel allows it.
     pub(crate) areas: BTreeMap<i32, Arc<AreaRecords>>,
+    /// Memory that looked full of contents, by process.
+    pub(crate) full: BTreeMap<i32, PageSet>,
     /// Memory that is tracked by us still, by process.
     pub(crate) tracked: BTreeMap<i32, PageSet>,
     /// For processes with many threads, where the kernel allows it.
@@ -52,8 +55,15 @@ impl Preparation {
             glimpses,
             bookmarks: Bookmarks::of(pids.iter().copied().filter(|pid| !areas.contains_key(pid))),
             areas,
+            full: self.full,
             tracked: BTreeMap::new(),
         }
+    }
+
+    /// Looks at what all of large memory is to be sent, too: a few pages of it tell what is not zero.
+    pub fn look_at_contents(&mut self, root: i32) {
+        let pids = freeze::tree(root).unwrap_or_default().into_iter().filter(|pid| ahead::has_much(*pid));
+        self.full = pids.map(|pid| (pid, fullness::of_running(pid))).collect();
     }
 
     /// Whether [`Preparation::records`] may have some.

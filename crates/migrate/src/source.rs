@@ -316,6 +316,9 @@ impl<'a> Driver<'a> {
             // While the other side examines it.
             if offers && !self.options.dry_run {
                 self.preparation = Preparation::of(self.pid);
+                if !self.leaves && self.bucket.is_none() && !self.options.page_checksums {
+                    self.preparation.look_at_contents(self.pid);
+                }
             }
             self.observe("sent", name);
         }

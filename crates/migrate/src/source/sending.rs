@@ -201,18 +201,27 @@ impl Driver<'_> {
             return Ok(PageSet::new());
         }
         let mut frozen = self.frozen.take().ok_or_else(nothing_frozen)?;
-        let of_space = |process: &&mut FrozenProcess| process.threads.iter().any(|thread| thread.tid() == space.pid);
-        let result = match frozen.processes.iter_mut().find(of_space) {
-            Some(process) => self.flow(process, space.space, &wanted),
+        let of_space = |process: &FrozenProcess| process.threads.iter().any(|thread| thread.tid() == space.pid);
+        let result = match frozen.processes.iter().position(of_space) {
+            Some(index) => {
+                let full = frozen.take_full(index);
+                self.flow((&mut frozen.processes[index], full), space.space, &wanted)
+            }
             None => Ok(PageSet::new()),
         };
         self.frozen = Some(frozen);
         result
     }
 
-    fn flow(&mut self, process: &mut FrozenProcess, owner: ObjectId, wanted: &PageSet) -> Result<PageSet, Refusal> {
+    /// `full`: what of the process looked full before the freeze.
+    fn flow(
+        &mut self,
+        (process, full): (&mut FrozenProcess, PageSet),
+        owner: ObjectId,
+        wanted: &PageSet,
+    ) -> Result<PageSet, Refusal> {
         // A process that cannot be prepared is read as ever; if it has died that says so.
-        let Ok(Some(mut outflow)) = Outflow::open(process) else { return Ok(PageSet::new()) };
+        let Ok(Some(mut outflow)) = Outflow::open(process, full) else { return Ok(PageSet::new()) };
         let mut cutter = Cutter { owner, runs: wanted.runs(), next: 0, offset: 0, framed: PageSet::new() };
         let result = self.pour(&mut outflow, &mut cutter);
         // What has been left to it is taken back in any case; the first failure is the one that counts.
