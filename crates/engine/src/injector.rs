@@ -3,10 +3,11 @@
 //! The stub goes into the zero bytes behind the vDSO's image (or another executable page's unused tail), written from
 //! outside, so that not even the first call is made by foreign code that could go on wrong. The first call (the mapping that
 //! programs lie in) stops at system-call stops, which are no signals; programs end by waiting for us. See `linux::stub`.
-use crate::failure::{About, Result};
+use crate::failure::{About, Result, malformed};
 use crate::freeze::{FrozenProcess, Stopped};
 use crate::injection_site::{RECORD_BYTES, Site, find_site, record_offset};
 use crate::interrupted::restart;
+use crate::passage::{PROGRAM_TIME_MAX, Saved, set_going, take_back, wait_done};
 use crate::question::{ProcessAnswers, ThreadAnswers};
 pub use crate::ran::Ran;
 use crate::resource::processor_mode;
@@ -19,7 +20,7 @@ use godwit_linux::proc::maps;
 use godwit_linux::program::Program;
 use godwit_linux::ptrace::{self, Event, Registers, RestartableSequence};
 use godwit_linux::stub::{self, CONTROL_BYTES, Ending, Healing};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const SYS_MMAP: u64 = 9;
 const SYS_MUNMAP: u64 = 11;
@@ -32,27 +33,6 @@ const MAP_POPULATE: u64 = 0x8000;
 const MFD_CLOEXEC: u64 = 1;
 /// Programs that run at the same time: more than processors, and their slots stay small, whatever the number of threads.
 const SLOTS_MAX: usize = 64;
-/// How long a program may take before it counts as lost. Programs take microseconds.
-const PROGRAM_TIME_MAX: Duration = Duration::from_secs(2);
-
-/// Looks at a program that runs, each some 0.5 µs, before the processor is left to others.
-const YIELDS_MAX: u32 = 400;
-/// How long it is left to them each time.
-const PROGRAM_PAUSE: Duration = Duration::from_micros(20);
-
-/// Behind its program a thread waits longer than this before it goes on by itself.
-const WAIT_MIN: Duration = Duration::from_secs(1);
-
-/// A thread's state while its program runs.
-#[derive(Debug)]
-struct Saved {
-    registers: Registers,
-    mask: u64,
-    healing: Healing,
-    sequence: RestartableSequence,
-    dispatch: Option<[u64; 4]>,
-}
-
 /// Programs that run: thread, slot and program of each, and since when.
 struct Batch<'p> {
     laid: Vec<(usize, Slot, &'p Program)>,
@@ -66,6 +46,8 @@ pub struct Injector<'a> {
     memory: ForeignMemory,
     site: u64,
     arena: Option<(Arena, u64)>,
+    /// A program that runs in the first thread, and since when.
+    running: Option<(Slot, Instant)>,
     /// Since when the arena that was there is being unmapped.
     leaving: Option<(Instant, u64)>,
     saved: Vec<Saved>,
@@ -179,9 +161,9 @@ impl<'a> Injector<'a> {
             let cause = "another engine died while it worked on it, and it is about to heal";
             return Err(Refusal::new(Code::KERNEL_CALL, process.threads[index].subject(), cause).choice("try again"));
         }
-        let answers = Default::default();
+        let (arena, running, leaving, answers) = Default::default();
         let mut injector =
-            Injector { process, memory, site, arena: None, leaving: None, saved, areas, spokesmen, answers };
+            Injector { process, memory, site, arena, running, leaving, saved, areas, spokesmen, answers };
         injector.memory.write(ForeignAddress(site + CONTROL_BYTES as u64), stub::code()).about(subject)?;
         if let Some((base, length)) = abandoned {
             injector.single("munmap", SYS_MUNMAP, [base, length, 0, 0, 0, 0])?;
@@ -368,6 +350,40 @@ impl<'a> Injector<'a> {
         Ok(ran)
     }
 
+    /// Has the first thread begin to run a program, while other things are looked at from outside; nothing else can run in it until
+    /// [`Injector::finish`], which is to follow within [`crate::passage::WAIT_MIN`].
+    ///
+    /// # Errors
+    /// The thread died.
+    pub(crate) fn begin(&mut self, program: &Program) -> Result<()> {
+        let (slot, begin) = (self.lay(0, 0, program, true)?, Instant::now());
+        self.launch(0, slot)?;
+        self.running = Some((slot, begin));
+        Ok(())
+    }
+
+    /// What the program tells that was begun.
+    ///
+    /// # Errors
+    /// As [`Injector::run`].
+    pub(crate) fn finish(&mut self, program: &Program) -> Result<Ran> {
+        let Some((slot, begin)) = self.running.take() else {
+            return Err(Refusal::new(Code::KERNEL_CALL, Subject::Process(self.process.pid), "no program runs"));
+        };
+        let mut ran = Vec::with_capacity(1);
+        self.collect_all(&Batch { laid: vec![(0, slot, program)], begin }, &mut ran)?;
+        ran.pop().ok_or_else(|| malformed(Subject::Process(self.process.pid), "no answer"))
+    }
+
+    /// Takes the first thread back from a program whose answers nobody wants.
+    fn end_program(&mut self) -> Result<()> {
+        let (Some((slot, begin)), Some((arena, _))) = (self.running.take(), &self.arena) else { return Ok(()) };
+        let thread = &mut self.process.threads[0];
+        wait_done(|| arena.done(slot), thread, begin + PROGRAM_TIME_MAX)?;
+        ptrace::interrupt(thread.tid()).about(|| thread.subject())?;
+        take_back(thread, self.site + CONTROL_BYTES as u64, &self.saved[0], begin)
+    }
+
     /// For how many programs there is room: for no more than are asked at once.
     fn slots(&self) -> usize {
         self.distinct().count().clamp(1, SLOTS_MAX)
@@ -444,7 +460,7 @@ impl<'a> Injector<'a> {
 
     /// Has its first thread begin to take everything of ours out of the process again, and wait, while other things are looked at from
     /// outside; nothing else can run in it any more. Returns its areas, which are then what they were before. [`Injector::remove`] is
-    /// to follow within [`WAIT_MIN`].
+    /// to follow within [`crate::passage::WAIT_MIN`].
     ///
     /// # Errors
     /// The process is dead.
@@ -474,6 +490,7 @@ impl<'a> Injector<'a> {
     }
 
     fn clean(&mut self) -> Result<()> {
+        self.end_program()?;
         self.end_removal()?;
         if let Some((arena, foreign)) = self.arena.take() {
             self.single("munmap", SYS_MUNMAP, [foreign, arena.length() as u64, 0, 0, 0, 0])?;
@@ -497,72 +514,6 @@ impl Drop for Injector<'_> {
         // After a failure the process keeps at most unused zero bytes and a mapping; it runs on all the same.
         if self.arena.is_some() || self.leaving.is_some() {
             let _ = self.clean();
-        }
-    }
-}
-
-/// Lets a thread go on in the stub.
-fn set_going(thread: &Stopped, registers: &Registers) -> Result<()> {
-    ptrace::set_signal_mask(thread.tid(), u64::MAX)
-        .and_then(|()| ptrace::set_registers(thread.tid(), registers))
-        .and_then(|()| ptrace::resume(thread.tid(), 0))
-        .about(|| thread.subject())
-}
-
-/// Takes a thread back that was set going at `begin`, waits in the stub, whose code is at `code`, and was interrupted.
-fn take_back(thread: &mut Stopped, code: u64, saved: &Saved, begin: Instant) -> Result<()> {
-    thread.wait_stop(false)?;
-    let tid = thread.tid();
-    // It waits for longer than that, unless a signal wakes it.
-    if begin.elapsed() > WAIT_MIN || thread.is_about_to_stop() {
-        let at = ptrace::registers(tid).about(|| thread.subject())?;
-        if !(code..code + stub::code().len() as u64).contains(&at.rip) {
-            let cause = "it went on by itself because its tracer was too slow";
-            return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), cause));
-        }
-    }
-    ptrace::set_registers(tid, &saved.registers)
-        .and_then(|()| ptrace::set_signal_mask(tid, saved.mask))
-        .about(|| thread.subject())
-}
-
-fn wait_done(done: impl Fn() -> bool, thread: &mut Stopped, deadline: Instant) -> Result<()> {
-    let mut spins = 0_u32;
-    while !done() {
-        spins += 1;
-        if spins < 200 {
-            std::hint::spin_loop();
-            continue;
-        }
-        if spins < YIELDS_MAX {
-            std::thread::yield_now();
-        } else {
-            // It may wait behind others for another processor than ours, and nobody fetches it to one that is never idle.
-            std::thread::sleep(PROGRAM_PAUSE);
-        }
-        if spins.is_multiple_of(16) || spins >= YIELDS_MAX {
-            attend(thread)?;
-        }
-        if Instant::now() > deadline {
-            return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), "a program did not end in time"));
-        }
-    }
-    Ok(())
-}
-
-/// Lets a thread go on that has stopped on its way through a program.
-fn attend(thread: &mut Stopped) -> Result<()> {
-    match ptrace::poll(thread.tid()).about(|| thread.subject())? {
-        None => Ok(()),
-        // A thread in a group stop reports it once more at its first resume, before it runs.
-        Some(event @ (Event::Stop(_) | Event::Signal(_) | Event::Syscall | Event::Other(_))) => {
-            if let Event::Signal(signal) = event {
-                thread.defer(signal);
-            }
-            ptrace::resume(thread.tid(), 0).about(|| thread.subject())
-        }
-        Some(Event::Ended(_)) => {
-            Err(Refusal::new(Code::PROCESS_VANISHED, thread.subject(), "it ended while it was stopped"))
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a program that has run tells.
 use godwit_linux::Errno;
-use godwit_linux::program::{Outcome, Program};
+use godwit_linux::program::{Outcome, Part, Program};
 
 /// A program that has run.
 #[derive(Debug)]
@@ -39,6 +39,14 @@ impl Ran {
 impl Ran {
     pub(crate) fn new(outcome: Outcome, data: Vec<u8>) -> Ran {
         Ran { outcome, data }
+    }
+
+    /// What a program tells that was run as a part of another.
+    pub(crate) fn part(&self, part: &Part) -> Ran {
+        let all = &self.outcome.results;
+        let end = part.calls.end.min(all.len());
+        let results = all.get(part.calls.start..end).unwrap_or_default().to_vec();
+        Ran { outcome: Outcome { results }, data: self.data.get(part.data.clone()).unwrap_or_default().to_vec() }
     }
 
     /// The error of the call that ended the program early, if one did.

@@ -1,6 +1,7 @@
 //! Programs: arrays of system calls that a foreign process executes in one resume. Plain data.
 
 use crate::stub::ENTRY_BYTES;
+use std::ops::Range;
 
 /// One argument of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,6 +80,15 @@ pub struct Outcome {
     pub results: Vec<i64>,
 }
 
+/// Which calls and which data of a program were another's.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Part {
+    /// Its calls, by number.
+    pub calls: Range<usize>,
+    /// Its data, in bytes.
+    pub data: Range<usize>,
+}
+
 impl Program {
     /// An empty program.
     pub fn new() -> Program {
@@ -98,6 +108,21 @@ impl Program {
         let step = self.call(name, number, arguments);
         self.calls[step.0].may_fail = true;
         step
+    }
+
+    /// Adds everything of another program: one run is cheaper than two. The other's steps and places count from where its part begins.
+    pub fn append(&mut self, other: &Program) -> Part {
+        let (calls, data) = (self.calls.len(), self.data.len());
+        let moved = |argument: Argument| match argument {
+            Argument::Value(value) => Argument::Value(value),
+            Argument::Result(step) => Argument::Result(Step(step.0 + calls)),
+            Argument::Data(offset) => Argument::Data(offset + data),
+        };
+        let added = other.calls.iter().map(|call| Call { arguments: call.arguments.map(moved), ..call.clone() });
+        self.calls.extend(added);
+        self.data.extend_from_slice(&other.data);
+        self.pointers.extend(other.pointers.iter().map(|(at, target)| (at + data, target + data)));
+        Part { calls: calls..self.calls.len(), data: data..self.data.len() }
     }
 
     /// Adds a clone3 whose child goes on with the program in another slot.

@@ -183,6 +183,19 @@ impl Ahead {
     }
 }
 
+/// The areas of a process in which programs of ours run at this moment, if they are just those `before` anything of ours came: besides
+/// the mapping that programs lie in there may be a page that one of them needs for a moment.
+pub(super) fn areas_meanwhile(tid: i32, before: &[maps::Area]) -> Option<Vec<smaps::AreaFlags>> {
+    let mut seen = smaps::read(tid).ok()?;
+    let is_known = |area: &maps::Area| {
+        let next = before.partition_point(|known| known.end <= area.start);
+        before.get(next).is_some_and(|known| known.start < area.end)
+    };
+    seen.retain(|details| is_known(&details.area));
+    let is_same = seen.len() == before.len() && seen.iter().zip(before).all(|(area, known)| area.area == *known);
+    is_same.then_some(seen)
+}
+
 /// Takes away the mapping that programs lie in, which may be one more than those `before`; returns where the first difference was.
 fn leave_out_ours(seen: &mut Vec<smaps::AreaFlags>, before: &[maps::Area]) -> usize {
     let one_more = seen.iter().zip(before).position(|(area, known)| area.area != *known).unwrap_or(before.len());

@@ -24,7 +24,7 @@ const STACK_CHOICES: i32 = i32::MIN;
 
 /// What one thread is asked by a program.
 pub(super) struct Questions {
-    program: Program,
+    pub(super) program: Program,
     tid_address: usize,
     stack: usize,
     pub(super) death_signal: usize,
@@ -137,6 +137,12 @@ impl<'q> Inquiry<'q> {
         let everybody: Vec<usize> = (0..injector.threads()).collect();
         let ran = ask(injector, (of_first, of_others), &everybody)?;
         Ok(Inquiry { of_first, of_others, ran, spokesmen: everybody, records: None })
+    }
+
+    /// What the only thread of a process has answered.
+    pub(super) fn of_one(questions: &'q Questions, ran: Ran) -> Inquiry<'q> {
+        let ran = BTreeMap::from([(0, ran)]);
+        Inquiry { of_first: questions, of_others: questions, ran, spokesmen: vec![0], records: None }
     }
 
     fn of(&self, index: usize) -> Option<Answers<'_>> {

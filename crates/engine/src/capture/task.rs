@@ -1,5 +1,5 @@
 //! One process and its threads: what /proc and ptrace tell, and what only the threads themselves can ask for.
-use super::ahead::Ahead;
+use super::ahead::{Ahead, areas_meanwhile};
 use super::files::Tables;
 use super::inquiry::{Answers, Inquiry, Questions};
 use super::{Capture, SpacePages, credentials, job_control, space};
@@ -16,14 +16,14 @@ use crate::resource::KINDS;
 use crate::sleep::Sleep;
 use crate::thread_records::Records;
 use godwit_image::credentials::Credentials;
-use godwit_image::memory::{AddressSpace, Layout};
+use godwit_image::memory::{AddressSpace, Area, Layout};
 use godwit_image::page_set::PageSet;
 use godwit_image::signal::{Action, AlternateStack, Queued};
 use godwit_image::task::{Scheduling, State, Task, Thread};
 use godwit_image::tree::Tree;
 use godwit_image::{Envelope, ObjectId, Pid, Subject};
 use godwit_linux::kcmp::{self, Object};
-use godwit_linux::proc::maps;
+use godwit_linux::proc::{maps, smaps};
 use godwit_linux::program::{Argument, Program, Step};
 use godwit_linux::{limits, ptrace};
 use std::cmp::Ordering;
@@ -319,11 +319,30 @@ pub(super) fn capture(
     let mut injector = Injector::install_with(process, records, || map)?;
     let stranger = capture.strangers.for_thread(injector.process().status()?)?;
     let (of_first, of_others) = (Questions::new(stranger, true), Questions::new(stranger, false));
-    let inquiry = Inquiry::make(&mut injector, (&of_first, &of_others), records)?;
-    job_control::settled(injector.process())?;
     let whole = ProcessQuestions::new(injector.areas());
-    let answer = injector.run(&[(0, whole.program.clone())])?;
-    let answer = answer.first().ok_or_else(|| malformed(subject(), "no answer"))?;
+    let shared = shared_space(first, spaces)?;
+    let is_alone = injector.threads() == 1 && records.is_none() && !ahead.reads();
+    let (inquiry, answer, seen) = if is_alone {
+        let mut questions = of_first.program.clone();
+        let of_whole = questions.append(&whole.program);
+        injector.begin(&questions)?;
+        // While it answers.
+        let seen = match shared {
+            Some(_) => None,
+            None => areas_meanwhile(first, injector.areas())
+                .map(|listed| Seen::of(first, listed, shape, capture))
+                .transpose()?,
+        };
+        let ran = injector.finish(&questions)?;
+        let answer = ran.part(&of_whole);
+        (Inquiry::of_one(&of_first, ran), answer, seen)
+    } else {
+        let inquiry = Inquiry::make(&mut injector, (&of_first, &of_others), records)?;
+        let answer = injector.run(&[(0, whole.program.clone())])?.pop();
+        (inquiry, answer.ok_or_else(|| malformed(subject(), "no answer"))?, None)
+    };
+    let answer = &answer;
+    job_control::settled(injector.process())?;
     let rare = inquiry.of_all().map(|answers| answers.questions.rare.answer(answers.ran)).collect();
     question::keep(&mut injector, rare, whole.rare.answer(answer))?;
     shape.ask_about_children(&mut injector)?;
@@ -382,7 +401,6 @@ pub(super) fn capture(
         stat.env_start,
         stat.env_end,
     ];
-    let shared = shared_space(first, spaces)?;
     let space = match shared {
         Some(space) => space,
         None => {
@@ -392,12 +410,11 @@ pub(super) fn capture(
                 Some((of, (pages, huge))) if of == before => (SpacePages { space: id, ..pages }, huge),
                 _ => space::pages(first, id, &before)?,
             };
-            let mut listed = ahead.areas(first, &before).about(subject)?;
-            space::leave_out_tracking(&mut listed, &shape.tracked);
-            let areas = space::areas(first, &listed, capture)?;
-            pages.alone = space::alone(&listed);
-            let executable = Look::link(first, "exe", Purpose::Executable, 0)?;
-            let executable = capture.file(&executable, false)?;
+            let Seen { areas, alone, executable } = match seen {
+                Some(seen) => seen,
+                None => Seen::of(first, ahead.areas(first, &before).about(subject)?, shape, capture)?,
+            };
+            pages.alone = alone;
             let parent = parent_space(&stat, tree).filter(|_| shape.lineage.is_fork(Pid(pid)));
             let inherited = match parent
                 .and_then(|parent| Some((spaces.iter().find(|s| s.space == parent)?, tree.space(parent)?)))
@@ -451,6 +468,24 @@ pub(super) fn capture(
         threads,
         objects,
     })
+}
+
+/// What of a space is seen from outside, but for its pages.
+struct Seen {
+    areas: Vec<Area>,
+    /// Memory of which no page is in another process, too.
+    alone: PageSet,
+    executable: ObjectId,
+}
+
+impl Seen {
+    fn of(tid: i32, mut listed: Vec<smaps::AreaFlags>, shape: &Shape, capture: &mut Capture) -> Result<Seen> {
+        space::leave_out_tracking(&mut listed, &shape.tracked);
+        let areas = space::areas(tid, &listed, capture)?;
+        let executable = Look::link(tid, "exe", Purpose::Executable, 0)?;
+        let executable = capture.file(&executable, false)?;
+        Ok(Seen { areas, alone: space::alone(&listed), executable })
+    }
 }
 
 /// The address space of the parent process, if the parent is in the tree.
