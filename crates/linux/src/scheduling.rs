@@ -147,6 +147,19 @@ pub fn leave_processor(processor: u32) -> Result<()> {
     set_affinity(0, &own)
 }
 
+/// Has a thread run on any processor that this one may run on but one, if there is another: whoever waits for what is received on that
+/// one would be woken there and take it from whoever sends.
+///
+/// # Errors
+/// ESRCH; EPERM; EINVAL: the processors that it may run on changed meanwhile.
+pub fn keep_off(tid: i32, processor: u32) -> Result<()> {
+    let mut others = affinity(0)?;
+    if let Some(byte) = others.get_mut(processor as usize / 8) {
+        *byte &= !(1 << (processor % 8));
+    }
+    if others.iter().all(|byte| *byte == 0) { Ok(()) } else { set_affinity(tid, &others) }
+}
+
 /// Goes to a processor, if this thread may run on it: to wake somebody on one's own processor, and to be woken there, takes a few µs, on
 /// another one that is halted some tens.
 ///

@@ -103,6 +103,11 @@ fn set_number(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, v
     set(socket, level, option, &i32::try_from(value).unwrap_or(i32::MAX).to_ne_bytes())
 }
 
+/// The processor on which the last packet of a connection was taken in (SO_INCOMING_CPU, socket(7)); `None`: the kernel does not tell.
+pub fn incoming_processor(socket: BorrowedFd<'_>) -> Option<u32> {
+    u32::try_from(number(socket, libc::SO_INCOMING_CPU).ok()?).ok()
+}
+
 /// Chooses how a TCP socket reacts to a full link (`cubic`, `reno`, …).
 ///
 /// # Errors

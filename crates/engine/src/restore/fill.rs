@@ -8,10 +8,10 @@ use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::memory::{self, ForeignAddress, ForeignMemory};
 use godwit_linux::memory_file;
-use godwit_linux::message;
 use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
 use godwit_linux::program::Program;
 use godwit_linux::userfaultfd::{self, UserFault};
+use godwit_linux::{message, scheduling};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
@@ -163,6 +163,16 @@ fn next(runs: &[Run], at: u64, end: u64) -> (u64, bool) {
 }
 
 impl Restorer {
+    /// Has the task that is to receive pages of a space keep off a processor, on which somebody may be sending, until all is complete.
+    pub fn keep_off(&mut self, owner: ObjectId, processor: u32) {
+        if self.kept_off.replace(processor) != Some(processor)
+            && let Ok(pid) = self.owner_of(owner)
+        {
+            // It only saves time.
+            let _ = scheduling::keep_off(pid.0, processor);
+        }
+    }
+
     /// Has the task of a space read bytes from a socket straight into ranges of its memory, which it may write itself. `socket` is
     /// the number that it has in our table, and calls on it wait. Returns the bytes that came, which are fewer when the socket's
     /// time is over, or what the socket says.

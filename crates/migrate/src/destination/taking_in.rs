@@ -5,7 +5,7 @@ use crate::stream::{Arrival, Broken};
 use godwit_handoff::{Deed, Event, Malformed};
 use godwit_image::memory::PAGE_BYTES;
 use godwit_image::{Code, ObjectId, Refusal, Subject};
-use godwit_linux::file;
+use godwit_linux::{file, socket};
 use std::io;
 use std::os::fd::AsRawFd;
 
@@ -119,7 +119,7 @@ impl Driver<'_> {
         let Some(socket) = stream.socket() else { return Err(Refusal::new(Code::KERNEL_CALL, subject(), "no socket")) };
         // Nobody else reads or writes meanwhile.
         file::do_wait(socket).map_err(failed)?;
-        let received = self.build.receive(owner, ranges, socket.as_raw_fd());
+        let received = self.build.receive(owner, ranges, socket.as_raw_fd(), socket::incoming_processor(socket));
         file::do_not_wait(socket).map_err(failed)?;
         match received? {
             Ok(0) => self.lose_link(&Broken::Closed),
