@@ -1,5 +1,4 @@
 //! Small /proc files that the engine reads whole: lists of threads, children, descriptors, and single values.
-use crate::failure::About;
 use godwit_linux::proc::Error;
 use std::os::unix::ffi::OsStrExt;
 
@@ -65,9 +64,4 @@ pub(crate) fn core_filter(tid: i32) -> Result<Option<u32>, Error> {
 pub(crate) fn forks() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/stat").ok()?;
     text.lines().find_map(|line| line.strip_prefix("processes ")).and_then(|number| number.trim().parse().ok())
-}
-
-/// This process, as it sees itself.
-pub(crate) fn own_stat() -> crate::failure::Result<godwit_linux::proc::stat::Stat> {
-    godwit_linux::proc::stat::read_process_wide(std::process::id() as i32).about(|| godwit_image::Subject::Host)
 }

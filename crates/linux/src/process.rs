@@ -1,7 +1,7 @@
-//! Children of this process: collecting whichever ends.
+//! Children of this process, of which whichever ends is collected; and whose session a process is in.
 #![allow(unsafe_code)]
 
-use crate::errno::{Errno, Result};
+use crate::errno::{Errno, Result, check_int};
 
 /// Waits until any child has ended, and collects it; its number, or `None` when there is no child left.
 ///
@@ -20,4 +20,13 @@ pub fn collect_any() -> Result<Option<i32>> {
             error => return Err(error),
         }
     }
+}
+
+/// The session of a process, 0: this one; as seen from here (getsid(2)): 0 where its leader cannot be.
+///
+/// # Errors
+/// ESRCH: there is no such process.
+pub fn session_of(pid: i32) -> Result<i32> {
+    // SAFETY: no pointers.
+    check_int("getsid", unsafe { libc::getsid(pid) })
 }

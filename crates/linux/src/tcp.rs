@@ -48,6 +48,16 @@ pub fn connect(address: &SocketAddr, patience: Duration, congestion_control: &st
     }
 }
 
+/// Has a connection take in so many bytes from its beginning before anybody reads, and goes on to adapt its window by itself afterwards.
+/// SO_RCVBUF would fix it, while a low-water mark only raises it (net/ipv4/tcp.c, tcp_set_rcvlowat).
+///
+/// # Errors
+/// It is no TCP socket.
+pub fn make_room(socket: BorrowedFd<'_>, bytes: i32) -> Result<()> {
+    socket::set_option(socket, libc::SO_RCVLOWAT, bytes)?;
+    socket::set_option(socket, libc::SO_RCVLOWAT, 1)
+}
+
 /// How a connection is getting on, as TCP_INFO tells it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Advance {
@@ -117,6 +127,26 @@ mod tests {
             let mut word = [0; 4];
             there.read_exact(&mut word).unwrap();
             assert_eq!(&word, b"word");
+        }
+    }
+
+    #[test]
+    fn room_is_there_before_anybody_reads() {
+        const BYTES: usize = 512 << 10;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = connect(&listener.local_addr().unwrap(), SOON, "cubic").unwrap();
+        let (there, _) = listener.accept().unwrap();
+        let before = socket::number(there.as_fd(), libc::SO_RCVBUF).unwrap();
+        make_room(there.as_fd(), BYTES as i32).unwrap();
+        let after = socket::number(there.as_fd(), libc::SO_RCVBUF).unwrap();
+        assert!(after >= BYTES as i32 && after >= before, "{before} {after}");
+        assert_eq!(socket::number(there.as_fd(), libc::SO_RCVLOWAT).unwrap(), 1);
+        // Nobody reads, and all of it is acknowledged.
+        let all = advance(socket.as_fd()).unwrap().acknowledged + BYTES as u64 / 2;
+        TcpStream::from(socket.try_clone().unwrap()).write_all(&[7; BYTES / 2]).unwrap();
+        let begin = Instant::now();
+        while advance(socket.as_fd()).unwrap().acknowledged < all {
+            assert!(begin.elapsed() < SOON);
         }
     }
 

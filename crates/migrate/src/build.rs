@@ -17,9 +17,6 @@ const PREPARATION: Duration = Duration::from_secs(4);
 /// Bytes of state from which on it takes longer to read than to go to another processor.
 const MUCH_STATE: u64 = 40 << 10;
 
-/// The same of a part that comes while the rest is still being captured.
-const MUCH_EARLY_STATE: u64 = 8 << 10;
-
 /// Zeros to write where pages are named as zero.
 static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
 
@@ -122,7 +119,8 @@ impl Build {
         Some(restorer.prepared().cloned())
     }
 
-    /// Has the tree's own task read pages from a socket whose calls wait; returns how many bytes came, or what the socket says.
+    /// Has the tree's own task read pages from a socket whose calls wait; returns how many bytes came, or what the socket says. `busy`:
+    /// the processor that it is to leave to others.
     ///
     /// # Errors
     /// The task died.
@@ -131,8 +129,13 @@ impl Build {
         owner: ObjectId,
         ranges: &[(u64, usize)],
         socket: i32,
+        busy: Option<u32>,
     ) -> Result<Result<usize, godwit_linux::Errno>, Refusal> {
-        let received = self.restorer()?.receive(owner, ranges, socket)?;
+        let restorer = self.restorer()?;
+        if let Some(processor) = busy {
+            restorer.keep_off(owner, processor);
+        }
+        let received = restorer.receive(owner, ranges, socket)?;
         self.bytes_done += received.map_or(0, |count| count as u64);
         Ok(received)
     }
@@ -147,7 +150,8 @@ impl Build {
         }
         self.state.extend_from_slice(bytes);
         while let Some((length, sort, total)) = header(&self.state)? {
-            if !self.has_state && (length > MUCH_STATE || (sort == PartSort::Early && length > MUCH_EARLY_STATE)) {
+            // While the rest is still being captured there is time for it.
+            if !self.has_state && (length > MUCH_STATE || sort == PartSort::Early) {
                 // Whoever sends it may be on this host, too, and goes on sending where it woke us. Of what only costs time nothing is said.
                 let _ = scheduling::go_elsewhere();
             }

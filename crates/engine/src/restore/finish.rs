@@ -41,7 +41,7 @@ impl Restorer {
         self.check_parents()?;
         self.end_dead_leaders(&tasks)?;
         self.continue_processes(&tasks)?;
-        let own = own_credentials()?;
+        let own = self.own_credentials.take().map_or_else(own_credentials, Ok)?;
         // Stopped processes one by one, children before parents; see `stop`.
         let (stopped, running): (Vec<Task>, Vec<Task>) =
             tasks.into_iter().partition(|task| matches!(task.state, State::Stopped(_)));
@@ -345,7 +345,8 @@ fn first_thread(task: &Task) -> Result<&Thread> {
 }
 
 /// What every skeleton starts with.
-fn own_credentials() -> Result<Credentials> {
+/// What newborn tasks have of us.
+pub(super) fn own_credentials() -> Result<Credentials> {
     let own = std::process::id() as i32;
     let status = godwit_linux::proc::status::read(own, own).about(|| Subject::Host)?;
     Ok(Credentials {

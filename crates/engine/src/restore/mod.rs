@@ -5,6 +5,7 @@ use crate::claim::Claim;
 use crate::failure::{About, Result};
 use crate::lineage::{self, Lineage};
 use crate::resource::{self, Made, Stage};
+use godwit_image::credentials::Credentials;
 use godwit_image::memory::{Backing, PAGE_BYTES};
 use godwit_image::page_set::{PageSet, Run};
 use godwit_image::task::State;
@@ -104,6 +105,10 @@ pub struct Restorer {
     reserved: Option<reserve::Reserved>,
     /// Threads of the root that were there before.
     crew: Option<crew::Crew>,
+    /// The processor that the root keeps off while it receives pages. As it is to be scheduled it is afterwards.
+    kept_off: Option<u32>,
+    /// What this process may do, where that was read before.
+    own_credentials: Option<Credentials>,
     /// What tells of missing pages in spaces that are owed some.
     faults: BTreeMap<ObjectId, UserFault>,
     /// Pages that came before the tree.
@@ -142,6 +147,14 @@ fn has_room(tree: &Tree, arena: &Arena) -> bool {
     is_free(tree, arena.base(), arena.length() as u64)
 }
 
+/// A slot for everybody who runs programs: threads, those who stand in for dead leaders of sessions and groups, and one errand at a time.
+fn slots(tree: &Tree) -> BTreeMap<Pid, usize> {
+    let threads = tree.tasks.iter().flat_map(|task| &task.threads).map(|thread| thread.tid);
+    let leaders = tree.tasks.iter().flat_map(|task| [task.session, task.group]);
+    let threads: BTreeSet<Pid> = threads.chain(leaders).chain([session::ERRAND]).collect();
+    threads.into_iter().enumerate().map(|(index, tid)| (tid, index)).collect()
+}
+
 impl Restorer {
     /// Checks the image and makes every object that needs no task.
     ///
@@ -154,7 +167,6 @@ impl Restorer {
     /// The same, where some objects are made already. `arena`: one that is there already, if the tree has room for it.
     fn begin_from(tree: Tree, product: make::Product, arena: Option<Rc<Arena>>) -> Result<Restorer> {
         tree.validate().map_err(|cause| Refusal::new(Code::MALFORMED, Subject::Object("image".to_owned()), cause))?;
-        let threads: Vec<Pid> = tree.tasks.iter().flat_map(|task| &task.threads).map(|thread| thread.tid).collect();
         let lineage = Lineage::plan(&lineage::members(&tree))?;
         for space in tree.spaces.iter().filter(|space| space.parent.is_some()) {
             let owner = tree.tasks.iter().find(|task| task.space == Some(space.id));
@@ -163,14 +175,11 @@ impl Restorer {
                 return Err(Refusal::new(Code::MALFORMED, Subject::Object("image".to_owned()), cause));
             }
         }
-        // Those who stand in for dead leaders of sessions and groups run programs too, and one errand at a time.
-        let leaders = tree.tasks.iter().flat_map(|task| [task.session, task.group]);
-        let threads: BTreeSet<Pid> = threads.into_iter().chain(leaders).chain([session::ERRAND]).collect();
-        let slots: BTreeMap<Pid, usize> = threads.iter().enumerate().map(|(index, tid)| (*tid, index)).collect();
+        let slots = slots(&tree);
         let living = tree.tasks.iter().filter(|task| !matches!(task.state, State::Zombie(_)));
         let incomplete = living.map(|task| task.pid).collect();
         // Every signal but the stub's own stays blocked: what is sent to us must not end a half-built tree halfway.
-        let arena = Restorer::arena(&tree, threads.len(), arena)?;
+        let arena = Restorer::arena(&tree, slots.len(), arena)?;
         let minimum = beginning::minimum(&tree);
         let own = late::own_process(minimum)?;
         let mut make = Make::resume(&tree, minimum, product)?;
@@ -216,6 +225,8 @@ impl Restorer {
             reserve: None,
             reserved: None,
             crew: None,
+            kept_off: None,
+            own_credentials: None,
             faults: BTreeMap::new(),
             staging: Staging::default(),
             promised: None,

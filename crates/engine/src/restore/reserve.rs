@@ -6,10 +6,12 @@
 //! meanwhile. What the captured tree does not have after all is given back, and what it has besides is made as ever: nothing
 //! depends on the foresight but time. It dies with us like every half-built task.
 use super::crew::Member;
+use super::finish::own_credentials;
 use super::puppet::{Puppet, bury_all};
 use super::{ADDRESS_MAX, Restorer, crew, piecework, space};
 use crate::failure::{About, Result};
 use crate::foresight::Foresight;
+use godwit_image::credentials::Credentials;
 use godwit_image::memory::{Area, AreaFlags, Backing, PAGE_BYTES};
 use godwit_image::page_set::{PageSet, Run};
 use godwit_image::task::Task;
@@ -58,6 +60,8 @@ pub struct Reserve {
     pub(super) pid: Pid,
     pub(super) puppet: Option<Puppet>,
     pub(super) arena: Rc<Arena>,
+    /// What this process may do, and so it may.
+    own_credentials: Credentials,
     /// Its threads.
     pub(super) crew: Vec<Member>,
     /// Ascending.
@@ -124,6 +128,7 @@ impl Reserve {
             pid,
             puppet,
             arena: Rc::new(arena),
+            own_credentials: own_credentials()?,
             crew,
             areas,
             large,
@@ -403,6 +408,7 @@ impl Restorer {
         reserve.run(&program)?;
         drop(namespace);
         self.take_crew(&mut reserve)?;
+        self.own_credentials = Some(std::mem::take(&mut reserve.own_credentials));
         if let Some(puppet) = reserve.puppet.take() {
             self.puppets.insert(pid, puppet);
         }

@@ -154,8 +154,8 @@ impl Restorer {
     fn create_root(&mut self, task: &Task) -> Result<()> {
         let pid = task.pid;
         crate::clock::continue_in_children(&self.tree.host)?;
-        let own = crate::procfs::own_stat()?;
-        if task.session != pid && task.session.0 != own.session {
+        let own_session = godwit_linux::process::session_of(0).about(|| Subject::Host)?;
+        if task.session != pid && task.session.0 != own_session {
             if task.session.0 == 0 {
                 let cause = "its session's leader is outside of its PID namespace, and the session here has a number";
                 return Err(unsupported(pid, cause.to_owned()).choice("start the program with setsid"));
@@ -273,12 +273,9 @@ impl Restorer {
         if task.session == task.pid {
             return self.make_session(task.pid);
         }
-        let now = godwit_linux::proc::stat::read_process_wide(task.pid.0).about(|| Subject::Process(task.pid.0))?;
-        if now.session != task.session.0 {
-            return Err(unsupported(
-                task.pid,
-                format!("its session {} cannot be had: it is in {}", task.session, now.session),
-            ));
+        let now = godwit_linux::process::session_of(task.pid.0).about(|| Subject::Process(task.pid.0))?;
+        if now != task.session.0 {
+            return Err(unsupported(task.pid, format!("its session {} cannot be had: it is in {now}", task.session)));
         }
         Ok(())
     }

@@ -138,8 +138,8 @@ impl Restorer {
         self.create(pid)?;
         let space = self.tree.space(id).cloned().ok_or_else(|| missing(id))?;
         let kept = self.kept(pid, &space);
-        self.clear(pid, &space, &kept)?;
-        self.map(pid, &space, &kept)?;
+        let cleared = self.clear(pid, &space, &kept)?;
+        self.map(pid, &space, &kept, cleared)?;
         self.forget_foreign_pages(pid, &space, &kept)?;
         self.make_huge(pid, &space)?;
         self.built.insert(id);
@@ -180,8 +180,8 @@ impl Restorer {
         kept
     }
 
-    /// Unmaps all but the arena and what is kept, and sets the layout.
-    fn clear(&mut self, pid: Pid, space: &AddressSpace, kept: &[Kept]) -> Result<()> {
+    /// Unmaps all but the arena and what is kept, and sets the layout: by the program that is returned.
+    fn clear(&mut self, pid: Pid, space: &AddressSpace, kept: &[Kept]) -> Result<Program> {
         let mut stay: PageSet = kept.iter().map(|kept| kept.range).collect();
         stay.insert(Run { start: self.arena.base(), end: self.arena.base() + self.arena.length() as u64 });
         stay.extend(&self.reserved_areas(space.id).cloned().unwrap_or_default());
@@ -215,13 +215,12 @@ impl Restorer {
             SYS_PRCTL,
             [PR_SET_MM.into(), PR_SET_MM_MAP.into(), map, length.into(), 0_u64.into()],
         );
-        self.run(pid, &program).map(drop)
+        Ok(program)
     }
 
-    /// Maps every area, or the parts of it that are not kept from the parent.
-    fn map(&mut self, pid: Pid, space: &AddressSpace, kept: &[Kept]) -> Result<()> {
+    /// Maps every area, or the parts of it that are not kept from the parent, behind what a program does before.
+    fn map(&mut self, pid: Pid, space: &AddressSpace, kept: &[Kept], mut program: Program) -> Result<()> {
         let stay: PageSet = kept.iter().map(|kept| kept.range).collect();
-        let mut program = Program::new();
         let mut kernel_start = None;
         self.attach(&mut program, space)?;
         let reserved = self.reserved_areas(space.id).cloned().unwrap_or_default();
