@@ -232,3 +232,39 @@ impl Program {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asks(program: &mut Program) -> (Step, usize) {
+        let (space, place) = program.space(8);
+        let first = program.call("first", 1, [space, 5_u64.into()]);
+        let target = program.data(b"target");
+        let pointing = program.data_with_pointer(b"12345678", target);
+        program.try_call("second", 2, [first.into(), pointing]);
+        (first, place)
+    }
+
+    #[test]
+    fn what_is_added_refers_to_its_own_calls_and_data() {
+        let (mut all, mut other) = (Program::new(), Program::new());
+        asks(&mut all);
+        let (first, place) = asks(&mut other);
+        let (calls, bytes) = (all.calls().len(), all.bytes().len());
+        let part = all.append(&other);
+        assert_eq!((part.calls.clone(), part.data.clone()), (calls..2 * calls, bytes..2 * bytes));
+        let [second, ..] = all.calls()[part.calls.start + 1].arguments;
+        assert_eq!(second, Argument::Result(Step(first.0 + calls)));
+        assert_eq!(all.calls()[part.calls.start].arguments[0], Argument::Data(place + bytes));
+        assert!(all.calls()[part.calls.start + 1].may_fail && !all.calls()[part.calls.start].may_fail);
+        // Its pointers lead to where its own data lies then.
+        const AT: u64 = 0x7000;
+        assert_eq!(all.resolved(AT)[bytes..], other.resolved(AT + bytes as u64));
+        assert_eq!(all.resolved(AT)[..bytes], {
+            let mut alone = Program::new();
+            asks(&mut alone);
+            alone.resolved(AT)
+        });
+    }
+}
