@@ -2,6 +2,7 @@
 //!
 //! A look costs some µs for each 256 KiB. So most of it is done while the process runs: what it writes afterwards cannot make anything
 //! wrong, since of zero pages that are not looked at the contents travel like any other's.
+use crate::capture::space;
 use crate::failure::{About, Result};
 use godwit_image::Subject;
 use godwit_image::memory::PAGE_BYTES;
@@ -48,8 +49,8 @@ pub(crate) fn of_running(pid: i32) -> PageSet {
         return full;
     };
     let begin = Instant::now();
-    let is_large = |area: &&maps::Area| area.read && !area.shared && area.inode == 0 && !area.name.starts_with(b"[v");
-    for area in areas.iter().filter(is_large).filter(|area| area.end - area.start >= AREA_BYTES_MIN) {
+    let is_plain = |area: &&maps::Area| area.read && !area.shared && space::is_anonymous(area);
+    for area in areas.iter().filter(is_plain).filter(|area| area.end - area.start >= AREA_BYTES_MIN) {
         // Only what is there: a look at a page that is not makes one.
         let mut present = PageSet::new();
         let found = pagemap.anonymous_pages(area.start, area.end, |start, end, _| present.insert(Run { start, end }));

@@ -33,6 +33,7 @@ const MAP_POPULATE: u64 = 0x8000;
 const MFD_CLOEXEC: u64 = 1;
 /// Programs that run at the same time: more than processors, and their slots stay small, whatever the number of threads.
 const SLOTS_MAX: usize = 64;
+
 /// Programs that run: thread, slot and program of each, and since when.
 struct Batch<'p> {
     laid: Vec<(usize, Slot, &'p Program)>,

@@ -65,8 +65,8 @@ pub struct Outflow<'a> {
 }
 
 impl<'a> Outflow<'a> {
-    /// Prepares a process, of whose memory some looked `full` before. `None`: it must not make calls without us, since its own filters would judge them, or there are no pipes
-    /// that are large enough.
+    /// Prepares a process, of whose memory some looked `full` before (addresses, whole pages). `None`: it must not make calls without us,
+    /// since its own filters would judge them, or there are no pipes that are large enough.
     ///
     /// # Errors
     /// It is dead, or there is no room for programs or another child.

@@ -52,6 +52,7 @@ pub(crate) fn take_back(thread: &mut Stopped, code: u64, saved: &Saved, begin: I
         .about(|| thread.subject())
 }
 
+/// Waits, awake at first, until what a thread does in the stub is done; lets it go on where it stops on its way.
 pub(crate) fn wait_done(done: impl Fn() -> bool, thread: &mut Stopped, deadline: Instant) -> Result<()> {
     let mut spins = 0_u32;
     while !done() {

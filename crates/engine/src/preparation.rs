@@ -24,7 +24,7 @@ pub struct Preparation {
     pub(crate) early: Early,
     /// For processes with many areas or much memory, where the kernel allows it.
     pub(crate) areas: BTreeMap<i32, Arc<AreaRecords>>,
-    /// Memory that looked full of contents, by process.
+    /// Memory that looked full of contents (addresses, whole pages), by process.
     pub(crate) full: BTreeMap<i32, PageSet>,
     /// Memory that is tracked by us still, by process.
     pub(crate) tracked: BTreeMap<i32, PageSet>,

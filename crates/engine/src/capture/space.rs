@@ -100,7 +100,8 @@ fn protection(map: &maps::Area) -> u32 {
     u32::from(map.read) | u32::from(map.write) << 1 | u32::from(map.execute) << 2
 }
 
-fn is_anonymous(map: &maps::Area) -> bool {
+/// Whether an area is memory of no file, and not the kernel's own.
+pub(crate) fn is_anonymous(map: &maps::Area) -> bool {
     map.inode == 0 && !map.name.starts_with(b"/") && !KERNEL_AREAS.contains(&map.name.as_slice())
 }
 

@@ -344,8 +344,7 @@ fn first_thread(task: &Task) -> Result<&Thread> {
         .ok_or_else(|| malformed(Subject::Process(task.pid.0), "it has no living thread"))
 }
 
-/// What every skeleton starts with.
-/// What newborn tasks have of us.
+/// What every skeleton starts with: what it has of us.
 pub(super) fn own_credentials() -> Result<Credentials> {
     let own = std::process::id() as i32;
     let status = godwit_linux::proc::status::read(own, own).about(|| Subject::Host)?;
