@@ -330,8 +330,6 @@ fn decode(status: i32) -> Event {
 
 /// Looks for a stop, each some 0.3 µs, before we sleep until it comes.
 const LOOKS_MAX: u32 = 300;
-/// Those of them between which no other thread gets our processor.
-const LOOKS_ALONE: u32 = 100;
 
 /// Waits for the next report of one thread.
 ///
@@ -339,12 +337,12 @@ const LOOKS_ALONE: u32 = 100;
 /// ECHILD: not ours (for example reaped by another waiter).
 pub fn wait(tid: i32) -> Result<Event> {
     // Stops come within microseconds, and to be woken on a halted processor of a virtual machine takes ten times as long.
-    for look in 0..LOOKS_MAX {
+    for _ in 0..LOOKS_MAX {
         if let Some(event) = poll(tid)? {
             return Ok(event);
         }
         // It may need this very processor to get to its stop.
-        if look < LOOKS_ALONE { std::hint::spin_loop() } else { std::thread::yield_now() }
+        std::thread::yield_now();
     }
     loop {
         let mut status = 0;

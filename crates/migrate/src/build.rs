@@ -140,11 +140,12 @@ impl Build {
         Ok(received)
     }
 
-    /// Takes in a piece of the state: what can be made of a part is made when it is there; the last one begins the tree.
+    /// Takes in a piece of the state: what can be made of a part is made when it is there; the last one begins the tree. `busy`: the
+    /// processor that is to be left to others; where nobody knows it, it is the one where this is called.
     ///
     /// # Errors
     /// GW1004: it is malformed; everything that an object can refuse.
-    pub(crate) fn state(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+    pub(crate) fn state(&mut self, bytes: &[u8], busy: Option<u32>) -> Result<(), Refusal> {
         if self.restorer.is_some() {
             return Err(malformed("there is more of it than was said"));
         }
@@ -153,7 +154,7 @@ impl Build {
             // While the rest is still being captured there is time for it.
             if !self.has_state && (length > MUCH_STATE || sort == PartSort::Early) {
                 // Whoever sends it may be on this host, too, and goes on sending where it woke us. Of what only costs time nothing is said.
-                let _ = scheduling::go_elsewhere();
+                let _ = busy.map_or_else(scheduling::go_elsewhere, scheduling::leave_processor);
             }
             self.has_state = true;
             if length.saturating_add(self.state_bytes) > codec::PAYLOAD_BYTES_MAX as u64 {
@@ -289,10 +290,10 @@ mod tests {
         let good = [&early[..], &part(PartSort::Anew, &[]), &early].concat();
         for step in [1, 23, 24, 25, good.len()] {
             let mut build = Build::new();
-            good.chunks(step).for_each(|piece| build.state(piece).unwrap());
+            good.chunks(step).for_each(|piece| build.state(piece, None).unwrap());
             assert_eq!((build.state_bytes, build.state.len()), ((early.len() - PART_HEADER) as u64, 0));
             // A tree without tasks.
-            assert_eq!(build.state(&part(PartSort::Last, &[])).unwrap_err().code, Code::MALFORMED);
+            assert_eq!(build.state(&part(PartSort::Last, &[]), None).unwrap_err().code, Code::MALFORMED);
         }
     }
 
@@ -304,11 +305,11 @@ mod tests {
             [(0, 0, 0), (0, 0, 4), (0, 0, 0x101), (too_long, 0, 1), (u64::MAX, 0, 3), (5, 1, 1), (1, 0, 2), (0, 1, 2)];
         for (length, total, word) in numbers {
             let mut build = Build::new();
-            assert!(build.state(&header(length, total, word)[..23]).is_ok());
-            let refusal = build.state(&header(length, total, word)[23..]).unwrap_err();
+            assert!(build.state(&header(length, total, word)[..23], None).is_ok());
+            let refusal = build.state(&header(length, total, word)[23..], None).unwrap_err();
             assert_eq!(refusal.code, Code::MALFORMED, "{length} {total} {word:#x}");
         }
         let last = part(PartSort::Last, &[]);
-        assert!(Build::new().state(&[&last[..], &last].concat()).is_err());
+        assert!(Build::new().state(&[&last[..], &last].concat(), None).is_err());
     }
 }

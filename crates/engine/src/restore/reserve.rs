@@ -21,7 +21,7 @@ use godwit_linux::arena::{Arena, Slot};
 use godwit_linux::memory::{self, ForeignAddress, ForeignMemory};
 use godwit_linux::program::Program;
 use godwit_linux::stub::Ending;
-use godwit_linux::{clone, descriptor, file, limits};
+use godwit_linux::{clone, descriptor, file, limits, scheduling};
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -373,6 +373,10 @@ impl Restorer {
         let subject = || Subject::Process(pid.0);
         let (soft, hard) = limits::get(std::process::id() as i32, RLIMIT_NOFILE).about(subject)?;
         limits::set(pid.0, RLIMIT_NOFILE, soft, hard).about(subject)?;
+        if let ([_], [_]) = (self.tree.tasks.as_slice(), task.threads.as_slice()) {
+            // Until it gets its own mask; nobody else has anything to do for it. It only saves time.
+            let _ = scheduling::bring_here(pid.0);
+        }
         let mut program = Program::new();
         // The clocks that our children have now, it has not: it was born before.
         let clocks = "/proc/thread-self/ns/time_for_children";

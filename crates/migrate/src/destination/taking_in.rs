@@ -17,6 +17,7 @@ impl Driver<'_> {
     /// Takes in what is there, until the machine wants something.
     pub(super) fn listen(&mut self) {
         while let Some(stream) = &mut self.stream {
+            let busy = stream.socket().and_then(socket::incoming_processor);
             let result = match stream.next() {
                 Ok(Some(Arrival::Packet(packet))) => {
                     self.observe("received", name_of(&packet.message));
@@ -29,7 +30,7 @@ impl Driver<'_> {
                 Ok(Some(_)) if self.receive_failed => continue,
                 Ok(Some(Arrival::State(bytes))) => {
                     let moved = (0, bytes.len() as u64);
-                    let result = self.build.state(bytes).map(|()| moved);
+                    let result = self.build.state(bytes, busy).map(|()| moved);
                     self.begin_pages().and(result)
                 }
                 Ok(Some(Arrival::Waiting(owner, ranges))) => {
