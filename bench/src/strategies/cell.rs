@@ -7,7 +7,8 @@ use crate::error::{Doing, Error, program};
 use crate::measurement::{PATIENCE, Place, Subject, await_listening, check_place, gated, open, reap_later};
 use serde_json::Value;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// So often, and so long each time, the process is watched before it is moved. The fastest counts: what disturbs it only slows it down.
@@ -16,6 +17,8 @@ const BEFORE: (u32, Duration) = (4, Duration::from_millis(50));
 const AFTER: Duration = Duration::from_millis(100);
 /// The same where it gets its memory only as it asks for it.
 const AFTER_ON_DEMAND: Duration = Duration::from_millis(1000);
+/// So long such a process may ask for it; the rest is fetched for it then (`godwit settle`).
+const ASKING: Duration = Duration::from_secs(10);
 /// A wait for memory that is shorter is none for another host.
 const WAIT_NS: f64 = 6_000.0;
 /// Ends a command that takes too long; it rolls back and says so.
@@ -115,7 +118,7 @@ fn watched(
     }
     board.forget(PATIENCE)?;
     let (begin, rounds) = (Instant::now(), board.rounds()?);
-    let (reported, refused, _) = open(child)?;
+    let (reported, refused, _) = if attempt.on_demand { open_and_settle(place, child)? } else { open(child)? };
     if let Some(reason) = refused {
         return Ok(Err(reason));
     }
@@ -124,6 +127,22 @@ fn watched(
     std::thread::sleep(if attempt.on_demand { AFTER_ON_DEMAND } else { AFTER });
     let during = count(begin, rounds)?;
     figures(&reported, board, Pace { before, during }).map(Ok)
+}
+
+/// As [`open`]; a process that does not ask for all that it is owed would be owed it for ever: after a while the destination asks for it.
+fn open_and_settle(place: &Place<'_>, child: Child) -> Result<(Value, Option<String>, Duration), Error> {
+    let (over, is_over) = mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            if is_over.recv_timeout(ASKING) == Err(mpsc::RecvTimeoutError::Timeout) {
+                // Whether it has helped shows in the command's end, or its timer's.
+                let _ = place.pair.destination.command(place.godwit).arg("settle").output();
+            }
+        });
+        let opened = open(child);
+        drop(over);
+        opened
+    })
 }
 
 fn figures(reported: &Value, board: &Board, pace: Pace) -> Result<Figures, Error> {

@@ -24,6 +24,7 @@ const LEGEND: &str = "\
 * *execution delayed by*: the time from the request until 100 ms after the command's end (1 s where memory comes only on demand),
   minus the time that the rounds which the process made meanwhile took it before. Both hosts share this machine's processors, so it
   holds what the engine takes from the process, too.
+* A process that does not ask for all of its memory within 10 s gets the rest then (`godwit settle`), and the command ends.
 * flushing and freeze-free have a page store that is a directory which both hosts see: it is not behind the shaped link.
 * Medians. Every repetition counts only when the process has found all of its memory as it left it.
 * Shaped links: tc's token bucket filter on both ends, a bucket of 10 ms (64 KiB at least), a queue of 50 ms. A delay of propagation
