@@ -67,7 +67,7 @@ pub(crate) type Moved = Result<Place, String>;
 /// The `godwit` binary.
 #[derive(Debug)]
 pub(crate) struct Godwit {
-    program: PathBuf,
+    pub(crate) program: PathBuf,
     help: String,
 }
 
@@ -136,6 +136,7 @@ impl Godwit {
             Path::SourceKilledAt(moment) => self.kill_at(pair, run, Place::Source, moment),
             Path::LinkCutAt(moment) => self.cut_at(pair, run, moment, &[]),
             Path::Settled => self.migrate_and_settle(pair, run),
+            Path::Interrupted => self.migrate_and_interrupt(pair, run),
             Path::OwingDestinationKilledAt(moment) => self.kill_while_owing(pair, run, Place::Destination, moment),
             Path::OwingSourceKilledAt(moment) => self.kill_while_owing(pair, run, Place::Source, moment),
             Path::OwingLinkCutAt(moment) => self.cut_at(pair, run, moment, &["--strategy", "post-copy"]),

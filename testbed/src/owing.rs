@@ -4,10 +4,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::godwit::{Call, Godwit, Moved, PATIENCE, Place, state};
+use crate::kill::{Role, engines};
 use crate::pair::Pair;
 use crate::path::Path;
 use crate::program;
 use crate::workload::Run;
+
+const SIGINT: i32 = 2;
 
 /// Looks in a row that must see it run at the source.
 const STAYS: u32 = 50;
@@ -54,11 +57,7 @@ impl Godwit {
 
     /// The same, and then all that it is owed is fetched: the source ends, and nothing tells any more that it ever owed anything.
     pub(crate) fn migrate_and_settle(&self, pair: &Pair, run: &Run) -> Moved {
-        let mut receive = self.receive(&pair.destination, run, false, None)?;
-        let (pid, target) = (run.pid.to_string(), self.target(&pair.destination));
-        let arguments = ["migrate", &pid, &target, "--strategy", "copy-on-reference"];
-        let migrate = self.call(&pair.source, run, &arguments, None).map_err(|error| error.to_string())?;
-        let mut migrate = migrate;
+        let (mut receive, mut migrate) = self.begin_on_reference(pair, run)?;
         let deadline = Instant::now() + PATIENCE;
         // It is owed something as soon as it runs there, and nothing when it has asked for all of it by then.
         let settled = loop {
@@ -78,6 +77,38 @@ impl Godwit {
             receive.forget()
         }
         place
+    }
+
+    /// The same, but it is the user who has enough of `migrate`: all that is owed leaves before it ends.
+    pub(crate) fn migrate_and_interrupt(&self, pair: &Pair, run: &Run) -> Moved {
+        let (mut receive, mut migrate) = self.begin_on_reference(pair, run)?;
+        let deadline = Instant::now() + PATIENCE;
+        // Before it owes anything it would be the move that is cancelled.
+        let owes = || self.done(&pair.source, run, &["residual"]).is_ok_and(|said| said.contains(": owes "));
+        while migrate.ended().is_ok_and(|ended| ended.is_none()) && !owes() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        for (_, handle) in engines(&self.program, &pair.source, false).iter().filter(|(role, _)| *role == Role::Migrate)
+        {
+            // One that needed nothing more has ended by itself.
+            let _ = handle.send_signal(SIGINT);
+        }
+        let moved = migrate.end().and_then(|(status, said)| if status.success() { Ok(()) } else { Err(said) });
+        let place = moved.and_then(|()| self.settle(pair, run));
+        if place.is_err() {
+            receive.kill()
+        } else {
+            receive.forget()
+        }
+        place
+    }
+
+    fn begin_on_reference(&self, pair: &Pair, run: &Run) -> Result<(Call, Call), String> {
+        let receive = self.receive(&pair.destination, run, false, None)?;
+        let (pid, target) = (run.pid.to_string(), self.target(&pair.destination));
+        let arguments = ["migrate", &pid, &target, "--strategy", "copy-on-reference"];
+        let migrate = self.call(&pair.source, run, &arguments, None).map_err(|error| error.to_string())?;
+        Ok((receive, migrate))
     }
 
     /// One side's engine dies while pages are owed. The source's guardian serves on; without the destination's engine the process cannot

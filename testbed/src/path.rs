@@ -51,6 +51,8 @@ pub enum Path {
     OnReference,
     /// The same, and then all of it is fetched.
     Settled,
+    /// The same, but the user ends the command that owes it.
+    Interrupted,
     /// One migration in which what no file has comes, and the rest when it is asked for.
     EagerDirty,
     /// One migration by the strategy that godwit thinks best.
@@ -124,7 +126,7 @@ const DESTINATION_MOMENTS: [&str; 22] = [
 
 impl Path {
     /// Those without a fault: each is for every workload.
-    pub const PLAIN: [Self; 19] = [
+    pub const PLAIN: [Self; 20] = [
         Self::Thaw,
         Self::CheckpointLeaveRunning,
         Self::RestoreInPlace,
@@ -139,6 +141,7 @@ impl Path {
         Self::AssistedPostCopy,
         Self::OnReference,
         Self::Settled,
+        Self::Interrupted,
         Self::EagerDirty,
         Self::Auto,
         Self::ThereAndBack,
@@ -204,6 +207,7 @@ impl Path {
             Self::AssistedPostCopy => "migrate-assisted",
             Self::OnReference => "migrate-on-reference",
             Self::Settled => "migrate-settled",
+            Self::Interrupted => "migrate-interrupted",
             Self::EagerDirty => "migrate-eager-dirty",
             Self::Auto => "migrate-auto",
             Self::ThereAndBack => "there-and-back",

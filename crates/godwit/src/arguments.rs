@@ -63,6 +63,9 @@ pub(crate) enum Command {
     /// Tell what a move would do to every object of a running tree; freezes and changes nothing.
     Check(Check),
     /// Move a running tree to another host.
+    ///
+    /// Ctrl-C (SIGINT, SIGTERM, SIGHUP): before the tree is handed over the move is undone, and it runs on here. Afterwards all memory
+    /// that this host still owes it leaves at once, and then the command ends.
     Migrate(Migrate),
     /// Take trees from other hosts.
     Receive(Receive),

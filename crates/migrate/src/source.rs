@@ -411,6 +411,9 @@ impl<'a> Driver<'a> {
         self.tend_lane();
         if cancel {
             self.cancelled = true;
+            if self.serving.active {
+                self.serving.push_all();
+            }
             self.feed(Event::Cancel);
         }
         if self.machine.poll_timeout().is_some_and(|due| self.clock.now() >= due) {

@@ -340,7 +340,8 @@ fn read(run: &Run) -> Result<Record, String> {
     beats::read(&fs::read_to_string(run.scratch("beats")).unwrap_or_default())
 }
 
-fn engines(program: &Path, host: &Host, receives: bool) -> Vec<(Role, PidFd)> {
+/// The processes of godwit in a host.
+pub(crate) fn engines(program: &Path, host: &Host, receives: bool) -> Vec<(Role, PidFd)> {
     let namespace = |pid: &Path| fs::read_link(pid.join("ns/pid"));
     let Ok(own) = namespace(Path::new(&format!("/proc/{}", host.init_pid()))) else { return Vec::new() };
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());

@@ -145,7 +145,7 @@ const STRATEGIES: [&str; 4] = ["--strategies-each", "1", "--user", "root"];
 /// The relatives of post-copy, which share all that it does but which pages wait: for what has much memory, or is otherwise their concern.
 const OWING: [&str; 6] = [
     "--path",
-    "migrate-assisted,migrate-on-reference,migrate-settled,migrate-eager-dirty",
+    "migrate-assisted,migrate-on-reference,migrate-settled,migrate-interrupted,migrate-eager-dirty",
     "--user",
     "root",
     "--workload",

@@ -35,15 +35,30 @@ pub struct Area {
 const FILE: &str = "maps";
 const PAGE: u64 = 4096;
 
-/// Parses the text of maps. Areas come in ascending order and do not overlap, which the kernel promises even for a
-/// process that runs.
+/// What is wrong with a list of which one part was written before a change, and the next one behind it.
+pub(super) const TORN: &str = "areas overlap or go backwards";
+
+/// Has a list read again as long as it is torn: where an area has grown over the end of the last one that was written, the kernel
+/// begins the next part with all of it. Of a process that maps all the time this happens once in some thousand readings.
+pub(super) fn untorn<T>(mut read: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    const READINGS: usize = 20;
+    for _ in 1..READINGS {
+        match read() {
+            Err(Error::Malformed(malformed)) if malformed.why == TORN => {}
+            other => return other,
+        }
+    }
+    read()
+}
+
+/// Parses the text of maps. Areas come in ascending order and do not overlap.
 pub fn parse(text: &[u8]) -> Result<Vec<Area>, Malformed> {
     let mut areas: Vec<Area> = Vec::with_capacity(text.len() / 80);
     let mut previous = 0;
     for mut line in Lines::new(FILE, text)? {
         let area = parse_line(&mut line)?;
         if area.start < previous {
-            return Err(line.malformed("areas overlap or go backwards"));
+            return Err(line.malformed(TORN));
         }
         previous = area.end;
         areas.push(area);
@@ -96,7 +111,7 @@ fn permission(line: &mut Line<'_>, letter: u8) -> Result<bool, Malformed> {
 /// The areas of process `pid`. A zombie or kernel thread has none: empty or [`Error::Gone`], by kernel version.
 /// Only of a stopped process are all of the lines from the same moment.
 pub fn read(pid: i32) -> Result<Vec<Area>, Error> {
-    read_process(pid, FILE, parse)
+    untorn(|| read_process(pid, FILE, parse))
 }
 
 #[cfg(test)]
@@ -114,6 +129,56 @@ mod tests {
 7ffd36a79000-7ffd36a9a000 rw-p 00000000 00:00 0                          [stack]
 ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]
 ";
+
+    #[test]
+    fn what_is_torn_is_read_again() {
+        fn torn<T>(why: &'static str) -> Result<T, Error> {
+            Err(Error::Malformed(Malformed { file: FILE, line: 3, why }))
+        }
+        let mut readings = 0;
+        let mut third = || {
+            readings += 1;
+            if readings < 3 { torn(TORN) } else { Ok(readings) }
+        };
+        assert_eq!(untorn(&mut third).unwrap(), 3);
+        let (mut all, mut other) = (0, 0);
+        assert!(
+            untorn(|| -> Result<(), Error> {
+                all += 1;
+                torn(TORN)
+            })
+            .is_err()
+                && all == 20
+        );
+        assert!(
+            untorn(|| -> Result<(), Error> {
+                other += 1;
+                torn("no inode")
+            })
+            .is_err()
+                && other == 1
+        );
+    }
+
+    #[test]
+    fn areas_that_come_and_go_are_no_error() {
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let own = std::process::id() as i32;
+        let wrong = std::thread::scope(|scope| {
+            for bytes in [200_usize << 10, 300 << 10, 1 << 20] {
+                let over = &over;
+                scope.spawn(move || {
+                    while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                        drop(std::hint::black_box(vec![1_u8; bytes]));
+                    }
+                });
+            }
+            let wrong = (0..500).find_map(|_| crate::proc::smaps::read(own).err().or_else(|| read(own).err()));
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            wrong
+        });
+        assert_eq!(wrong.map(|error| error.to_string()), None);
+    }
 
     #[test]
     fn areas_of_a_process() {

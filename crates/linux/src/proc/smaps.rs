@@ -166,7 +166,7 @@ impl Parser {
                 self.close(|why| line.malformed(why))?;
                 let area = maps::parse_line(&mut line)?;
                 if self.areas.last().is_some_and(|previous| area.start < previous.area.end) {
-                    return Err(line.malformed("areas overlap or go backwards"));
+                    return Err(line.malformed(maps::TORN));
                 }
                 let told = match self.repetitions.told(lines.rest()) {
                     Some((told, length, count)) => {
@@ -262,8 +262,7 @@ pub fn read(pid: i32) -> Result<Vec<AreaFlags>, Error> {
 /// Those of its areas that start before an address.
 pub fn read_before(pid: i32, end: u64) -> Result<Vec<AreaFlags>, Error> {
     let subject = Subject::Process(pid);
-    let mut file = subject.open(&subject.path(FILE))?;
-    read_some(pid, &mut file, end)
+    maps::untorn(|| read_some(pid, &mut subject.open(&subject.path(FILE))?, end))
 }
 
 fn read_some(pid: i32, file: &mut File, end: u64) -> Result<Vec<AreaFlags>, Error> {

@@ -36,7 +36,7 @@ pub(super) struct Serving {
     asked: VecDeque<(ObjectId, Ranges)>,
     /// What the other side says it does not have.
     owed: Vec<(ObjectId, Ranges)>,
-    /// It wants all of it.
+    /// It wants all of it, or the user wants an end: what depends on this host is to leave it, and only then do we.
     wants_all: bool,
     /// The connection for what is asked for.
     pub(super) lane: FaultLane,
@@ -141,6 +141,10 @@ impl Driver<'_> {
             }
         }
         self.serving.active = true;
+        // Whoever wanted an end before, and was too late to have the tree back, wants this one.
+        if self.cancelled {
+            self.serving.push_all();
+        }
         let note = || Note::new(&self.options.run_directory, self.machine.migration(), Side::Source);
         self.serving.note.get_or_insert_with(note);
         self.flushing.untold();
