@@ -6,14 +6,12 @@ static cpu_set_t allowed;
 
 static void *run(void *argument)
 {
-    cpu_set_t *own = argument, now;
+    cpu_set_t *own = argument;
     MUST(sched_setaffinity(0, sizeof *own, own));
     up++;
     while (!stop)
         sleep_seconds(0.001);
-    CPU_ZERO(&now);
-    EXPECT(sched_getaffinity(0, sizeof now, &now));
-    CHECK(CPU_EQUAL(&now, own), "processors of a thread: %lx, were %lx", *(unsigned long *)&now, *(unsigned long *)own);
+    same_processors("a thread", own);
     return NULL;
 }
 
@@ -42,9 +40,7 @@ int main(int argc, char **argv)
     ready();
     while (running())
         EQUAL(sched_getcpu(), last, "processor");
-    cpu_set_t now;
-    EXPECT(sched_getaffinity(0, sizeof now, &now));
-    CHECK(CPU_EQUAL(&now, &sets[1]), "processors of the first thread differ");
+    same_processors("the first thread", &sets[1]);
     stop = 1;
     for (int i = 0; i < 3; i++)
         pthread_join(threads[i], NULL);

@@ -6,21 +6,12 @@
 static atomic_int stop;
 static cpu_set_t allowed;
 
-/* On every processor, as before it received anything. */
-static void verify(const char *who)
-{
-    cpu_set_t now;
-    CPU_ZERO(&now);
-    EXPECT(sched_getaffinity(0, sizeof now, &now));
-    CHECK(CPU_EQUAL(&now, &allowed), "processors of %s: %lx, were %lx", who, *(unsigned long *)&now, *(unsigned long *)&allowed);
-}
-
 static void *run(void *argument)
 {
     (void)argument;
     while (!stop)
         sleep_seconds(0.001);
-    verify("a thread");
+    same_processors("a thread", &allowed);
     return NULL;
 }
 
@@ -37,7 +28,7 @@ int main(int argc, char **argv)
     ready();
     while (running())
         ;
-    verify("the first thread");
+    same_processors("the first thread", &allowed);
     size_t wrong = 0;
     for (size_t i = 0; i < BYTES / 8; i++)
         wrong += memory[i] != i + 1;

@@ -413,4 +413,13 @@ UNUSED static long in_huge_pages(const char *start)
     return kib;
 }
 
+/* The processors that the calling thread may run on are those of before. */
+UNUSED static void same_processors(const char *who, const cpu_set_t *were)
+{
+    cpu_set_t now;
+    CPU_ZERO(&now);
+    EXPECT(sched_getaffinity(0, sizeof now, &now));
+    CHECK(CPU_EQUAL(&now, were), "processors of %s: %lx, were %lx", who, *(unsigned long *)&now, *(unsigned long *)were);
+}
+
 #endif
