@@ -56,20 +56,21 @@ pub fn read(captives: &Captives, mut sink: impl FnMut(ObjectId, &[(u64, usize)],
 }
 
 /// Reads piece by piece into a buffer of its own.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Reader {
+    /// Nothing before something is read.
     buffer: Vec<u8>,
 }
 
-impl Default for Reader {
-    fn default() -> Reader {
-        let mut buffer = vec![0_u8; PIECE_BYTES];
-        memory::prefer_huge_pages(&mut buffer);
-        Reader { buffer }
-    }
-}
-
 impl Reader {
+    fn buffer(&mut self) -> &mut [u8] {
+        if self.buffer.is_empty() {
+            // Zeros from the kernel, page by page as they are needed.
+            self.buffer = vec![0; PIECE_BYTES];
+        }
+        &mut self.buffer
+    }
+
     /// Reads a content.
     ///
     /// # Errors
@@ -79,7 +80,7 @@ impl Reader {
         content: &Content,
         mut sink: impl FnMut(ObjectId, &[(u64, usize)], &[u8]) -> Result<()>,
     ) -> Result<()> {
-        read_content(content, &mut self.buffer, &mut sink)
+        read_content(content, self.buffer(), &mut sink)
     }
 
     /// Reads some pages of a space.
@@ -92,7 +93,7 @@ impl Reader {
         pages: &PageSet,
         mut sink: impl FnMut(ObjectId, &[(u64, usize)], &[u8]) -> Result<()>,
     ) -> Result<()> {
-        read_space(space, pages, &mut self.buffer, &mut sink)
+        read_space(space, pages, self.buffer(), &mut sink)
     }
 }
 
@@ -110,8 +111,9 @@ pub fn read_running(
     let memory = ForeignMemory::open(pid).about(subject)?;
     let pagemap = Pagemap::open(pid).about(subject)?;
     let (mut entries, mut gone) = (Vec::new(), PageSet::new());
+    let buffer = reader.buffer();
     pieces(pages.runs(), |ranges, total| {
-        let part = &mut reader.buffer[..total];
+        let part = &mut buffer[..total];
         // In doubt in the way that is slower and takes nothing from anybody.
         let shared = are_shared(&pagemap, ranges, &mut entries).unwrap_or(true);
         let mut is_read = !shared && memory::gather(pid, ranges, part).is_ok_and(|count| count == total);

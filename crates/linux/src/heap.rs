@@ -31,6 +31,14 @@ pub fn prepare(bytes: usize) {
     drop(std::hint::black_box(pieces));
 }
 
+/// So many zeros, whose pages are there.
+pub fn zeros(bytes: usize) -> Vec<u8> {
+    let mut zeros: Vec<u8> = Vec::with_capacity(bytes);
+    populate(zeros.spare_capacity_mut());
+    zeros.resize(bytes, 0);
+    zeros
+}
+
 /// Has the kernel fetch the pages of a part of our memory, in one call where it can.
 fn populate(part: &mut [MaybeUninit<u8>]) {
     let start = part.as_mut_ptr() as usize & !(PAGE_BYTES - 1);
@@ -59,6 +67,16 @@ mod tests {
         let before = resident();
         prepare(BYTES);
         let now = resident();
+        assert!(now >= before + (BYTES / PAGE_BYTES / 2) as u64, "{before} pages, then {now}");
+    }
+
+    #[test]
+    fn zeros_are_there() {
+        const BYTES: usize = 8 << 20;
+        let before = resident();
+        let zeros = zeros(BYTES);
+        let now = resident();
+        assert!(zeros.len() == BYTES && zeros.iter().all(|byte| *byte == 0));
         assert!(now >= before + (BYTES / PAGE_BYTES / 2) as u64, "{before} pages, then {now}");
     }
 }

@@ -109,9 +109,3 @@ impl ForeignMemory {
             .map_err(|error| Errno { number: error.raw_os_error().unwrap_or(libc::EIO), call: "write /proc/PID/mem" })
     }
 }
-
-/// Advises this process's own buffer to use huge pages; failure only costs speed.
-pub fn prefer_huge_pages(buffer: &mut [u8]) {
-    // SAFETY: MADV_HUGEPAGE changes no contents; unaligned addresses answer EINVAL.
-    unsafe { libc::madvise(buffer.as_mut_ptr().cast(), buffer.len(), libc::MADV_HUGEPAGE) };
-}

@@ -509,6 +509,7 @@ impl Driver<'_> {
             Judgement::Here(changes) | Judgement::Elsewhere(_, changes) => {
                 if !dry_run {
                     self.build.prepare(foresight, unseen);
+                    self.stream.iter_mut().for_each(Stream::make_ready);
                 }
                 self.feed(Event::Accepted { changes: changes.iter().map(report::opaque).collect() });
             }

@@ -6,6 +6,7 @@ use godwit_handoff::store::Word;
 use godwit_handoff::{Malformed, Packet, Totals};
 use godwit_image::ObjectId;
 use godwit_image::page_set::{PageSet, Run};
+use godwit_linux::heap;
 use godwit_linux::vector::RANGES_MAX;
 use std::fs::File;
 use std::io::{self, Read};
@@ -147,6 +148,13 @@ impl Incoming {
             hasher: crc32fast::Hasher::new(),
             totals: Totals::default(),
             left: (ObjectId(0), PageSet::new()),
+        }
+    }
+
+    /// Makes room for pages before any come.
+    pub(crate) fn make_ready(&mut self) {
+        if self.body.is_empty() {
+            self.body = heap::zeros(PIECE_BYTES);
         }
     }
 

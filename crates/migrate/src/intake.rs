@@ -4,7 +4,6 @@ use crate::incoming::{Incoming, PIECE_BYTES};
 use crate::stream::{Arrival, Broken};
 use godwit_handoff::{Malformed, Packet};
 use godwit_image::ObjectId;
-use godwit_linux::memory::prefer_huge_pages;
 use godwit_linux::poll::{self, Readiness};
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -177,9 +176,7 @@ impl Worker {
                         Ok(buffer) => buffer,
                         Err(_) if buffers < WAITING_MAX + 2 => {
                             buffers += 1;
-                            let mut buffer = vec![0; PIECE_BYTES];
-                            prefer_huge_pages(&mut buffer);
-                            buffer
+                            vec![0; PIECE_BYTES]
                         }
                         Err(_) => match self.returned.recv() {
                             Ok(buffer) => buffer,

@@ -139,6 +139,13 @@ impl Stream {
         Ok(())
     }
 
+    /// Makes room for pages before any come: it takes longer than to read them.
+    pub(crate) fn make_ready(&mut self) {
+        if let Reading::Here(incoming) = &mut self.reading {
+            incoming.make_ready();
+        }
+    }
+
     /// Leaves the bytes of these pages in the lane, where they are the next thing in it: see [`Arrival::Waiting`]. Nobody reads ahead.
     pub(crate) fn leave(&mut self, owner: ObjectId, pages: PageSet) {
         if let Reading::Here(incoming) = &mut self.reading {
