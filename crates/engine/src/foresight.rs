@@ -11,6 +11,7 @@ use godwit_image::task::Thread;
 use godwit_linux::kernel_types::KernelTypes;
 use godwit_linux::pagemap::Pagemap;
 use godwit_linux::proc::smaps;
+use godwit_linux::process;
 use serde::{Deserialize, Serialize};
 
 const READ_WRITE: u32 = 3;
@@ -49,6 +50,9 @@ pub struct Foresight {
     /// The numbers of its threads besides the first one, ascending.
     #[serde(default)]
     pub threads: Vec<i32>,
+    /// It leads a session, and so it will for ever.
+    #[serde(default)]
+    pub leads_session: bool,
     /// What each of them has set for itself; empty where the kernel does not let that be read.
     #[serde(default)]
     pub states: Vec<Foreseen>,
@@ -101,7 +105,8 @@ impl Foresight {
         // It runs: what cannot be read now is not foreseen.
         let threads = threads(root);
         let states = states(root, &threads);
-        let bare = Foresight { root, small_pages, pieces, threads, states, ..Foresight::default() };
+        let leads_session = process::session_of(root).is_ok_and(|session| session == root);
+        let bare = Foresight { root, small_pages, pieces, threads, states, leads_session, ..Foresight::default() };
         let Ok(pagemap) = Pagemap::open(root) else { return bare };
         for area in &areas {
             let mut of_area = PageSet::new();
@@ -185,6 +190,7 @@ mod tests {
         let foresight = Foresight::of(own, &smaps::read(own).unwrap(), false);
         assert!(foresight.is_sound());
         let (first, last) = (memory.as_ptr() as u64, memory.as_ptr() as u64 + BYTES as u64);
+        assert_eq!(foresight.leads_session, process::session_of(0).unwrap() == own);
         assert!(foresight.areas.iter().any(|area| area.start <= first && last <= area.end));
         assert!(foresight.present.contains(first + (1 << 20)) && !foresight.present.contains(last - (1 << 20)));
         let mut nonsense = foresight.clone();

@@ -520,6 +520,11 @@ impl FrozenTree {
         drop(self);
     }
 
+    /// Whether it is one thread alone, and little of it.
+    pub(crate) fn is_one_thread(&self) -> bool {
+        matches!(&self.processes[..], [only] if only.threads.len() == 1) && !self.is_large
+    }
+
     /// Memory of a process that is still tracked by us, and by nobody else: what the kernel says of it because of that is not the process's.
     pub fn note_tracked(&mut self, pid: i32, registered: PageSet) {
         self.preparation.tracked.insert(pid, registered);

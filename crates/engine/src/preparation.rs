@@ -10,6 +10,7 @@ use crate::procfs;
 use crate::thread_records::{FEW, Reader, Records};
 use godwit_image::page_set::PageSet;
 use godwit_linux::kernel_types::KernelTypes;
+use godwit_linux::proc::status::{self, Status};
 use godwit_linux::ptrace;
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ pub struct Preparation {
     pub(crate) full: BTreeMap<i32, PageSet>,
     /// Memory that is tracked by us still, by process.
     pub(crate) tracked: BTreeMap<i32, PageSet>,
+    /// Who we are.
+    pub(crate) own: Option<Status>,
     /// For processes with many threads, where the kernel allows it.
     records: BTreeMap<i32, Reader>,
 }
@@ -49,6 +52,7 @@ impl Preparation {
         let types = || types.get_or_init(|| KernelTypes::read().ok()).as_ref();
         let areas = area_records(&pids, &self.areas, types);
         let glimpses = Glimpses::of(pids.iter().copied());
+        let own = std::process::id() as i32;
         Preparation {
             records: readers(&pids, types),
             early: Early::of(&glimpses, types),
@@ -57,6 +61,7 @@ impl Preparation {
             areas,
             full: self.full,
             tracked: BTreeMap::new(),
+            own: status::read(own, own).ok(),
         }
     }
 

@@ -1,5 +1,5 @@
 //! Small /proc files that the engine reads whole: lists of threads, children, descriptors, and single values.
-use godwit_linux::proc::Error;
+use godwit_linux::proc::{Error, whole};
 use std::os::unix::ffi::OsStrExt;
 
 fn io(error: std::io::Error) -> Error {
@@ -7,6 +7,10 @@ fn io(error: std::io::Error) -> Error {
         Some(2 | 3) => Error::Gone,
         _ => Error::Io(error),
     }
+}
+
+fn text(path: &str) -> std::io::Result<String> {
+    whole(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn numbers(path: &str) -> Result<Vec<i32>, Error> {
@@ -36,32 +40,32 @@ pub(crate) fn count_of_descriptors(tid: i32) -> Option<usize> {
 }
 
 pub(crate) fn children(pid: i32, tid: i32) -> Result<Vec<i32>, Error> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/children")).map_err(io)?;
+    let text = text(&format!("/proc/{pid}/task/{tid}/children")).map_err(io)?;
     Ok(text.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect())
 }
 
 pub(crate) fn comm(pid: i32, tid: i32) -> Result<Vec<u8>, Error> {
-    let mut text = std::fs::read(format!("/proc/{pid}/task/{tid}/comm")).map_err(io)?;
+    let mut text = whole(&format!("/proc/{pid}/task/{tid}/comm")).map_err(io)?;
     text.pop();
     Ok(text)
 }
 
 pub(crate) fn auxiliary_vector(tid: i32) -> Result<Vec<u8>, Error> {
-    std::fs::read(format!("/proc/{tid}/auxv")).map_err(io)
+    whole(&format!("/proc/{tid}/auxv")).map_err(io)
 }
 
 pub(crate) fn oom_score_adj(pid: i32) -> Result<i32, Error> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).map_err(io)?;
+    let text = text(&format!("/proc/{pid}/oom_score_adj")).map_err(io)?;
     Ok(text.trim().parse().unwrap_or(0))
 }
 
 pub(crate) fn core_filter(tid: i32) -> Result<Option<u32>, Error> {
-    let text = std::fs::read_to_string(format!("/proc/{tid}/coredump_filter")).map_err(io)?;
+    let text = text(&format!("/proc/{tid}/coredump_filter")).map_err(io)?;
     Ok(u32::from_str_radix(text.trim(), 16).ok())
 }
 
 /// How many processes and threads this machine has made since it booted; none where /proc does not tell.
 pub(crate) fn forks() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/stat").ok()?;
+    let text = text("/proc/stat").ok()?;
     text.lines().find_map(|line| line.strip_prefix("processes ")).and_then(|number| number.trim().parse().ok())
 }

@@ -30,3 +30,12 @@ pub fn session_of(pid: i32) -> Result<i32> {
     // SAFETY: no pointers.
     check_int("getsid", unsafe { libc::getsid(pid) })
 }
+
+/// The process group of a process; 0: this one.
+///
+/// # Errors
+/// ESRCH: there is no such process.
+pub fn group_of(pid: i32) -> Result<i32> {
+    // SAFETY: no pointers.
+    check_int("getpgid", unsafe { libc::getpgid(pid) })
+}

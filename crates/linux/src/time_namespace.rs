@@ -56,6 +56,11 @@ pub fn own() -> Result<Offsets> {
     }
 }
 
+/// Whether this thread has given its children clocks that are not its own.
+pub fn children_have_other() -> bool {
+    OWN.get().is_some()
+}
+
 /// Has the processes that this thread forks from now on live with these offsets, in a new namespace where they differ from
 /// what such processes have already. The thread itself stays where it is. A child enters at its birth: the offsets can
 /// never be changed afterwards.

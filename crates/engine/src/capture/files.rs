@@ -97,6 +97,10 @@ pub(super) fn tables(
         }
     }
     describe_all(&mut pending, capture, tree, outlet)?;
+    // Of a small tree all leave together with the files that are mapped: each time costs as much as it takes to look at those.
+    if !frozen.is_one_thread() {
+        outlet.pass_all(tree, &capture.objects)?;
+    }
     Ok((found, pending.into_iter().map(|(_, look)| look).collect()))
 }
 
@@ -115,7 +119,7 @@ fn describe_all(
         capture.describe(*object, look)?;
         outlet.pass(tree, &capture.objects)?;
     }
-    outlet.pass_all(tree, &capture.objects)
+    Ok(())
 }
 
 fn table(

@@ -6,6 +6,7 @@ use crate::leftover::Leftover;
 use crate::look::{Look, Survey};
 use crate::resource::edge::Choice;
 use crate::resource::epoll_ready::Question;
+use crate::resource::landlock::Strangers;
 use crate::resource::{Captured, KINDS, record_locks};
 use crate::thread_records::Records;
 use godwit_image::page_set::PageSet;
@@ -123,7 +124,7 @@ pub struct Capture {
     /// Who else holds what.
     pub survey: Survey,
     /// Processes outside of any sandbox of the tree.
-    pub(crate) strangers: crate::resource::landlock::Strangers,
+    pub(crate) strangers: Strangers,
     edges: Edges,
     next: u32,
     objects: Vec<Envelope>,
@@ -423,6 +424,7 @@ fn capture_all(frozen: &mut FrozenTree, options: &Options, mut outlet: Outlet<'_
         false => Default::default(),
     };
     capture.next = frozen.preparation.early.next();
+    capture.strangers = Strangers::beside(frozen.preparation.own.take());
     let mut tree = Tree { host: crate::host::at_this_moment(&frozen.surroundings.host), ..Tree::default() };
     let mut spaces = Vec::new();
     let mut ahead = if frozen.is_large { ahead::Ahead::start(frozen) } else { ahead::Ahead::none() };
@@ -436,7 +438,8 @@ fn capture_all(frozen: &mut FrozenTree, options: &Options, mut outlet: Outlet<'_
     for process in &mut frozen.processes {
         crate::namespaces::judge(process.pid, root, &frozen.surroundings.home)?;
         let known = (&tables, records.get(&process.pid));
-        let mut captured = task::capture(process, known, &mut capture, &mut tree, &mut spaces, &mut shape, &mut ahead)?;
+        let beside = (&mut ahead, &mut outlet);
+        let mut captured = task::capture(process, known, &mut capture, &mut tree, &mut spaces, &mut shape, beside)?;
         job_control::no_continuation(&captured)?;
         // Bound to nothing: so it is to be wherever it goes.
         captured.threads.iter_mut().filter(|thread| thread.affinity == frozen.surroundings.processors).for_each(

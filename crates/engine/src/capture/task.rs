@@ -2,7 +2,7 @@
 use super::ahead::{Ahead, areas_meanwhile};
 use super::files::Tables;
 use super::inquiry::{Answers, Inquiry, Questions};
-use super::{Capture, SpacePages, credentials, job_control, space};
+use super::{Capture, Outlet, SpacePages, credentials, job_control, space};
 use crate::clock;
 use crate::failure::{About, Result, malformed};
 use crate::freeze::{FrozenProcess, FrozenTree};
@@ -298,7 +298,7 @@ pub(super) fn capture(
     tree: &mut Tree,
     spaces: &mut Vec<SpacePages>,
     shape: &mut Shape,
-    ahead: &mut Ahead,
+    (ahead, outlet): (&mut Ahead, &mut Outlet<'_, '_>),
 ) -> Result<Task> {
     if process.is_zombie() {
         return zombie(process);
@@ -334,6 +334,7 @@ pub(super) fn capture(
                 .transpose()?,
         };
         let ran = injector.finish(&questions)?;
+        outlet.pass_all(tree, &capture.objects)?;
         let answer = ran.part(&of_whole);
         (Inquiry::of_one(&of_first, ran), answer, seen)
     } else {

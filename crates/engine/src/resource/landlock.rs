@@ -35,6 +35,11 @@ fn may_see(thread: &Status, own: &Status) -> bool {
 }
 
 impl Strangers {
+    /// `ours`: who we are, where that was asked for before.
+    pub(crate) fn beside(ours: Option<Status>) -> Strangers {
+        Strangers { ours, ..Strangers::default() }
+    }
+
     /// A process that a thread of these credentials may look at unless a security module forbids it; none where the
     /// kernel has no Landlock.
     ///

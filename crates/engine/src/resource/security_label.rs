@@ -57,7 +57,8 @@ impl Kind for SecurityLabel {
 /// The label, empty where no module gives one.
 fn label(pid: i32, tid: i32, name: &str) -> String {
     // EINVAL: no module answers.
-    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{tid}/attr/{name}")).unwrap_or_default();
+    let bytes = godwit_linux::proc::whole(&format!("/proc/{pid}/task/{tid}/attr/{name}")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
     plain(&text)
 }
 

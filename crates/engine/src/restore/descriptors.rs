@@ -3,7 +3,7 @@ use super::{Restorer, missing};
 use crate::failure::Result;
 use godwit_image::{ObjectId, Pid};
 use godwit_linux::program::Program;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 const SYS_CHROOT: i64 = 161;
 const SYS_FCHDIR: i64 = 81;
@@ -32,7 +32,11 @@ impl Restorer {
     /// Fills every file table and context.
     pub(super) fn place_descriptors(&mut self) -> Result<()> {
         let (tables, contexts) = self.first_users();
-        for (id, tid) in contexts {
+        let users: BTreeSet<Pid> = tables.values().copied().collect();
+        // Who fills a table sets its context in the same program: it is the last to need what lies in there.
+        let (last, first): (Vec<_>, Vec<_>) = contexts.into_iter().partition(|(_, tid)| users.contains(tid));
+        let mut begun = BTreeMap::new();
+        for (id, tid) in first.into_iter().chain(last) {
             let context =
                 self.tree.filesystems.iter().find(|context| context.id == id).cloned().ok_or_else(|| missing(id))?;
             let mut program = Program::new();
@@ -46,17 +50,21 @@ impl Restorer {
                 self.number_in(tid, context.working_directory).ok_or_else(|| missing(context.working_directory))?;
             program.call("fchdir", SYS_FCHDIR, [number.into()]);
             program.call("umask", SYS_UMASK, [context.umask.into()]);
-            self.run(tid, &program)?;
+            if users.contains(&tid) {
+                begun.insert(tid, program);
+            } else {
+                self.run(tid, &program)?;
+            }
         }
         for (id, tid) in tables {
-            self.fill_table(id, tid)?;
+            self.fill_table(id, tid, begun.remove(&tid).unwrap_or_default())?;
         }
         Ok(())
     }
 
-    fn fill_table(&mut self, id: ObjectId, tid: Pid) -> Result<()> {
+    /// Behind what a program of the same thread does before.
+    fn fill_table(&mut self, id: ObjectId, tid: Pid, mut program: Program) -> Result<()> {
         let table = self.tree.tables.iter().find(|table| table.id == id).cloned().ok_or_else(|| missing(id))?;
-        let mut program = Program::new();
         let mut placed = Vec::with_capacity(table.slots.len());
         for slot in &table.slots {
             // An edge that the user chose to close was made into nothing.

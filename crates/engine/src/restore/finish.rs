@@ -96,15 +96,23 @@ impl Restorer {
                 self.queue_many(task, thread)?;
             }
         }
-        self.run_all(&programs)?;
-        let mut last = Vec::new();
-        for task in tasks {
-            let program = self.last_program(task);
-            if !program.is_empty() {
-                last.push((first_thread(task)?.tid, program));
+        // A thread that nobody has to wait for does the last things, too.
+        if let ([task], [(_, program)]) = (tasks, programs.as_mut_slice())
+            && task.threads.iter().filter(|thread| !thread.dead).count() == 1
+        {
+            program.append(&self.last_program(task));
+            self.run_all(&programs)?;
+        } else {
+            self.run_all(&programs)?;
+            let mut last = Vec::new();
+            for task in tasks {
+                let program = self.last_program(task);
+                if !program.is_empty() {
+                    last.push((first_thread(task)?.tid, program));
+                }
             }
+            self.run_all(&last)?;
         }
-        self.run_all(&last)?;
         for task in tasks {
             for thread in task.threads.iter().filter(|thread| !thread.dead) {
                 self.begin_wait(task, thread)?;

@@ -21,7 +21,7 @@ use godwit_linux::arena::{Arena, Slot};
 use godwit_linux::memory::{self, ForeignAddress, ForeignMemory};
 use godwit_linux::program::Program;
 use godwit_linux::stub::Ending;
-use godwit_linux::{clone, descriptor, file, limits, scheduling};
+use godwit_linux::{clone, descriptor, file, limits, scheduling, time_namespace};
 use std::collections::BTreeMap;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
@@ -31,6 +31,7 @@ const SYS_MMAP: i64 = 9;
 const SYS_MPROTECT: i64 = 10;
 const SYS_MUNMAP: i64 = 11;
 const SYS_MADVISE: i64 = 28;
+const SYS_SETSID: i64 = 112;
 const SYS_UNSHARE: i64 = 272;
 const SYS_SETNS: i64 = 308;
 const CLONE_FILES: u64 = 0x400;
@@ -62,6 +63,8 @@ pub struct Reserve {
     pub(super) arena: Rc<Arena>,
     /// What this process may do, and so it may.
     own_credentials: Credentials,
+    /// It leads a session.
+    leads_session: bool,
     /// Its threads.
     pub(super) crew: Vec<Member>,
     /// Ascending.
@@ -129,6 +132,7 @@ impl Reserve {
             puppet,
             arena: Rc::new(arena),
             own_credentials: own_credentials()?,
+            leads_session: foresight.leads_session,
             crew,
             areas,
             large,
@@ -185,6 +189,9 @@ impl Reserve {
         for (first, last) in [(0x1_0000, base), (end, ADDRESS_MAX)] {
             program.call("munmap", SYS_MUNMAP, [first.into(), (last - first).into()]);
         }
+        if self.leads_session {
+            program.call("setsid", SYS_SETSID, []);
+        }
         for area in areas {
             let flags = space::anonymous_flags(area);
             let arguments = [
@@ -235,7 +242,8 @@ impl Reserve {
 
     /// Which areas of the tree's root are in here as they are to be.
     fn fitting(&self, tree: &Tree) -> Option<Reserved> {
-        let root = tree.root().filter(|root| root.pid == self.pid && root.exit_signal == SIGCHLD)?;
+        let is_it = |root: &&Task| root.pid == self.pid && root.exit_signal == SIGCHLD;
+        let root = tree.root().filter(is_it).filter(|root| root.session == root.pid || !self.leads_session)?;
         let space = tree.space(root.space?)?;
         if space.parent.is_some() || (space.huge_pages_disabled && !self.small_pages) {
             return None;
@@ -381,7 +389,8 @@ impl Restorer {
         // The clocks that our children have now, it has not: it was born before.
         let clocks = "/proc/thread-self/ns/time_for_children";
         let mut namespace = None;
-        if std::fs::read_link(clocks).ok() != std::fs::read_link(format!("/proc/{pid}/ns/time")).ok() {
+        let differs = || std::fs::read_link(clocks).ok() != std::fs::read_link(format!("/proc/{pid}/ns/time")).ok();
+        if time_namespace::children_have_other() && differs() {
             let opened = file::open(clocks.as_bytes(), 0).about(subject)?;
             program.call("setns", SYS_SETNS, [opened.as_raw_fd().into(), CLONE_NEWTIME.into()]);
             namespace = Some(opened);

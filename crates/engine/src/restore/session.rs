@@ -120,8 +120,7 @@ impl Restorer {
     }
 
     fn group_now(&self, pid: Pid) -> Result<i32> {
-        let now = stat::read_process_wide(pid.0).about(|| Subject::Process(pid.0))?;
-        Ok(now.process_group)
+        godwit_linux::process::group_of(pid.0).about(|| Subject::Process(pid.0))
     }
 
     fn enter_group(&mut self, pid: Pid, group: Pid) -> Result<()> {

@@ -282,7 +282,10 @@ impl Restorer {
 
     pub(super) fn make_session(&mut self, pid: Pid) -> Result<()> {
         let mut program = Program::new();
-        program.call("setsid", SYS_SETSID, []);
+        let now = godwit_linux::process::session_of(pid.0).about(|| Subject::Process(pid.0))?;
+        if now != pid.0 {
+            program.call("setsid", SYS_SETSID, []);
+        }
         // At once: what is forked from here on inherits the controlling terminal, and gets it in no other way.
         for envelope in &self.tree.objects {
             if crate::resource::pty::controls(envelope, pid)? {
@@ -291,7 +294,7 @@ impl Restorer {
                 program.call("ioctl(TIOCSCTTY)", SYS_IOCTL, [slave.into(), TIOCSCTTY.into(), 0_u64.into()]);
             }
         }
-        self.run(pid, &program).map(drop)
+        if program.is_empty() { Ok(()) } else { self.run(pid, &program).map(drop) }
     }
 
     /// Every task that no page made necessary.

@@ -443,6 +443,6 @@ impl Restorer {
                 self.run(pid, &std::mem::take(&mut program))?;
             }
         }
-        self.run(pid, &program).map(drop)
+        if program.is_empty() { Ok(()) } else { self.run(pid, &program).map(drop) }
     }
 }

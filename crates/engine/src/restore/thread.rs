@@ -191,6 +191,9 @@ impl Restorer {
             }
             if sent.contains(&signal) {
                 set_action(&mut program, signal, &Action { handler: SIG_IGN, ..Action::default() });
+            } else if *action == Action::default() {
+                // As it was born (see `default_actions`).
+                continue;
             }
             set_action(&mut program, signal, action);
         }

@@ -205,6 +205,20 @@ fn read_file<T>(
     result
 }
 
+/// The bytes of a small file of /proc by its path: no look at its size, which is 0 there, and no growing in small steps.
+///
+/// # Errors
+/// As open(2) and read(2).
+pub fn whole(path: &str) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let mut buffer = BUFFER.take();
+    let result = fill(&mut file, &mut buffer).map(|length| buffer[..length].to_vec());
+    if buffer.len() <= KEPT {
+        BUFFER.set(buffer);
+    }
+    result
+}
+
 /// Reads and parses /proc/PID/NAME.
 fn read_process<T>(
     pid: i32,
