@@ -13,8 +13,12 @@ use crate::validate::needs_tracking;
 const PAGE: f64 = 4096.0;
 /// Rounds that are played at most: a user's row may allow as many as it likes.
 const ROUNDS_MAX: u32 = 1000;
-/// A process that gets pages only on demand is looked at for so long, ms.
-pub const DEMAND_WINDOW_MS: f64 = 1000.0;
+/// A process that gets pages only on demand is looked at for so long, ms; what it has not asked for by then is taken for never asked for.
+pub const DEMAND_WINDOW_MS: f64 = 10_000.0;
+/// Which part of its pages a process reads in that time that it does not write: nobody has seen them, and it reads some.
+const READ_UNSEEN: f64 = 0.05;
+/// So many waits have a long one among them.
+const WAITS: f64 = 10.0;
 
 /// What was found out about a process in a short time.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -69,8 +73,12 @@ pub struct Costs {
     pub pushed_before_fault: f64,
     /// The first write to a page that is tracked.
     pub tracked_write: f64,
-    /// Which part of the time that the engine works it takes from the process.
+    /// The longest of many waits for a page while others are pushed, besides the way there and back.
+    pub stall: f64,
+    /// Which part of the time that the engine works before the freeze it takes from the process.
     pub taken: f64,
+    /// The same after the resumption.
+    pub taken_post: f64,
 }
 
 impl Default for Costs {
@@ -80,18 +88,20 @@ impl Default for Costs {
             tracking: 1.5,
             round: 1.0,
             quiet_round: 20.0,
-            down: 4.0,
+            down: 3.2,
             down_tracked: 0.5,
             after: 0.5,
-            page_preparation: 0.0028,
-            page_down: 0.001,
-            page_confirmed: 0.0002,
-            page_post: 0.0029,
+            page_preparation: 0.003,
+            page_down: 0.0008,
+            page_confirmed: 0.00003,
+            page_post: 0.004,
             page_after: 0.0004,
-            fault: 0.05,
+            fault: 0.085,
             pushed_before_fault: 256.0 * 1024.0,
             tracked_write: 0.001,
-            taken: 0.3,
+            stall: 20.0,
+            taken: 0.15,
+            taken_post: 0.3,
         }
     }
 }
@@ -103,6 +113,8 @@ pub struct Prediction {
     pub preparation_ms: f64,
     /// It runs nowhere, ms.
     pub down_ms: f64,
+    /// The longest time that it waits for one page after that, ms.
+    pub wait_ms: f64,
     /// Until nothing is left at the source, ms; none: never by itself.
     pub post_ms: Option<f64>,
     /// In all, or until it runs at the destination where something stays behind for ever.
@@ -116,7 +128,7 @@ pub struct Prediction {
 /// What the user wants least of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Objective {
-    /// Time in which the process runs nowhere.
+    /// Time in which the process runs nowhere, or waits for a page of its own.
     DownTime,
     /// Time until all is over.
     Total,
@@ -152,7 +164,7 @@ impl Objective {
     pub fn cost(self, prediction: &Prediction) -> f64 {
         let ends = |time: f64| if prediction.post_ms.is_some() { time } else { f64::INFINITY };
         match self {
-            Objective::DownTime => prediction.down_ms,
+            Objective::DownTime => prediction.down_ms.max(prediction.wait_ms),
             Objective::Total => ends(prediction.total_ms),
             Objective::SlowDown => prediction.delay_ms,
             Objective::Independence => ends(prediction.down_ms + prediction.post_ms.unwrap_or(0.0)),
@@ -314,9 +326,12 @@ impl Play<'_> {
         let costs = self.costs;
         let owed = self.wanted(step.set).min(self.stale);
         let fault = self.round_trip + self.page_link + costs.fault;
+        let behind_pushed = fault + costs.pushed_before_fault.min(owed * PAGE) / PAGE * self.page_link;
         if step.order == Order::FaultsOnly {
             if owed > 0.0 {
-                let faults = self.profile.written_after(DEMAND_WINDOW_MS).min(owed);
+                let read = owed * READ_UNSEEN;
+                let faults = (self.profile.written_after(DEMAND_WINDOW_MS) + read).min(owed);
+                self.wait(faults, behind_pushed);
                 self.made.delay_ms += (faults * fault).min(DEMAND_WINDOW_MS);
                 self.transfers += faults;
                 self.made.post_ms = None;
@@ -324,15 +339,26 @@ impl Play<'_> {
             return None;
         }
         let time = owed * self.page_link.max(costs.page_post);
-        let fault = fault + costs.pushed_before_fault.min(owed * PAGE) / PAGE * self.page_link;
+        let fault = behind_pushed;
         let share = owed / (self.profile.pages as f64).max(1.0);
         // Of what it touches meanwhile one half has come already, as much as is owed of it at all.
         let faults = self.profile.written_after(time) * share / 2.0;
-        self.made.delay_ms += (faults * fault).min(time) + owed * costs.page_post * costs.taken;
+        self.wait(faults, fault);
+        self.made.delay_ms += (faults * fault).min(time) + owed * costs.page_post * costs.taken_post;
         self.made.post_ms = self.made.post_ms.map(|post| post + time);
         self.transfers += owed;
         self.stale -= owed;
         Some((Left::default(), owed > 0.0))
+    }
+
+    /// Somebody waits so often, each time so long. What is only asked for is pushed, too, in the end: somebody settles it.
+    fn wait(&mut self, faults: f64, fault: f64) {
+        let longest = match faults {
+            many if many >= WAITS => fault + self.costs.stall,
+            some if some >= 1.0 => fault,
+            _ => 0.0,
+        };
+        self.made.wait_ms = self.made.wait_ms.max(longest);
     }
 
     fn end(self) -> Prediction {
@@ -444,6 +470,14 @@ mod tests {
         assert!(chosen(Objective::DownTime, &busy, &SLOW).contains("post-copy"));
         assert_eq!(chosen(Objective::Total, &process(24, 0.0), &FAST), "total-copy");
         assert!(chosen(Objective::Independence, &process(262_144, 0.0), &SLOW).contains("pre-copy"));
+        // Who writes little over a fast link waits longer for one page, while all are pushed, than it takes to look at what it has written.
+        assert_ne!(chosen(Objective::DownTime, &process(262_144, 1.0), &FAST), "post-copy");
+        let quiet = |name| Objective::DownTime.cost(&by(name, &process(262_144, 0.0), &FAST));
+        assert!(quiet("post-copy") < quiet("pre-copy"));
+        // What it will read nobody knows.
+        for per_ms in [0.0, 1.0, 100.0] {
+            assert_ne!(chosen(Objective::SlowDown, &process(65_536, per_ms), &FAST), "copy-on-reference");
+        }
     }
 
     #[test]
