@@ -9,7 +9,8 @@ fn io(error: std::io::Error) -> Error {
     }
 }
 
-fn text(path: &str) -> std::io::Result<String> {
+/// A small file as text; what is not UTF-8 is replaced.
+pub(crate) fn text(path: &str) -> std::io::Result<String> {
     whole(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -339,12 +339,11 @@ impl Play<'_> {
             return None;
         }
         let time = owed * self.page_link.max(costs.page_post);
-        let fault = behind_pushed;
         let share = owed / (self.profile.pages as f64).max(1.0);
         // Of what it touches meanwhile one half has come already, as much as is owed of it at all.
         let faults = self.profile.written_after(time) * share / 2.0;
-        self.wait(faults, fault);
-        self.made.delay_ms += (faults * fault).min(time) + owed * costs.page_post * costs.taken_post;
+        self.wait(faults, behind_pushed);
+        self.made.delay_ms += (faults * behind_pushed).min(time) + owed * costs.page_post * costs.taken_post;
         self.made.post_ms = self.made.post_ms.map(|post| post + time);
         self.transfers += owed;
         self.stale -= owed;

@@ -65,8 +65,7 @@ impl Kind for Affiliation {
 
 fn text(pid: i32, name: &str) -> String {
     // Not there: a kernel without it; then there is nothing to carry.
-    let bytes = godwit_linux::proc::whole(&format!("/proc/{pid}/{name}")).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).trim().to_owned()
+    crate::procfs::text(&format!("/proc/{pid}/{name}")).unwrap_or_default().trim().to_owned()
 }
 
 fn audit_login(pid: i32) -> u32 {

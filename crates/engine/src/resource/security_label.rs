@@ -57,8 +57,7 @@ impl Kind for SecurityLabel {
 /// The label, empty where no module gives one.
 fn label(pid: i32, tid: i32, name: &str) -> String {
     // EINVAL: no module answers.
-    let bytes = godwit_linux::proc::whole(&format!("/proc/{pid}/task/{tid}/attr/{name}")).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
+    let text = crate::procfs::text(&format!("/proc/{pid}/task/{tid}/attr/{name}")).unwrap_or_default();
     plain(&text)
 }
 
