@@ -13,8 +13,14 @@ const ANONYMOUS: &[u8] = b"/dev/zero (deleted)";
 pub(crate) struct Site {
     /// Its control block; the code follows, then the record.
     pub(crate) start: u64,
-    /// An arena that a dead engine left, with its length.
-    pub(crate) abandoned: Option<(u64, u64)>,
+    /// What a dead engine left.
+    pub(crate) abandoned: Option<Abandoned>,
+}
+
+/// A dead engine's stub.
+pub(crate) struct Abandoned {
+    /// Its arena, with its length.
+    pub(crate) arena: Option<(u64, u64)>,
 }
 
 /// Bytes of the record behind the code: address and length of the arena, for whoever finds the stub of a dead engine.
@@ -48,16 +54,16 @@ pub(crate) fn find_site(pid: i32, memory: &ForeignMemory, areas: &[maps::Area]) 
             let record = (word(start + record_offset()), word(start + record_offset() + 8));
             // The record is only believed when such a mapping is there, with what begins every arena: the process may have unmapped ours
             // when its engine had died, and have mapped something of its own since.
-            let abandoned = if let (Some(base), Some(length)) = record { Some((base, length)) } else { None };
+            let arena = if let (Some(base), Some(length)) = record { Some((base, length)) } else { None };
             let is_ours = |name: &[u8]| name == ANONYMOUS || name.starts_with(b"/memfd:");
-            let abandoned = abandoned.filter(|(base, length)| {
+            let arena = arena.filter(|(base, length)| {
                 let last = base.saturating_add(*length);
                 let mut first = vec![0_u8; code.len()];
                 areas.iter().any(|a| a.start == *base && a.end == last && a.shared && is_ours(&a.name))
                     && memory.read(ForeignAddress(*base), &mut first).is_ok()
                     && first == code
             });
-            return Ok(Site { start: end - length + start as u64, abandoned });
+            return Ok(Site { start: end - length + start as u64, abandoned: Some(Abandoned { arena }) });
         }
         let used = tail.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         // An empty last page may be a page that the program means to fill: only slack behind real contents counts.

@@ -11,6 +11,7 @@ use crate::passage::{PROGRAM_TIME_MAX, Saved, set_going, take_back, wait_done};
 use crate::question::{ProcessAnswers, ThreadAnswers};
 pub use crate::ran::Ran;
 use crate::resource::processor_mode;
+use crate::stranded;
 use crate::thread_records::Records;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::arena::{self, Arena, Slot};
@@ -49,6 +50,8 @@ pub struct Injector<'a> {
     arena: Option<(Arena, u64)>,
     /// A program that runs in the first thread, and since when.
     running: Option<(Slot, Instant)>,
+    /// A thread was not taken back: it goes on by itself, through what lies in the process, which stays.
+    stranded: bool,
     /// Since when the arena that was there is being unmapped.
     leaving: Option<(Instant, u64)>,
     saved: Vec<Saved>,
@@ -157,16 +160,15 @@ impl<'a> Injector<'a> {
         }
         let areas = areas().map_or_else(|| maps::read(first).about(subject), Ok)?;
         let Site { start: site, abandoned } = find_site(first, &memory, &areas)?;
-        let inside = |saved: &Saved| (site..site + record_offset() as u64).contains(&saved.registers.rip);
-        if let Some(index) = saved.iter().position(inside) {
-            let cause = "another engine died while it worked on it, and it is about to heal";
-            return Err(Refusal::new(Code::KERNEL_CALL, process.threads[index].subject(), cause).choice("try again"));
+        if abandoned.is_some() {
+            let code = site + CONTROL_BYTES as u64;
+            stranded::let_go_on(&process.threads, saved.iter().map(|saved| &saved.registers), &memory, &areas, code)?;
         }
-        let (arena, running, leaving, answers) = Default::default();
+        let (arena, running, stranded, leaving, answers) = Default::default();
         let mut injector =
-            Injector { process, memory, site, arena, running, leaving, saved, areas, spokesmen, answers };
+            Injector { process, memory, site, arena, running, stranded, leaving, saved, areas, spokesmen, answers };
         injector.memory.write(ForeignAddress(site + CONTROL_BYTES as u64), stub::code()).about(subject)?;
-        if let Some((base, length)) = abandoned {
+        if let Some((base, length)) = abandoned.and_then(|abandoned| abandoned.arena) {
             injector.single("munmap", SYS_MUNMAP, [base, length, 0, 0, 0, 0])?;
             injector.areas.retain(|area| area.start != base);
         }
@@ -344,7 +346,12 @@ impl<'a> Injector<'a> {
         for (turn, some) in programs.chunks(self.batch()).enumerate() {
             let started = self.start_some(some, turn % 2 * self.batch(), programs.len() == 1)?;
             if let Some(batch) = running.replace(started) {
-                self.collect_all(&batch, &mut ran)?;
+                let collected = self.collect_all(&batch, &mut ran);
+                if let (Err(refusal), Some(batch)) = (collected, &running) {
+                    // What comes of these does not matter any more.
+                    let _ = self.collect_all(batch, &mut ran);
+                    return Err(refusal);
+                }
             }
         }
         running.map_or(Ok(()), |batch| self.collect_all(&batch, &mut ran))?;
@@ -396,30 +403,45 @@ impl<'a> Injector<'a> {
     }
 
     /// Starts programs in the slots from one on; one that is alone may be large.
-    fn start_some<'p>(&self, programs: &[(usize, &'p Program)], from: usize, alone: bool) -> Result<Batch<'p>> {
+    fn start_some<'p>(&mut self, programs: &[(usize, &'p Program)], from: usize, alone: bool) -> Result<Batch<'p>> {
         let begin = Instant::now();
         let mut laid = Vec::with_capacity(programs.len());
         for (place, (index, program)) in programs.iter().enumerate() {
-            let slot = self.lay(*index, from + place, program, alone)?;
-            self.launch(*index, slot)?;
-            laid.push((*index, slot, *program));
+            let launched = self.lay(*index, from + place, program, alone).and_then(|slot| {
+                self.launch(*index, slot)?;
+                Ok(slot)
+            });
+            self.stranded |= launched.is_err();
+            laid.push((*index, launched?, *program));
         }
         Ok(Batch { laid, begin })
     }
 
-    /// Waits for programs and takes their threads back.
+    /// Waits for programs and takes their threads back, all of them, also when one has failed.
     fn collect_all(&mut self, batch: &Batch<'_>, ran: &mut Vec<Ran>) -> Result<()> {
         let deadline = batch.begin + PROGRAM_TIME_MAX;
         let Some((arena, _)) = &self.arena else { return Ok(()) };
-        for (index, slot, _) in &batch.laid {
-            let thread = &mut self.process.threads[*index];
-            wait_done(|| arena.done(*slot), thread, deadline)?;
-            ptrace::interrupt(thread.tid()).about(|| thread.subject())?;
+        let mut failed = None;
+        let mut done = Vec::with_capacity(batch.laid.len());
+        for one in &batch.laid {
+            let thread = &mut self.process.threads[one.0];
+            let ended = wait_done(|| arena.done(one.1), thread, deadline)
+                .and_then(|()| ptrace::interrupt(thread.tid()).about(|| thread.subject()));
+            match ended {
+                Ok(()) => done.push(one),
+                Err(refusal) => {
+                    self.stranded = true;
+                    failed = failed.or(Some(refusal));
+                }
+            }
         }
-        for (index, slot, program) in &batch.laid {
-            ran.push(self.collect(*index, *slot, program, batch.begin)?);
+        for (index, slot, program) in done {
+            match self.collect(*index, *slot, program, batch.begin) {
+                Ok(one) => ran.push(one),
+                Err(refusal) => failed = failed.or(Some(refusal)),
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     /// Lays a program for a thread into its slot or, when it is `alone`, the large one.
@@ -450,7 +472,9 @@ impl<'a> Injector<'a> {
     fn collect(&mut self, index: usize, slot: Slot, program: &Program, begin: Instant) -> Result<Ran> {
         let code = self.code();
         let thread = &mut self.process.threads[index];
-        take_back(thread, code, &self.saved[index], begin)?;
+        let taken = take_back(thread, code, &self.saved[index], begin);
+        self.stranded |= taken.is_err();
+        taken?;
         let Some((arena, _)) = &self.arena else {
             return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), "no arena"));
         };
@@ -491,6 +515,16 @@ impl<'a> Injector<'a> {
     }
 
     fn clean(&mut self) -> Result<()> {
+        if self.stranded {
+            // The next engine finds it.
+            return Ok(());
+        }
+        let cleaned = self.take_out();
+        self.stranded |= cleaned.is_err();
+        cleaned
+    }
+
+    fn take_out(&mut self) -> Result<()> {
         self.end_program()?;
         self.end_removal()?;
         if let Some((arena, foreign)) = self.arena.take() {

@@ -43,6 +43,7 @@ pub mod room;
 mod sequence;
 mod sharing;
 mod sleep;
+mod stranded;
 mod surroundings;
 mod thread_records;
 mod tmpfs_file;

@@ -11,6 +11,7 @@ use crate::failure::{About, Result};
 use crate::freeze::FrozenProcess;
 use crate::interrupted::{self, restart};
 use crate::sleep::{self, Sleep};
+use crate::stranded;
 use godwit_image::Subject;
 use godwit_linux::memory::{self, ForeignAddress, ForeignMemory};
 use godwit_linux::proc::{maps, status};
@@ -153,6 +154,10 @@ pub(crate) fn prepare(
         return Ok(None);
     }
     let memory = ForeignMemory::open(tid).about(subject)?;
+    // That wait is nobody's: it ends when the thread is let go, or by itself.
+    if call == sleep::RT_SIGTIMEDWAIT && stranded::is_in_stub(&memory, registers.rip) {
+        return Ok(None);
+    }
     let mut instruction = [0; 2];
     let read = memory.read(ForeignAddress(registers.rip.wrapping_sub(2)), &mut instruction);
     if read.is_err() || instruction != SYSCALL || !lay(&memory, place) {

@@ -2,17 +2,23 @@
 //! on, with right results, however often that happens.
 //!
 //! The test starts itself again, in a PID namespace of its own, as the observer; that starts itself as the victim, and again
-//! and again as the engine, which freezes, captures and lets go until it is killed.
+//! and again as the engine, which freezes, captures and lets go until it is killed. Another victim, of which some thread is always in
+//! a signal handler, is killed_engine_signals.c.
 use godwit_engine::preparation::Preparation;
+use godwit_linux::proc::syscall::{self, Activity};
+use godwit_linux::signal;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const KILLS: u64 = 200;
+/// Engines one right after the other: the next ones find threads that have yet to go on by themselves.
+const SERIES: u64 = 4;
 /// Threads that compute.
 const BUSY: usize = 6;
 /// And: one that sleeps, two that send a byte to and fro.
@@ -23,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
-        Some("observer") => observer(&arguments[2]),
+        Some("observer") => observer(&arguments[2], &arguments[3..]),
         Some("victim") => victim(&arguments[2]),
         Some("engine") => engine(arguments[2].parse().expect("a number")),
         // What the runner of tests passes to list or to choose tests.
@@ -37,18 +43,29 @@ fn main() {
             // In another PID namespace somebody may have our number at the same time.
             let namespace = std::fs::read_link("/proc/self/ns/pid").expect("a PID namespace");
             let name = format!("godwit-killed-engine-{}-{}", std::process::id(), namespace.display());
-            let file = std::env::temp_dir().join(name);
-            let status = Command::new("unshare")
-                .args(["-fpm", "--mount-proc", "--kill-child"])
-                .arg(own)
-                .arg("observer")
-                .arg(&file)
-                .status()
-                .expect("unshare runs");
-            let _ = std::fs::remove_file(&file);
-            assert!(status.success(), "the observer says no: {status}");
+            let file = std::env::temp_dir().join(&name);
+            observe(&own, &file, &[own.as_path(), Path::new("victim"), &file]);
+            let handling = std::env::temp_dir().join(name + "-signals");
+            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/killed_engine_signals.c");
+            let built = Command::new("cc").args(["-O1", "-pthread", "-o"]).arg(&handling).arg(source).status();
+            assert!(built.expect("cc runs").success(), "the other victim is not built");
+            observe(&own, &file, &[&handling, &file, Path::new(&COUNTERS.to_string())]);
+            let _ = std::fs::remove_file(&handling);
         }
     }
+}
+
+fn observe(own: &Path, file: &Path, victim: &[&Path]) {
+    let status = Command::new("unshare")
+        .args(["-fpm", "--mount-proc", "--kill-child"])
+        .arg(own)
+        .arg("observer")
+        .arg(file)
+        .args(victim)
+        .status()
+        .expect("unshare runs");
+    let _ = std::fs::remove_file(file);
+    assert!(status.success(), "the observer of {victim:?} says no: {status}");
 }
 
 fn counters(file: &File) -> [u64; COUNTERS] {
@@ -57,31 +74,28 @@ fn counters(file: &File) -> [u64; COUNTERS] {
     std::array::from_fn(|index| u64::from_le_bytes(raw[index * 8..index * 8 + 8].try_into().expect("8 bytes")))
 }
 
+/// Sends a signal to every thread that waits in the stub of a dead engine, as no thread of a victim of ours waits: its handler runs
+/// when it is let go, and leads back. Returns how many there are.
+fn interrupt_stranded(pid: i32) -> usize {
+    const RT_SIGTIMEDWAIT: u32 = 128;
+    const SIGUSR2: i32 = 12;
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the victim's threads");
+    let threads = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
+    threads
+        .filter(|tid| matches!(syscall::read(pid, *tid), Ok(Activity::Call { number: RT_SIGTIMEDWAIT, .. })))
+        .filter(|tid| signal::send_to_thread(pid, *tid, SIGUSR2).is_ok())
+        .count()
+}
+
 /// PID 1 of the namespace.
-fn observer(path: &str) {
+fn observer(path: &str, victim: &[String]) {
     let own = std::env::current_exe().expect("own path");
-    // Without the descriptors that this process has from whoever runs the tests: they are edges of the victim's tree.
-    let close =
-        "for fd in /proc/self/fd/*; do fd=${fd##*/}; [ $fd -gt 2 ] && eval \"exec $fd>&-\"; done; exec \"$0\" \"$@\"";
-    let mut victim = Command::new("bash")
-        .args(["-c", close])
-        .arg(&own)
-        .args(["victim", path])
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("victim");
-    let begin = Instant::now();
-    while std::fs::metadata(path).map_or(0, |metadata| metadata.len()) < (COUNTERS * 8) as u64 {
-        assert!(begin.elapsed() < PATIENCE, "the victim does not begin");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let handles = Path::new(&victim[0]) != own;
+    let mut victim = start(path, victim);
     let file = File::open(path).expect("counters");
     let pass = one_pass(&own, victim.id());
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut captured = 0;
+    let (mut captured, mut stranded) = (0, 0);
     let mut refused = std::collections::BTreeMap::new();
     for round in 0..KILLS {
         let mut engine = Command::new(&own)
@@ -105,27 +119,63 @@ fn observer(path: &str) {
         for line in String::from_utf8_lossy(&rest).split('\n').filter(|line| line.starts_with("GW")) {
             *refused.entry(line.to_owned()).or_insert(0_u64) += 1;
         }
-        let before = counters(&file);
-        let killed = Instant::now();
-        while counters(&file).iter().zip(before).any(|(now, before)| *now <= before + 1) {
-            if let Some(status) = victim.try_wait().expect("wait") {
-                panic!("round {round}: the victim ended: {status}");
-            }
-            let now = counters(&file);
-            assert!(killed.elapsed() < PATIENCE, "round {round}: a thread stands still: {before:?}, {now:?}");
-            std::thread::sleep(Duration::from_millis(1));
+        if let Some(status) = victim.try_wait().expect("wait") {
+            panic!("round {round}: the victim ended: {status}");
         }
+        if handles {
+            stranded += interrupt_stranded(victim.id() as i32);
+        }
+        if round % SERIES != SERIES - 1 {
+            continue;
+        }
+        await_progress(&file, &mut victim, round);
     }
     println!(
-        "killed_engine: {KILLS} kills survived; captured and let go {captured} times before; refused: {refused:?}"
+        "killed_engine: {KILLS} kills survived; captured and let go {captured} times before; {stranded} threads in a handler behind the stub; refused: {refused:?}"
     );
     assert!(captured > 0, "the engines did not work: nothing was shown");
+    assert!(!handles || stranded > 0, "no thread was left in the stub: nothing was shown");
     victim.kill().expect("kill");
     victim.wait().expect("wait");
 }
 
+fn start(path: &str, victim: &[String]) -> Child {
+    // Without the descriptors that this process has from whoever runs the tests: they are edges of the victim's tree.
+    let close =
+        "for fd in /proc/self/fd/*; do fd=${fd##*/}; [ $fd -gt 2 ] && eval \"exec $fd>&-\"; done; exec \"$0\" \"$@\"";
+    let victim = Command::new("bash")
+        .args(["-c", close])
+        .args(victim)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("victim");
+    let begin = Instant::now();
+    while std::fs::metadata(path).map_or(0, |metadata| metadata.len()) < (COUNTERS * 8) as u64 {
+        assert!(begin.elapsed() < PATIENCE, "the victim does not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    victim
+}
+
+/// Waits until every thread has come round.
+fn await_progress(file: &File, victim: &mut Child, round: u64) {
+    let before = counters(file);
+    let killed = Instant::now();
+    while counters(file).iter().zip(before).any(|(now, before)| *now <= before + 1) {
+        if let Some(status) = victim.try_wait().expect("wait") {
+            panic!("round {round}: the victim ended: {status}");
+        }
+        let now = counters(file);
+        assert!(killed.elapsed() < PATIENCE, "round {round}: a thread stands still: {before:?}, {now:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// How long an engine takes on this machine for one freeze, capture and release; it is killed behind it.
-fn one_pass(own: &std::path::Path, pid: u32) -> Duration {
+fn one_pass(own: &Path, pid: u32) -> Duration {
     let mut engine = Command::new(own)
         .args(["engine", &pid.to_string()])
         .stdout(Stdio::piped())

@@ -30,7 +30,7 @@ global_asm!(
     r#"
     .pushsection .text.godwit_stub,"ax",@progbits
     .balign 16
-    .globl godwit_stub_begin, godwit_stub_single, godwit_stub_last, godwit_stub_wait, godwit_stub_end
+    .globl godwit_stub_begin, godwit_stub_single, godwit_stub_last, godwit_stub_wait, godwit_stub_woken, godwit_stub_end
 godwit_stub_begin:
     lea r12, [rbx + 256]
     mov r14, r12
@@ -101,6 +101,7 @@ godwit_stub_wait:
     mov r10d, 8
     mov eax, 128
     syscall
+godwit_stub_woken:
     cmp dword ptr [rbx + 4], 2
     jne 21f
 20: mov edi, 125
@@ -143,6 +144,7 @@ unsafe extern "C" {
     static godwit_stub_single: u8;
     static godwit_stub_last: u8;
     static godwit_stub_wait: u8;
+    static godwit_stub_woken: u8;
     static godwit_stub_end: u8;
 }
 
@@ -169,6 +171,11 @@ pub fn last_offset() -> u64 {
 /// Offset of the place where the stub waits for its tracer.
 pub fn wait_offset() -> u64 {
     (&raw const godwit_stub_wait) as u64 - (&raw const godwit_stub_begin) as u64
+}
+
+/// Offset of the place where it goes on when its wait is over: a thread that waits is stopped there.
+pub fn woken_offset() -> u64 {
+    (&raw const godwit_stub_woken) as u64 - (&raw const godwit_stub_begin) as u64
 }
 
 /// Bytes of a control block.
