@@ -73,6 +73,8 @@ fn timespec(tid: i32, address: u64) -> Option<u64> {
     (memory::read(tid, ForeignAddress(address), &mut raw).ok()? == raw.len()).then_some(())?;
     let seconds = u64::from_le_bytes(*raw.first_chunk()?);
     let nanoseconds = u64::from_le_bytes(*raw.last_chunk()?);
+    // The kernel takes no other for a time: something else lies there by now.
+    (nanoseconds < NANOSECONDS && i64::try_from(seconds).is_ok()).then_some(())?;
     seconds.checked_mul(NANOSECONDS)?.checked_add(nanoseconds)
 }
 
@@ -138,23 +140,42 @@ fn socket_time(pid: i32, call: u32, descriptor: u64) -> Option<u64> {
     socket::time(socket.as_fd(), option).ok()?.map(|time| time.as_nanos() as u64)
 }
 
+/// How often a thread is looked at that comes back while it is.
+const LOOKS_MAX: usize = 3;
+
+/// The timed wait that a thread is in, as far as it can be told; `None` when it waits for no time.
+fn look_at(pid: i32, tid: i32, call: u32, activity: Activity, turns: &mut Turns) -> Option<Sleep> {
+    let Activity::Call { number, arguments, .. } = activity else { return None };
+    let argument = arguments[0];
+    let time = || whole(tid, call, &arguments).or_else(|| socket_time(pid, call, argument).map(Some));
+    let mut sleep = Sleep { call, argument, until: None, naps: 0 };
+    let Some(mut found) = time() else { return (number == RESTART_SYSCALL).then_some(sleep) };
+    for _ in 0..LOOKS_MAX {
+        let (Some(whole), Some(turn)) = (found, turns.last(pid, tid)) else { break };
+        // Of a thread that came back meanwhile the time may be anything: where it lay the thread writes something else. Read once more
+        // behind the turn it is the time of that turn's wait, or of one that the count of naps tells from it.
+        let again = syscall::read(pid, tid).is_ok_and(|now| now == activity).then(time).flatten();
+        if again == Some(found) {
+            sleep.until = turn.left.checked_add(Duration::from_nanos(whole));
+            sleep.naps = turn.naps;
+            break;
+        }
+        let Some(again) = again else { break };
+        found = again;
+    }
+    Some(sleep)
+}
+
 /// Looks at the threads of a running tree: timed waits, and which threads are in a call at all.
 pub(crate) fn look(threads: impl Iterator<Item = (i32, i32)>) -> (BTreeMap<i32, Sleep>, BTreeSet<i32>) {
     let (mut sleeps, mut waiting) = (BTreeMap::new(), BTreeSet::new());
     let mut turns = Turns::default();
     for (pid, tid) in threads {
-        let Ok(Activity::Call { number, arguments, .. }) = syscall::read(pid, tid) else { continue };
+        let Ok(activity @ Activity::Call { number, arguments, .. }) = syscall::read(pid, tid) else { continue };
         waiting.insert(tid);
         let call = if number == RESTART_SYSCALL { continued(pid, tid, &arguments) } else { Some(number) };
-        let Some(call) = call else { continue };
-        let argument = arguments[0];
-        let socket = || socket_time(pid, call, argument).map(Some);
-        if let Some(whole) = whole(tid, call, &arguments).or_else(socket) {
-            let turn = turns.last(pid, tid);
-            let until = whole.zip(turn).and_then(|(whole, turn)| turn.left.checked_add(Duration::from_nanos(whole)));
-            sleeps.insert(tid, Sleep { call, argument, until, naps: turn.map_or(0, |turn| turn.naps) });
-        } else if number == RESTART_SYSCALL {
-            sleeps.insert(tid, Sleep { call, argument, until: None, naps: 0 });
+        if let Some(sleep) = call.and_then(|call| look_at(pid, tid, call, activity, &mut turns)) {
+            sleeps.insert(tid, sleep);
         }
     }
     (sleeps, waiting)
