@@ -22,11 +22,12 @@ static char *aligned(void)
 int main(int argc, char **argv)
 {
     begin(argc, argv);
-    /* Asked for and full; asked for and sparse; never asked for, but collapsed; small for ever. */
+    /* Asked for and full; asked for and sparse; never asked for, but collapsed; forbidden. */
     char *memory[4];
     for (int i = 0; i < 4; i++)
         memory[i] = aligned();
     MUST(madvise(memory[0], SIZE, MADV_HUGEPAGE));
+    MUST(madvise(memory[3], SIZE, MADV_NOHUGEPAGE));
     for (int i = 0; i < 4; i++)
         if (i != 1)
             fill(memory[i], SIZE, (uint64_t)i);
