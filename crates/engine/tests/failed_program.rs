@@ -4,25 +4,25 @@ use godwit_engine::injector::Injector;
 use godwit_engine::preparation::Preparation;
 use godwit_linux::proc::stat;
 use godwit_linux::program::Program;
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use victim::Victim;
+
+#[path = "victim/mod.rs"]
+mod victim;
 
 const THREADS: usize = 5;
 const SYS_CLOSE: i64 = 3;
 const SYS_GETPID: i64 = 39;
 const SYS_NANOSLEEP: i64 = 35;
-const PATIENCE: Duration = Duration::from_secs(30);
 /// How long after its freeze a thread is back whose program lasts 3 s, and that nobody comes for behind it.
 const LATE: Duration = Duration::from_secs(6);
 /// Words of the victim that are waited for.
-const ROUNDS: usize = 500;
+const ROUNDS: u64 = 500;
 
 /// Says a word every time all its threads have come round. Does nothing unless it is asked to be the victim.
 #[test]
 fn victim() {
-    if std::env::var_os("GODWIT_VICTIM").is_none() {
+    if !victim::is_asked_for() {
         return;
     }
     let barrier = std::sync::Barrier::new(THREADS);
@@ -44,24 +44,8 @@ fn victim() {
 
 #[test]
 fn others_are_taken_back_when_one_fails() {
-    let own = std::env::current_exe().unwrap();
-    let mut victim = Command::new(own)
-        .args(["--exact", "victim", "--nocapture"])
-        .env("GODWIT_VICTIM", "1")
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut rounds = BufReader::new(victim.stdout.take().unwrap()).lines().map_while(Result::ok);
-    let mut rounds = rounds.by_ref().filter(|line| line == "round");
-    let pid = victim.id() as i32;
-    // Who stands still is ended, which ends the test. Waited for it is when this process ends, which traces a thread of it still.
-    let victim = Arc::new(Mutex::new(victim));
-    let watched = Arc::clone(&victim);
-    std::thread::spawn(move || {
-        std::thread::sleep(PATIENCE);
-        watched.lock().unwrap().kill()
-    });
-    let status = || victim.lock().unwrap().try_wait();
+    let mut victim = Victim::start();
+    let pid = victim.pid();
     let too_late = {
         let mut program = Program::new();
         let time = [3_u64.to_le_bytes(), 0_u64.to_le_bytes()].concat();
@@ -74,7 +58,6 @@ fn others_are_taken_back_when_one_fails() {
     // The last of them leaves a thread that nobody takes back; the first thread, which cleans, has nothing to do with it.
     let late = "did not end in time";
     for (bad, from, cause) in [(&refused, 0, "os error 9"), (&refused, 0, "os error 9"), (&too_late, 1, late)] {
-        assert!(rounds.next().is_some(), "the victim ended: {:?}", status());
         let mut frozen = freeze(pid, Preparation::of(pid)).unwrap();
         let process = &mut frozen.processes[0];
         let mut injector = Injector::install(process).unwrap();
@@ -87,17 +70,14 @@ fn others_are_taken_back_when_one_fails() {
         drop(injector);
         frozen.release();
         // Until the late thread has come back, too.
-        let begin = Instant::now();
-        while from == 1 && begin.elapsed() < LATE {
-            assert!(rounds.next().is_some(), "the victim ended: {:?}", status());
+        if from == 1 {
+            std::thread::sleep(LATE);
         }
-        let seen = rounds.by_ref().take(ROUNDS).count();
-        assert_eq!(seen, ROUNDS, "the victim ended: {:?}", status());
+        victim.goes_on(ROUNDS, cause);
     }
     // We trace the late one still: a signal that would end it has stopped it.
     for task in std::fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
         let tid = task.unwrap().file_name().to_str().unwrap().parse().unwrap();
         assert_ne!(stat::read(pid, tid).unwrap().state, b't', "thread {tid} has stopped");
     }
-    victim.lock().unwrap().kill().unwrap();
 }
