@@ -2,13 +2,11 @@
 //!
 //! Threads are attached with SEIZE and stopped with INTERRUPT, again and again, until a pass over the tree finds no new
 //! thread or child. When this process dies, the kernel lets them run on: that is the roll-back.
-use crate::attach::ask_all;
 use crate::failure::{About, Result};
 use crate::leftover::Leftover;
 use crate::preparation::Preparation;
 use crate::procfs;
 use crate::surroundings::Surroundings;
-use crate::vfork;
 use godwit_image::page_set::PageSet;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::proc::status::Status;
@@ -17,6 +15,9 @@ use godwit_linux::ptrace::{self, Event, Registers};
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+use stopping::Freezing;
+
+mod stopping;
 
 /// A thread that is attached and stopped. Not `Clone`: letting go consumes it.
 #[derive(Debug)]
@@ -315,130 +316,36 @@ pub(crate) fn suspend_filters(tid: i32) {
     let _ = ptrace::set_options(tid, SYSGOOD | SUSPEND_SECCOMP);
 }
 
-/// Waits for the stop of a thread that was interrupted, and puts it among the known ones. Gives it back when it does not stop in
-/// time.
-fn keep_stopped(
-    mut thread: Stopped,
-    patience: Option<Duration>,
-    known: &mut BTreeMap<i32, BTreeMap<i32, Stopped>>,
-) -> Result<Option<Stopped>> {
-    match thread.wait_stop_for(true, patience) {
-        Ok(None) => return Ok(Some(thread)),
-        Ok(Some(Event::Stop(signal))) => {
-            if signal != libc_signal::TRAP {
-                thread.group_stop = signal;
-            }
-            suspend_filters(thread.tid);
-            crate::interrupted::mend(&mut thread);
-            known.entry(thread.pid).or_default().insert(thread.tid, thread);
-        }
-        Ok(Some(event)) => {
-            return Err(Refusal::new(Code::KERNEL_CALL, thread.subject(), format!("unexpected stop {event:?}")));
-        }
-        Err(refusal) if refusal.code == Code::PROCESS_VANISHED => thread.forget(),
-        Err(refusal) => return Err(refusal),
-    }
-    Ok(None)
-}
-
-/// How long a thread may take to stop before we ask why. Stops take microseconds.
-const STOP_PATIENCE: Duration = Duration::from_millis(3);
-
-/// The same for one that waits for a processor, which others have: it gets one in the end.
-const PROCESSOR_PATIENCE: Duration = Duration::from_secs(30);
-
 /// Looks before the processor is given away: stops of threads that run elsewhere take 6 to 30 µs.
 pub(crate) const POLLS_MAX: u32 = 40;
 /// How long it is given away for.
 pub(crate) const STOP_PAUSE: Duration = Duration::from_micros(10);
 
-/// How often a tree is let go on when one of its threads cannot be stopped, and tried again.
-const ATTEMPTS_MAX: usize = 3;
+/// How long a tree goes on each time, in milliseconds, when one of its threads could not be stopped, or in no good moment.
+const PAUSES_MS: [u64; 3] = [1, 4, 16];
 
 /// Stops a tree for which that was prepared.
 ///
 /// # Errors
 /// GW1001, GW1002, GW1006, GW1105; whatever was stopped before goes on.
 pub fn freeze(root: i32, preparation: Preparation) -> Result<FrozenTree> {
-    let mut attempts = (0..ATTEMPTS_MAX).map(|_| freeze_once(root));
-    let passes = |frozen: &Result<_>| frozen.as_ref().is_err_and(|refusal| refusal.code == Code::PASSING_MOMENT);
-    let mut frozen = attempts.find(|frozen| !passes(frozen)).unwrap_or_else(|| freeze_once(root))?;
-    frozen.preparation = preparation;
-    Ok(frozen)
-}
-
-/// The threads of a tree that are being stopped.
-#[derive(Default)]
-struct Freezing {
-    /// Those that have stopped, by process.
-    known: BTreeMap<i32, BTreeMap<i32, Stopped>>,
-    /// Those that did not in time.
-    late: Vec<Stopped>,
-    /// How many were asked to.
-    begun: usize,
-    /// Whether everybody of the last walk was there to be stopped.
-    complete: bool,
-}
-
-impl Freezing {
-    /// Who has not been asked yet. Children first, a process's first thread last: in the order in which they go on again. The time
-    /// in which they do not run is the same for all then, and it is the first ones that work most.
-    fn fresh(&mut self, order: &[Found]) -> Vec<(i32, i32)> {
-        let mut fresh = Vec::new();
-        for process in order.iter().rev() {
-            self.complete &= !process.threads.is_empty();
-            let held = self.known.entry(process.pid).or_default();
-            let threads = process.threads.iter().rev().filter(|tid| !held.contains_key(tid));
-            fresh.extend(threads.map(|tid| (process.pid, *tid)));
-        }
-        fresh
-    }
-
-    /// Stops some; tells how many were there.
-    fn stop(&mut self, threads: &[(i32, i32)], others_work: bool) -> Result<usize> {
-        let asked = ask_all(threads)?;
-        let count = asked.len();
-        self.complete &= count == threads.len();
-        self.begun += count;
-        for thread in asked {
-            let (pid, tid) = (thread.pid, thread.tid);
-            if let Some(thread) = keep_stopped(thread, Some(STOP_PATIENCE), &mut self.known)? {
-                self.late.push(thread);
-            } else if let Some(thread) =
-                self.known.get_mut(&pid).and_then(|of| of.get_mut(&tid)).filter(|_| others_work)
-            {
-                // What can be read while others work costs them nothing.
-                thread.extended_state = ptrace::extended_state(tid).ok();
+    let mut pauses = PAUSES_MS.into_iter();
+    loop {
+        match (freeze_once(root), pauses.next()) {
+            (Err(refusal), Some(pause)) if refusal.code == Code::PASSING_MOMENT => {
+                std::thread::sleep(Duration::from_millis(pause));
+            }
+            (frozen, _) => {
+                let mut frozen = frozen?;
+                frozen.preparation = preparation;
+                return Ok(frozen);
             }
         }
-        Ok(count)
-    }
-
-    /// One that has not had a processor yet may be the vfork child that another one waits for.
-    fn stop_late(&mut self) -> Result<()> {
-        for thread in std::mem::take(&mut self.late) {
-            vfork::finish(&thread, &mut self.known)?;
-            let begin = Instant::now();
-            let mut late = keep_stopped(thread, Some(vfork::PATIENCE), &mut self.known)?;
-            while let Some(thread) = late.take_if(|late| late.is_runnable() && begin.elapsed() < PROCESSOR_PATIENCE) {
-                late = keep_stopped(thread, Some(vfork::PATIENCE), &mut self.known)?;
-            }
-            if let Some(thread) = late {
-                let cause = "it sleeps in the kernel and cannot be stopped";
-                return Err(Refusal::new(Code::PASSING_MOMENT, thread.subject(), cause).choice("try again later"));
-            }
-            self.complete = false;
-        }
-        Ok(())
-    }
-
-    fn has_all(&self) -> bool {
-        self.complete && self.known.values().map(BTreeMap::len).sum::<usize>() == self.begun
     }
 }
 
 fn freeze_once(root: i32) -> Result<FrozenTree> {
-    let mut forks = procfs::forks();
+    let forks = procfs::forks();
     let running = walk(root)?;
     let threads = running.iter().flat_map(|found| found.threads.iter().map(|tid| (found.pid, *tid)));
     let (mut sleeps, waiting) = crate::sleep::look(threads);
@@ -446,40 +353,16 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
     let is_large = crate::capture::ahead::pays(&threads);
     let surroundings = Surroundings::look()?;
     let begin = std::time::Instant::now();
-    let mut freezing = Freezing { complete: forks.is_some(), ..Freezing::default() };
-    let (mut order, mut looked_again) = (running, false);
-    loop {
-        // Who only waits loses nothing while others work on; who works is asked when nothing else is left to be done.
-        let fresh = freezing.fresh(&order);
-        let (waiting, working): (Vec<_>, Vec<_>) = fresh.into_iter().partition(|(_, tid)| waiting.contains(tid));
-        let mut asked = freezing.stop(&waiting, true)?;
-        // Somebody was born on this host since the walk: whether in this tree is found out while others work.
-        let can_look = !looked_again && !waiting.is_empty() && !working.is_empty() && freezing.late.is_empty();
-        if can_look && procfs::forks() != forks {
-            looked_again = true;
-            forks = procfs::forks();
-            freezing.complete = forks.is_some();
-            order = walk(root)?;
-            continue;
-        }
-        asked += freezing.stop(&working, false)?;
-        if asked == 0 {
-            break;
-        }
-        freezing.stop_late()?;
-        // When everybody has stopped and nothing at all was born since before the last walk, another one, which costs
-        // as much as the stops of a thousand threads, finds nothing new.
-        if freezing.has_all() && procfs::forks() == forks {
-            break;
-        }
-        freezing.complete = false;
-        order = walk(root)?;
-    }
-    let mut known = freezing.known;
+    let mut freezing = Freezing::default();
+    let stopped = freezing.stop_all(root, running, &waiting, forks);
     let frozen_at = std::time::Instant::now();
     // Each has gone to sleep once more, in its stop.
-    let stopped = known.values().flat_map(BTreeMap::values).map(|thread| (thread.pid, thread.tid));
-    crate::sleep::settle(stopped, 1, &mut sleeps);
+    let threads = freezing.known.values().flat_map(BTreeMap::values).map(|thread| (thread.pid, thread.tid));
+    crate::sleep::settle(threads, 1, &mut sleeps);
+    let order = stopped.inspect_err(|_| {
+        freezing.known.values().for_each(|threads| crate::resumption::thaw(threads.values(), &sleeps));
+    })?;
+    let mut known = freezing.known;
     let mut processes = Vec::new();
     for Found { pid, parent_thread, .. } in order {
         let Some(held) = known.remove(&pid) else { continue };
@@ -511,13 +394,28 @@ fn freeze_once(root: i32) -> Result<FrozenTree> {
     let freeze_ns = frozen_at.duration_since(begin).as_nanos() as u64;
     let (preparation, leftovers) = (Preparation::default(), Vec::new());
     let holder = None;
-    Ok(FrozenTree { holder, processes, freeze_ns, frozen_at, is_large, surroundings, sleeps, preparation, leftovers })
+    let tree =
+        FrozenTree { holder, processes, freeze_ns, frozen_at, is_large, surroundings, sleeps, preparation, leftovers };
+    tree.unknown_wait().map_or(Ok(()), |subject| {
+        let cause = "it was stopped in a wait that it had just gone on with, and which one that is cannot be told";
+        Err(Refusal::new(Code::PASSING_MOMENT, subject, cause).choice("try again"))
+    })?;
+    Ok(tree)
 }
 
 impl FrozenTree {
     /// Lets every thread go on, as dropping it does.
     pub fn release(self) {
         drop(self);
+    }
+
+    /// A thread whose wait nobody could continue elsewhere.
+    fn unknown_wait(&self) -> Option<Subject> {
+        let is_unknown = |thread: &&Stopped| {
+            let sleep = self.sleeps.get(&thread.tid);
+            thread.registers.is_some_and(|registers| crate::interrupted::is_unknown(&registers, sleep))
+        };
+        self.processes.iter().flat_map(|process| &process.threads).find(is_unknown).map(Stopped::subject)
     }
 
     /// Whether it is one thread alone, and little of it.
@@ -563,7 +461,7 @@ impl Drop for FrozenTree {
     fn drop(&mut self) {
         self.await_holder();
         for process in &self.processes {
-            crate::resumption::thaw(process, &self.sleeps);
+            crate::resumption::thaw(process.threads.iter(), &self.sleeps);
         }
     }
 }
@@ -571,4 +469,54 @@ impl Drop for FrozenTree {
 /// Waits until a traced thread that is being killed has ended.
 pub(crate) fn await_end(tid: i32) {
     while !matches!(ptrace::wait(tid), Ok(Event::Ended(_)) | Err(_)) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use godwit_linux::proc::syscall::{self, Activity};
+    use std::process::{Command, Stdio};
+
+    const VICTIM: &str = "GODWIT_VICTIM";
+
+    /// Waits for a moment that does not come. Does nothing unless it is asked to be the victim.
+    #[test]
+    fn victim() {
+        while std::env::var_os(VICTIM).is_some() {
+            std::thread::park_timeout(Duration::from_secs(1000));
+        }
+    }
+
+    #[test]
+    fn a_wait_that_the_look_did_not_see_is_not_taken_for_one_that_can_go_on_elsewhere() {
+        const RESTART_SYSCALL: u32 = 219;
+        let mut victim = Command::new(std::env::current_exe().unwrap());
+        let mut victim =
+            victim.args(["--exact", "freeze::tests::victim"]).env(VICTIM, "1").stdout(Stdio::null()).spawn().unwrap();
+        let pid = victim.id() as i32;
+        // Whoever was stopped in such a wait goes on with it by this call.
+        let continues = || {
+            let threads = procfs::threads(pid).unwrap_or_default();
+            let is_continued =
+                |tid: &i32| matches!(syscall::read(pid, *tid), Ok(Activity::Call { number: RESTART_SYSCALL, .. }));
+            threads.into_iter().find(is_continued)
+        };
+        let begin = Instant::now();
+        let tid = loop {
+            freeze_once(pid).unwrap().release();
+            std::thread::sleep(Duration::from_millis(20));
+            if let Some(tid) = continues() {
+                break tid;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(20));
+        };
+        let mut frozen = freeze(pid, Preparation::default()).unwrap();
+        let known = frozen.unknown_wait();
+        frozen.sleeps.clear();
+        let unknown = frozen.unknown_wait();
+        drop(frozen);
+        victim.kill().unwrap();
+        victim.wait().unwrap();
+        assert_eq!((known, unknown), (None, Some(Subject::Thread(pid, tid))));
+    }
 }

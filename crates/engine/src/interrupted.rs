@@ -72,6 +72,14 @@ pub(crate) fn mend(thread: &mut Stopped) {
     }
 }
 
+/// Whether a thread was stopped in a call that the kernel continues, and `sleep`, what it was in when it was looked at, does not tell
+/// which call that was: a new task could only give it up. Who had no processor at the look was in none.
+pub(crate) fn is_unknown(registers: &Registers, sleep: Option<&Sleep>) -> bool {
+    let is_continued =
+        (registers.orig_rax, registers.rax as i64) == (restart::SYS_RESTART_SYSCALL, restart::ERESTART_RESTARTBLOCK);
+    is_continued && !sleep.is_some_and(|sleep| sleep.is_of(registers.orig_rax, registers.rdi))
+}
+
 /// Sets the registers so that a new task continues an interrupted call. `sleep`: the timed wait that the thread was in,
 /// and when it was stopped. Returns the wait whose rest has to be rebuilt, and a word for people.
 pub(crate) fn resume_point(registers: &mut Registers, sleep: Option<(&Sleep, Instant)>) -> (Option<Wait>, String) {
@@ -150,6 +158,11 @@ mod tests {
         let mut registers = stopped_in(232, restart::ERESTARTNOHAND);
         let wait = Wait { call: 232, remaining_ns: 0 };
         assert_eq!(resume_point(&mut registers, Some((&timed, now))).0, Some(wait));
+        assert!(is_unknown(&stopped_in(restart::SYS_RESTART_SYSCALL, restart::ERESTART_RESTARTBLOCK), None));
+        let registers = stopped_in(restart::SYS_RESTART_SYSCALL, restart::ERESTART_RESTARTBLOCK);
+        assert!(is_unknown(&registers, Some(&Sleep { argument: 1, ..absolute })));
+        assert!(!is_unknown(&registers, Some(&absolute)));
+        assert!(!is_unknown(&stopped_in(u64::from(sleep::FUTEX), restart::ERESTART_RESTARTBLOCK), None));
         // It has come back with a result: it waits no more.
         assert_eq!(resume_point(&mut stopped_in(232, 0), Some((&timed, now))).0, None);
     }

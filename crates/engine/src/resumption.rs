@@ -8,7 +8,7 @@
 //! Left as the kernel would have it are threads under a seccomp filter or with syscall user dispatch, which may ask from
 //! where a call comes; and those whose process has no room for the code behind its vDSO.
 use crate::failure::{About, Result};
-use crate::freeze::FrozenProcess;
+use crate::freeze::Stopped;
 use crate::interrupted::{self, restart};
 use crate::sleep::{self, Sleep};
 use crate::stranded;
@@ -176,10 +176,10 @@ pub(crate) fn prepare(
     Ok(written.then_some(planned.registers))
 }
 
-/// Before a source is let go: its timed waits go on with the time that is left. What fails here fails for a thread that is
+/// Before threads of one process are let go at the source: its timed waits go on with the time that is left. What fails here fails for a thread that is
 /// dead, or leaves a wait to the kernel.
-pub(crate) fn thaw(process: &FrozenProcess, sleeps: &BTreeMap<i32, Sleep>) {
-    let waiting = process.threads.iter().filter_map(|thread| {
+pub(crate) fn thaw<'t>(threads: impl Iterator<Item = &'t Stopped>, sleeps: &BTreeMap<i32, Sleep>) {
+    let waiting = threads.filter_map(|thread| {
         let sleep = sleeps.get(&thread.tid()).filter(|sleep| knows(sleep.call))?;
         let registers = ptrace::registers(thread.tid()).ok()?;
         let cut = [restart::ERESTARTNOHAND, restart::ERESTART_RESTARTBLOCK].contains(&(registers.rax as i64));
