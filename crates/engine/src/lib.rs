@@ -49,4 +49,5 @@ mod thread_records;
 mod tmpfs_file;
 pub mod tracking;
 mod turn;
+mod usual_schedule;
 mod vfork;

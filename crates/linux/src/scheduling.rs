@@ -69,6 +69,24 @@ pub fn set(tid: i32, attributes: &Attributes) -> Result<()> {
     check("sched_setattr", unsafe { libc::syscall(libc::SYS_sched_setattr, tid, &raw const attributes, 0) }).map(drop)
 }
 
+/// How long a turn is that somebody has who has not asked for another length (ns): 0 where the kernel does not say (before Linux 6.12).
+/// The calling thread has its own back.
+///
+/// # Errors
+/// EPERM: not for this thread.
+pub fn usual_turn() -> Result<u64> {
+    let own = get(0)?;
+    if own.policy != libc::SCHED_OTHER as u32 || own.runtime == 0 {
+        return Ok(0);
+    }
+    set(0, &Attributes { runtime: 0, ..own })?;
+    let usual = get(0)?.runtime;
+    if usual != own.runtime {
+        set(0, &own)?;
+    }
+    Ok(usual)
+}
+
 /// Nice value, whatever the policy (sched_getattr(2) hides that of SCHED_IDLE).
 ///
 /// # Errors

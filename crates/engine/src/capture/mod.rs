@@ -441,12 +441,7 @@ fn capture_all(frozen: &mut FrozenTree, options: &Options, mut outlet: Outlet<'_
         let beside = (&mut ahead, &mut outlet);
         let mut captured = task::capture(process, known, &mut capture, &mut tree, &mut spaces, &mut shape, beside)?;
         job_control::no_continuation(&captured)?;
-        // Bound to nothing: so it is to be wherever it goes.
-        captured.threads.iter_mut().filter(|thread| thread.affinity == frozen.surroundings.processors).for_each(
-            |thread| {
-                thread.affinity = Vec::new();
-            },
-        );
+        captured.threads.iter_mut().for_each(|thread| frozen.surroundings.schedule.leave_out(thread));
         tree.tasks.push(captured);
     }
     frozen.leftovers = capture.leftovers;

@@ -2,6 +2,7 @@
 //! what the same calls cost from outside. What a filter of the thread's forbids it to ask is asked from outside.
 use crate::injector::Ran;
 use crate::question::answered;
+use crate::usual_schedule::told;
 use godwit_image::task::Scheduling;
 use godwit_linux::errno::Result;
 use godwit_linux::program::{Argument, Program, Step};
@@ -75,15 +76,10 @@ impl Question {
             Err(_) => scheduling::io_priority(tid)?,
         };
         let robust_list = self.robust_list(ran).map_or_else(|| scheduling::robust_list(tid), Ok)?;
-        let scheduling = Scheduling {
-            policy: attributes.policy,
-            flags: attributes.flags,
-            nice: if attributes.policy == SCHED_IDLE { scheduling::nice(tid)? } else { attributes.nice },
-            priority: attributes.priority,
-            runtime: attributes.runtime,
-            deadline: attributes.deadline,
-            period: attributes.period,
-        };
+        let mut scheduling = told(&attributes);
+        if scheduling.policy == SCHED_IDLE {
+            scheduling.nice = scheduling::nice(tid)?;
+        }
         Ok(Schedule { scheduling, affinity, io_priority, robust_list })
     }
 }

@@ -16,6 +16,7 @@ use super::thread::plain_program;
 use crate::failure::{About, Result};
 use crate::foresight::{Foreseen, Foresight};
 use crate::resource::affiliation;
+use crate::usual_schedule::{UsualSchedule, told};
 use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::{PageSet, Run};
 use godwit_image::task::{Scheduling, Task, Thread};
@@ -122,18 +123,10 @@ pub(super) struct Crew {
 
 impl Crew {
     /// As who has made them has it: so it is handed on at birth.
-    fn of(maker: Pid, threads: BTreeSet<Pid>, births: BTreeMap<Pid, Birth>) -> Result<Crew> {
+    fn of(maker: Pid, threads: BTreeSet<Pid>, births: BTreeMap<Pid, Birth>, usual: &UsualSchedule) -> Result<Crew> {
         let subject = || Subject::Process(maker.0);
         let now = scheduling::get(maker.0).about(subject)?;
-        let scheduling = Scheduling {
-            policy: now.policy,
-            flags: now.flags,
-            nice: now.nice,
-            priority: now.priority,
-            runtime: now.runtime,
-            deadline: now.deadline,
-            period: now.period,
-        };
+        let scheduling = usual.without_turn(told(&now));
         let io_priority = scheduling::io_priority(maker.0).about(subject)?;
         let affinity = scheduling::affinity(maker.0).about(subject)?;
         Ok(Crew { threads, births, scheduling, io_priority, affinity })
@@ -150,11 +143,10 @@ impl Crew {
     }
 
     /// Whether a thread of it is scheduled as it is to be.
-    pub(super) fn is_scheduled(&self, thread: &Thread, processors: &[u8]) -> bool {
-        let affinity = if thread.affinity.is_empty() { processors } else { &thread.affinity };
+    pub(super) fn is_scheduled(&self, thread: &Thread, usual: &UsualSchedule) -> bool {
         self.threads.contains(&thread.tid)
             && (self.scheduling, self.io_priority) == (thread.scheduling, thread.io_priority)
-            && self.affinity == affinity
+            && self.affinity == usual.affinity(thread)
     }
 }
 
@@ -183,7 +175,7 @@ impl Restorer {
             births.extend(birth.map(|birth| (tid, birth)));
             self.puppets.insert(tid, puppet);
         }
-        self.crew = Some(Crew::of(reserve.pid, threads, births)?);
+        self.crew = Some(Crew::of(reserve.pid, threads, births, &self.schedule)?);
         Ok(())
     }
 }

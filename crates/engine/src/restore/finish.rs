@@ -5,6 +5,7 @@ use crate::failure::{About, Result, malformed};
 use crate::interrupted;
 use crate::resource::{self, Stage};
 use crate::restore::Bind;
+use crate::usual_schedule::UsualSchedule;
 use crate::{resumption, sleep};
 use godwit_image::credentials::Credentials;
 use godwit_image::task::{State, Task, Thread, Wait};
@@ -67,7 +68,7 @@ impl Restorer {
             let first = first_thread(task)?;
             self.run(first.tid, &program)?;
             if is_handed_on(first) {
-                set_scheduling(task.pid.0, first, &self.processors)?;
+                set_scheduling(task.pid.0, first, &self.schedule)?;
             }
             let done = self.bear_threads(task, own)?;
             for thread in task.threads.iter().filter(|thread| !thread.dead && !done.contains_key(&thread.tid)) {
@@ -76,7 +77,7 @@ impl Restorer {
             // What is scheduled as its maker is so from its birth.
             let is_so = |thread: &Thread| {
                 if let Some(crew) = self.crew.as_ref().filter(|crew| crew.threads.contains(&thread.tid)) {
-                    return crew.is_scheduled(thread, &self.processors);
+                    return crew.is_scheduled(thread, &self.schedule);
                 }
                 let alike = (thread.scheduling, thread.io_priority) == (first.scheduling, first.io_priority);
                 alike && thread.affinity == first.affinity && done.contains_key(&thread.tid) && is_handed_on(first)
@@ -88,7 +89,7 @@ impl Restorer {
         for (task, threads) in tasks.iter().zip(scheduled) {
             self.set_from_outside(task)?;
             for thread in threads {
-                set_scheduling(task.pid.0, thread, &self.processors)?;
+                set_scheduling(task.pid.0, thread, &self.schedule)?;
             }
         }
         for task in tasks {
@@ -304,32 +305,22 @@ fn is_handed_on(thread: &Thread) -> bool {
     (thread.scheduling.policy, thread.scheduling.flags) == (SCHED_OTHER, 0)
 }
 
-/// `processors`: every one that threads may be bound to here.
-fn set_scheduling(pid: i32, thread: &Thread, processors: &[u8]) -> Result<()> {
+fn set_scheduling(pid: i32, thread: &Thread, usual: &UsualSchedule) -> Result<()> {
     let tid = thread.tid.0;
     let subject = || Subject::Thread(pid, tid);
     let wanted = thread.scheduling;
-    let mut attributes = scheduling::get(tid).about(subject)?;
-    let now = (attributes.policy, attributes.flags, attributes.nice, attributes.priority);
-    if now != (wanted.policy, wanted.flags, wanted.nice, wanted.priority) || wanted.period != attributes.period {
-        attributes.policy = wanted.policy;
-        attributes.flags = wanted.flags;
-        attributes.nice = wanted.nice;
-        attributes.priority = wanted.priority;
-        attributes.runtime = wanted.runtime;
-        attributes.deadline = wanted.deadline;
-        attributes.period = wanted.period;
-        scheduling::set(tid, &attributes).about(subject)?;
+    for call in usual.calls(&scheduling::get(tid).about(subject)?, wanted) {
+        scheduling::set(tid, &call).about(subject)?;
     }
     if wanted.policy == SCHED_IDLE && scheduling::nice(tid).about(subject)? != wanted.nice {
         scheduling::set_nice(tid, wanted.nice).about(subject)?;
     }
     let affinity = scheduling::affinity(tid).about(subject)?;
-    let wanted = if thread.affinity.is_empty() { processors } else { &thread.affinity };
+    let wanted = usual.affinity(thread);
     if affinity != wanted {
         match scheduling::set_affinity(tid, wanted) {
             // None of its processors exists here: it may run on any. Its owner was told beforehand (`Ground::changes`).
-            Err(error) if error.number == EINVAL => scheduling::set_affinity(tid, processors).about(subject)?,
+            Err(error) if error.number == EINVAL => scheduling::set_affinity(tid, usual.processors()).about(subject)?,
             other => other.about(subject)?,
         }
     }

@@ -2,9 +2,10 @@
 //! each other with their own numbers, and programs make each of them what it was. Nothing of it runs before
 //! [`Restorer::resume`]; until [`Restorer::hold`] all of it dies with this process.
 use crate::claim::Claim;
-use crate::failure::{About, Result};
+use crate::failure::Result;
 use crate::lineage::{self, Lineage};
 use crate::resource::{self, Made, Stage};
+use crate::usual_schedule::UsualSchedule;
 use godwit_image::credentials::Credentials;
 use godwit_image::memory::{Backing, PAGE_BYTES};
 use godwit_image::page_set::{PageSet, Run};
@@ -14,7 +15,6 @@ use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::arena::{self, Arena};
 use godwit_linux::pidfd::PidFd;
 use godwit_linux::ptrace::Registers;
-use godwit_linux::scheduling;
 use godwit_linux::userfaultfd::UserFault;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -96,8 +96,8 @@ pub struct Restorer {
     waits: BTreeSet<Pid>,
     /// Threads whose timed wait goes on by code of ours, and the registers for that.
     resumed: BTreeMap<Pid, Registers>,
-    /// Every processor that threads may be bound to here.
-    processors: Vec<u8>,
+    /// How threads are scheduled here that asked for nothing.
+    schedule: UsualSchedule,
     /// Who this process is.
     identity: Option<Creator>,
     /// Who is to become the root, with memory that is there already, and what the tree has of that.
@@ -220,7 +220,7 @@ impl Restorer {
             incomplete,
             waits: BTreeSet::new(),
             resumed: BTreeMap::new(),
-            processors: scheduling::every_processor().about(|| Subject::Host)?,
+            schedule: UsualSchedule::look()?,
             identity: None,
             reserve: None,
             reserved: None,
