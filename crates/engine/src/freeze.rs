@@ -475,9 +475,19 @@ pub(crate) fn await_end(tid: i32) {
 mod tests {
     use super::*;
     use godwit_linux::proc::syscall::{self, Activity};
-    use std::process::{Command, Stdio};
+    use std::process::{Child, Command, Stdio};
 
     const VICTIM: &str = "GODWIT_VICTIM";
+
+    /// Ended however the test ends.
+    struct Victim(Child);
+
+    impl Drop for Victim {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
 
     /// Waits for a moment that does not come. Does nothing unless it is asked to be the victim.
     #[test]
@@ -491,9 +501,10 @@ mod tests {
     fn a_wait_that_the_look_did_not_see_is_not_taken_for_one_that_can_go_on_elsewhere() {
         const RESTART_SYSCALL: u32 = 219;
         let mut victim = Command::new(std::env::current_exe().unwrap());
-        let mut victim =
+        let victim =
             victim.args(["--exact", "freeze::tests::victim"]).env(VICTIM, "1").stdout(Stdio::null()).spawn().unwrap();
-        let pid = victim.id() as i32;
+        let victim = Victim(victim);
+        let pid = victim.0.id() as i32;
         // Whoever was stopped in such a wait goes on with it by this call.
         let continues = || {
             let threads = procfs::threads(pid).unwrap_or_default();
@@ -515,8 +526,6 @@ mod tests {
         frozen.sleeps.clear();
         let unknown = frozen.unknown_wait();
         drop(frozen);
-        victim.kill().unwrap();
-        victim.wait().unwrap();
         assert_eq!((known, unknown), (None, Some(Subject::Thread(pid, tid))));
     }
 }
