@@ -2,7 +2,9 @@
 #![allow(unsafe_code)]
 
 use crate::errno::{Result, check_int};
+use crate::kcmp::{Object, kcmp};
 use crate::proc::directory;
+use std::cmp::Ordering;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A file placed at a number; dropping it puts back what was there.
@@ -78,7 +80,7 @@ pub fn take_inherited(number: i32) -> Result<OwnedFd> {
 }
 
 /// Leaves the table of descriptors that this process shares to those with whom it does, and goes on with a copy. False, and nothing is
-/// changed, if it has more than one thread: the others would stay behind.
+/// changed, if another thread of this process has that table, too: it would stay behind.
 ///
 /// # Errors
 /// ENOMEM, EMFILE.
@@ -86,10 +88,35 @@ pub fn take_inherited(number: i32) -> Result<OwnedFd> {
 /// # References
 /// <https://man7.org/linux/man-pages/man2/unshare.2.html>
 pub fn leave_shared_table() -> Result<bool> {
-    if directory::tasks(std::process::id() as i32).map_or(0, |tasks| tasks.len()) != 1 {
+    // SAFETY: no pointers.
+    let own = unsafe { libc::gettid() };
+    // One that cannot be compared counts.
+    let has_ours = |tid: &i32| kcmp(own, *tid, Object::Files).map_or(true, |order| order == Ordering::Equal);
+    let threads = directory::tasks(std::process::id() as i32).unwrap_or_default();
+    if threads.is_empty() || threads.iter().any(|tid| *tid != own && has_ours(tid)) {
         return Ok(false);
     }
     leave().map(|()| true)
+}
+
+/// Gives the calling thread a table of descriptors of its own, with a copy of `file` alone. To be called first in a thread's life: whatever
+/// else it has by number it has no more.
+///
+/// # Errors
+/// ENOMEM, EMFILE.
+///
+/// # References
+/// <https://man7.org/linux/man-pages/man2/unshare.2.html>, <https://man7.org/linux/man-pages/man2/close_range.2.html>
+pub fn leave_table_with(file: BorrowedFd<'_>) -> Result<OwnedFd> {
+    leave()?;
+    // SAFETY: the copy has a fresh number in a table that only this thread has; all others in it are copies which nobody knows of.
+    unsafe {
+        let kept = check_int("fcntl(F_DUPFD)", libc::fcntl(file.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3))?;
+        for (first, last) in [(0, kept as u32 - 1), (kept as u32 + 1, u32::MAX)] {
+            crate::errno::check("close_range", libc::syscall(libc::SYS_close_range, first, last, 0))?;
+        }
+        Ok(OwnedFd::from_raw_fd(kept))
+    }
 }
 
 fn leave() -> Result<()> {
@@ -101,11 +128,35 @@ fn leave() -> Result<()> {
 mod tests {
     use super::*;
     use std::fs::File;
+    use std::os::fd::AsFd;
 
     #[test]
     fn a_process_of_several_threads_stays_in_its_table() {
         // The harness runs every test on a thread of its own.
         assert_eq!(leave_shared_table(), Ok(false));
+    }
+
+    #[test]
+    fn a_thread_with_a_table_of_its_own_has_one_file_and_closes_nobody_elses() {
+        let null = File::open("/dev/null").unwrap();
+        let other = File::open("/dev/zero").unwrap();
+        let (number, file) = (other.as_raw_fd(), null.try_clone().unwrap());
+        let (teller, told) = std::sync::mpsc::channel();
+        let (end, until) = std::sync::mpsc::channel::<()>();
+        let alone = std::thread::spawn(move || {
+            let kept = leave_table_with(file.as_fd()).unwrap();
+            // SAFETY: no pointers.
+            teller.send((unsafe { libc::gettid() }, kept.as_raw_fd())).unwrap();
+            let _ = until.recv();
+            // In this table its number is closed, and in the process's it is not this thread's any more.
+            std::mem::forget(file);
+        });
+        let (tid, kept) = told.recv().unwrap();
+        assert_eq!(directory::descriptors_of_task(std::process::id() as i32, tid).unwrap(), [kept]);
+        // SAFETY: no pointers.
+        assert_ne!(unsafe { libc::fcntl(number, libc::F_GETFD) }, -1);
+        drop(end);
+        alone.join().unwrap();
     }
 
     #[test]

@@ -126,7 +126,7 @@ fn quiet_signals() -> Result<OwnedFd, Refusal> {
 
 /// The driver for a lane on which `first` was said first.
 fn begin<'a>(
-    stream: Stream,
+    mut stream: Stream,
     signals: OwnedFd,
     first: Packet,
     options: &'a Options,
@@ -160,7 +160,8 @@ fn begin<'a>(
         machine.handle(clock.now(), Event::LinkUp);
         (machine, journal)
     };
-    // Before the numbers of the tree are looked for: it takes one itself.
+    // Before the numbers of the tree are looked for: these take some themselves.
+    stream.beat(migration, options.patience.heartbeat.into(), true);
     let guarded = options.guardian && matches!(first.message, Message::Hello { .. });
     let start = || Guardian::start(&options.run_directory, migration, Side::Destination);
     let guardian = guarded.then(start).transpose().map_err(one)?;

@@ -15,6 +15,7 @@ mod journal;
 mod link_probe;
 mod packing;
 mod private;
+mod pulse;
 mod pump;
 mod reception;
 mod recovery;

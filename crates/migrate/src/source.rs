@@ -11,7 +11,7 @@ use crate::report::{self, OnProgress, Progress, Report, name_of};
 use crate::requirement::Requirements;
 use crate::restless;
 use crate::stream::{Arrival, Broken, Stream};
-use crate::transport::{self, Transport};
+use crate::transport::{self, Lane, Transport};
 use crate::wishes::nothing_to_inherit;
 pub use crate::wishes::{AUTO, Compression, Options};
 use godwit_engine::capture::{self, Captives, Leaving};
@@ -22,7 +22,8 @@ use godwit_engine::tracking::Tracking;
 use godwit_engine::{check, demand, pages};
 use godwit_handoff::bucket::Bucket;
 use godwit_handoff::{
-    Action, Event, Message, Outcome, Patience, Record, Settlement, Side, Source, SourceConfig, Stage, Versions,
+    Action, Event, Message, MigrationId, Outcome, Patience, Record, Settlement, Side, Source, SourceConfig, Stage,
+    Versions,
 };
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::poll::{self, Readiness};
@@ -32,6 +33,7 @@ use std::collections::VecDeque;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+mod conclusion;
 mod fault_lane;
 mod flushing;
 mod holding;
@@ -144,7 +146,7 @@ fn attempt(
     let details = Details::own(&transport.name(), pid, Vec::new());
     let mut driver = Driver::new(pid, transport, machine, details, std::mem::take(options), progress);
     (driver.row, driver.flushing) = (Some(row), flushing);
-    driver.stream = Some(Stream::new(lane));
+    driver.stream = Some(driver.stream_of(lane, migration));
     driver.leaves = row_leaves;
     if !driver.options.dry_run {
         let journal = Journal::create(&driver.options.run_directory, migration, Side::Source).map_err(one)?;
@@ -287,6 +289,13 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// What is said on it first is for the machine to say.
+    fn stream_of(&self, lane: Lane, migration: MigrationId) -> Stream {
+        let mut stream = Stream::new(lane);
+        stream.beat(migration, self.options.patience.heartbeat.into(), false);
+        stream
+    }
+
     fn observe(&mut self, moment: &str, what: impl std::fmt::Display) {
         if let Some(observer) = &mut self.options.observer {
             observer(&format!("{moment} {what}"));
@@ -334,7 +343,7 @@ impl<'a> Driver<'a> {
         if let Some(stream) = self.stream.take() {
             stream.cut();
             self.serving.lose_link();
-            self.sent_before += stream.sent;
+            self.sent_before += stream.sent();
             self.broken = Some(format!("{}: {cause}", stream.peer()));
             self.feed(Event::LinkLost);
         }
@@ -539,56 +548,16 @@ impl<'a> Driver<'a> {
     fn reconnect(&mut self) {
         if let Some(stream) = self.stream.take() {
             stream.cut();
-            self.sent_before += stream.sent;
+            self.sent_before += stream.sent();
         }
         self.serving.lose_link();
         match self.transport.connect(CONNECT) {
             Ok(lane) => {
-                self.stream = Some(Stream::new(lane));
+                self.stream = Some(self.stream_of(lane, self.machine.migration()));
                 self.feed(Event::LinkUp);
             }
             Err(_) => self.feed(Event::LinkLost),
         }
-    }
-
-    fn conclude(mut self) -> Result<Report, Vec<Refusal>> {
-        let began = self.journal.as_ref().is_some_and(|journal| journal.last().is_some());
-        if let Some(guardian) = self.guardian.take_if(|_| !began) {
-            guardian.dismiss();
-        }
-        let mut troubles: Vec<Refusal> = self.machine.troubles().iter().map(report::trouble).collect();
-        let moved = matches!(self.machine.outcome(), Some(Outcome::Moved | Outcome::InDoubt(_)));
-        // It costs room there, and nothing else.
-        troubles.extend(self.flushing.end(moved && !self.details.owed.is_empty()).err());
-        let outcome = self.machine.outcome().cloned().unwrap_or(Outcome::Unknown);
-        let word = match &outcome {
-            Outcome::Moved => "moved",
-            Outcome::Checked => "checked",
-            failed => {
-                let mut refusals = report::failure(failed);
-                if let Some(broken) = self.broken
-                    && let Some(refusal) = refusals.iter_mut().find(|refusal| refusal.code == Code::LINK_LOST)
-                {
-                    refusal.cause = format!("{} ({broken})", refusal.cause);
-                }
-                refusals.extend(troubles);
-                return Err(refusals);
-            }
-        };
-        self.report.outcome = word.to_owned();
-        if let Some(root) = self.machine.destination_root() {
-            self.report.destination_pid = root.cast_signed();
-        }
-        self.report.take_times(self.machine.timeline());
-        self.report.pages_packed = self.pump.packing.pages;
-        self.report.rounds = self.machine.rounds();
-        self.report.bytes_sent = self.sent_before + self.stream.as_ref().map_or(0, |stream| stream.sent);
-        self.report.troubles = troubles;
-        self.report.changes = self.machine.changes().iter().map(report::refusal).collect();
-        if let Some(facts) = self.machine.peer().and_then(|peer| host::facts(&peer.capabilities)) {
-            self.report.destination = facts.name;
-        }
-        Ok(self.report)
     }
 }
 

@@ -1,10 +1,10 @@
 //! Frames over a lane, in both directions, without waiting: what a driver's loop reads and writes between two looks at the clock.
 use crate::incoming::Incoming;
 use crate::intake::Intake;
+use crate::pulse::Pulse;
 use crate::transport::Lane;
 use godwit_handoff::frame::{Frame, RUN_LIMIT, Run as FrameRun, Runs};
-use godwit_handoff::store::Word;
-use godwit_handoff::{Malformed, Packet, Totals};
+use godwit_handoff::{MigrationId, Packet, Totals};
 use godwit_image::ObjectId;
 use godwit_image::page_set::PageSet;
 use godwit_linux::poll::Readiness;
@@ -14,64 +14,11 @@ use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
+mod arrival;
+
+pub(crate) use arrival::{Arrival, Broken};
+
 const PAGE_SHIFT: u8 = 12;
-
-/// Why a lane cannot be used any more.
-#[derive(Debug)]
-pub(crate) enum Broken {
-    /// The other side closed it.
-    Closed,
-    /// The kernel says no.
-    Failed(io::Error),
-    /// The other side does not speak the protocol.
-    Malformed(Malformed),
-    /// It was told no.
-    Refused(String),
-}
-
-impl std::fmt::Display for Broken {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Broken::Closed => write!(f, "the other side closed the connection"),
-            Broken::Failed(error) => write!(f, "{error}"),
-            Broken::Refused(text) => write!(f, "refused: {text}"),
-            Broken::Malformed(error) => write!(f, "malformed bytes from the other side: {error}"),
-        }
-    }
-}
-
-impl From<Malformed> for Broken {
-    fn from(error: Malformed) -> Broken {
-        Broken::Malformed(error)
-    }
-}
-
-/// What has come in.
-#[derive(Debug)]
-pub(crate) enum Arrival<'a> {
-    /// A message for the machine.
-    Packet(Packet),
-    /// A piece of the captured state.
-    State(&'a [u8]),
-    /// Pages of one owner: ranges (start, length in bytes) and their bytes one after another.
-    Pages(ObjectId, &'a [(u64, usize)], &'a [u8]),
-    /// Pages of one owner that hold only zeros.
-    Zeros(ObjectId, &'a [(u64, usize)]),
-    /// Pages of one owner that have come in the preparation, as pages of a stage, and are still true.
-    Held(u32, ObjectId, &'a [(u64, usize)]),
-    /// Pages of one owner that a process at the other side waits for.
-    Wanted(ObjectId, &'a [(u64, usize)]),
-    /// Pages of one owner that the other side says it does not have.
-    Owed(ObjectId, &'a [(u64, usize)]),
-    /// Said to or by a page store.
-    Store(Word),
-    /// All pages that are owed are in the page store.
-    Stored,
-    /// The other side wants all that it is owed.
-    Push,
-    /// Ranges of one owner whose bytes come next and are left in the lane, as asked for with [`Stream::leave`].
-    Waiting(ObjectId, &'a [(u64, usize)]),
-}
 
 /// Who reads.
 #[derive(Debug)]
@@ -95,7 +42,9 @@ pub(crate) struct Stream {
     /// A frame is half sent: nothing else may leave now.
     held_back: bool,
     /// Bytes that have left.
-    pub(crate) sent: u64,
+    sent: u64,
+    /// Who says that we live when we cannot.
+    pulse: Option<Pulse>,
 }
 
 impl Stream {
@@ -109,7 +58,36 @@ impl Stream {
             owed: (0, 0),
             held_back: false,
             sent: 0,
+            pulse: None,
         }
+    }
+
+    /// Has a thread say that we live when nothing was said for `period`, whatever we are doing: from now on, or, where the other side
+    /// must hear something else first, from the first word on. Where no thread or descriptor is free only the loop says it.
+    pub(crate) fn beat(&mut self, migration: MigrationId, period: std::time::Duration, now: bool) {
+        self.pulse = Pulse::start(&self.lane.writer, migration, period).ok();
+        if now {
+            self.open_gate();
+        }
+    }
+
+    /// Bytes that have left.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent + self.pulse.as_ref().map_or(0, Pulse::spoken)
+    }
+
+    /// Others may speak, if all that was to leave has left.
+    fn open_gate(&mut self) {
+        if self.is_flushed()
+            && !self.held_back
+            && let Some(pulse) = &mut self.pulse
+        {
+            pulse.open();
+        }
+    }
+
+    fn close_gate(&mut self) {
+        self.pulse.iter_mut().for_each(Pulse::close);
     }
 
     /// The lane alone: to be called between two frames, when everything has left.
@@ -251,16 +229,15 @@ impl Stream {
         self.held_back = true;
     }
 
-    /// The rest of the half-sent frame (nothing, if all of it has left) goes before what was said meanwhile.
-    pub(crate) fn finish_later(&mut self, first: &[u8], second: &[u8]) {
+    /// The rest of the half-sent frame (nothing, if all of it has left) goes before what was said meanwhile; behind these bytes so many
+    /// zeros leave, as the rest of a frame which the other side throws away.
+    pub(crate) fn finish_later(&mut self, first: &[u8], second: &[u8], zeros: usize) {
         self.held_back = false;
         self.outgoing.splice(self.gone..self.gone, first.iter().chain(second).copied());
-    }
-
-    /// To be called after that: behind the next `after` bytes that leave so many zeros do, as the rest of a frame which the other
-    /// side throws away.
-    pub(crate) fn owe(&mut self, after: usize, zeros: usize) {
-        self.owed = (self.gone + after, zeros);
+        if zeros > 0 {
+            self.owed = (self.gone + first.len() + second.len(), zeros);
+        }
+        self.open_gate();
     }
 
     /// Whether nothing waits to leave.
@@ -271,6 +248,10 @@ impl Stream {
     /// Lets leave what can.
     pub(crate) fn flush(&mut self) -> Result<(), Broken> {
         static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        if self.is_flushed() || self.held_back {
+            return Ok(());
+        }
+        self.close_gate();
         while !self.is_flushed() && !self.held_back {
             let (at, zeros) = self.owed;
             let end = if zeros > 0 { at } else { self.outgoing.len() };
@@ -292,20 +273,23 @@ impl Stream {
             self.outgoing.clear();
             self.gone = 0;
         }
+        self.open_gate();
         Ok(())
     }
 
-    /// Sends as much of two parts as can leave now; only when everything before has left.
+    /// Sends as much of two parts as can leave now; only when everything before has left. [`Self::finish_later`] ends the frame.
     pub(crate) fn send(&mut self, head: &[u8], body: &[u8]) -> Result<usize, Broken> {
+        self.close_gate();
         let count = write(&mut self.lane.writer, &[IoSlice::new(head), IoSlice::new(body)])?;
         self.sent += count as u64;
         Ok(count)
     }
 
-    /// Sends as much of what is in a pipe as can leave now, as it is; only when everything before has left.
+    /// Sends as much of what is in a pipe as can leave now, as it is, likewise.
     pub(crate) fn forward(&mut self, pipe: BorrowedFd<'_>, bytes: usize) -> Result<usize, Broken> {
         const EINTR: i32 = 4;
         const EAGAIN: i32 = 11;
+        self.close_gate();
         loop {
             match godwit_linux::pipe::forward(pipe, self.lane.writer.as_fd(), bytes) {
                 Ok(0) => return Err(Broken::Closed),
@@ -351,7 +335,7 @@ mod tests {
     use crate::packing::{Compression, Packing};
     use crate::pump::Pump;
     use godwit_handoff::frame::STAGE_FIRST;
-    use godwit_handoff::{Message, MigrationId};
+    use godwit_handoff::{Malformed, Message, MigrationId};
     use godwit_image::page_set::Run;
     use std::io::Read;
     use std::os::fd::OwnedFd;
@@ -466,9 +450,8 @@ mod tests {
         stream.outgoing = b"said".to_vec();
         stream.hold_back();
         stream.flush().unwrap();
-        assert_eq!(stream.sent, 0);
-        stream.finish_later(b"head", b"");
-        stream.owe(4, 100_000);
+        assert_eq!(stream.sent(), 0);
+        stream.finish_later(b"head", b"", 100_000);
         assert!(!stream.is_flushed());
         let reader = std::thread::spawn(move || {
             let mut bytes = vec![1; 100_008];

@@ -39,7 +39,7 @@ fn count(file: &Path, mebibytes: usize) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// An observer that kills its process at a moment.
+/// An observer that kills its process at a moment, or has it do nothing for a while.
 fn die_at(moment: &str) -> Option<Observer> {
     let moment = moment.to_owned();
     Some(Box::new(move |now: &str| {
@@ -56,6 +56,12 @@ fn die_at(moment: &str) -> Option<Observer> {
             while Path::new(flag).exists() {
                 std::thread::sleep(Duration::from_millis(2));
             }
+        }
+        // `12 s at MOMENT`: one that is busy hears nothing and, by itself, says nothing.
+        if let Some((seconds, begin)) = moment.split_once(" s at ")
+            && begin == now
+        {
+            std::thread::sleep(Duration::from_secs(seconds.parse().unwrap()));
         }
         let die = || godwit_linux::signal::send_to_process(std::process::id() as i32, 9).unwrap();
         if now == moment {
@@ -263,6 +269,58 @@ fn cuts(filter: &str) -> u32 {
     failed.into_inner()
 }
 
+/// Of each side, what may take it long on a host that has other things to do.
+#[rustfmt::skip]
+const LONG_DEEDS: [(bool, &str); 7] = [
+    (true, "before freeze"), (true, "before capture"), (true, "before hold stopped"),
+    (false, "before examine"), (false, "before build"), (false, "before hold stopped"), (false, "before resume"),
+];
+
+/// One side is busy for longer than a link may be silent; all at the same time, because it takes long.
+fn busy(filter: &str) -> u32 {
+    let failed = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for (at_source, moment) in LONG_DEEDS {
+            let name = format!("{} is busy {moment}", if at_source { "source" } else { "destination" });
+            if !name.contains(filter) {
+                continue;
+            }
+            let failed = &failed;
+            scope.spawn(move || match stalled(at_source, moment) {
+                Ok(said) => println!("ok {name}: {said}"),
+                Err(cause) => {
+                    println!("FAILED {name}: {cause}");
+                    failed.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    failed.into_inner()
+}
+
+fn stalled(at_source: bool, moment: &str) -> Result<String, String> {
+    let silence = Duration::from(godwit_handoff::Patience::default().silence).as_secs();
+    let stall = format!("{} s at {moment}", silence + 2);
+    let (ours, theirs) = if at_source { (stall.as_str(), "never") } else { ("never", stall.as_str()) };
+    let rig = Rig::new(theirs, false).map_err(|error| error.to_string())?;
+    let (pid, file) = rig.start("numbers");
+    let begin = Instant::now();
+    let output = rig.migrate(pid, ours);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        return Err(said);
+    }
+    if begin.elapsed() < Duration::from_secs(silence) {
+        return Err("the moment never came".to_owned());
+    }
+    await_growth(&file)?;
+    if rig.settled()? != (false, true) {
+        return Err("it runs in the wrong place".to_owned());
+    }
+    check_numbers(&file)?;
+    Ok(format!("{:.1} s", begin.elapsed().as_secs_f64()))
+}
+
 fn cut(mut rig: Rig, at_source: bool, moment: &str) -> Result<String, String> {
     let (pid, file) = rig.start("numbers");
     let flag = rig.directory.join("flag");
@@ -369,7 +427,7 @@ fn test(words: &[&str]) -> ExitCode {
     run("source dies while its process sends", &|_| sending("400 ms after before send", Trouble::Died));
     run("link is cut while a process sends", &|_| sending("never", Trouble::Cut));
     run("destination dies while a process sends", &|_| sending("never", Trouble::OtherDied));
-    failed += cuts(filter);
+    failed += cuts(filter) + busy(filter);
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -159,7 +159,9 @@ impl Driver<'_> {
                 continue;
             }
             self.lose_link(&Broken::Closed);
-            self.stream = Some(Stream::new(lane));
+            let mut stream = Stream::new(lane);
+            stream.beat(self.machine.migration(), self.options.patience.heartbeat.into(), true);
+            self.stream = Some(stream);
             self.fetch.bringer = Some(bringer);
             self.feed(Event::LinkUp);
             self.feed_received(first);

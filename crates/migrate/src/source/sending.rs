@@ -240,8 +240,7 @@ impl Driver<'_> {
                 // The other side must be able to read what is said when sending was ended within a frame. It throws that frame away.
                 let cut = if result.is_err() && gone > 0 { frame.bytes() - gone } else { 0 };
                 let head = if cut > 0 { frame.head.get(gone..).unwrap_or_default() } else { &[] };
-                stream.finish_later(head, &[]);
-                stream.owe(head.len(), cut - head.len());
+                stream.finish_later(head, &[], cut - head.len());
             }
             result?;
             let took = begin.elapsed();
@@ -335,7 +334,7 @@ impl Driver<'_> {
                 Ok(0) => {
                     stream.hold_back();
                     if allowed > 0 {
-                        self.pump.packing.blocked(self.sent_before + stream.sent);
+                        self.pump.packing.blocked(self.sent_before + stream.sent());
                     }
                     match &mut self.bucket {
                         Some(bucket) if allowed == 0 => {
@@ -348,7 +347,7 @@ impl Driver<'_> {
                     self.serve_lane();
                     if let Err(stop) = self.go_on() {
                         if let Some(stream) = &mut self.stream {
-                            stream.finish_later(first, second);
+                            stream.finish_later(first, second, 0);
                         }
                         return Err(stop);
                     }
@@ -361,7 +360,7 @@ impl Driver<'_> {
             }
             if gone == head.len() + body.len() {
                 if let Some(stream) = &mut self.stream {
-                    stream.finish_later(&[], &[]);
+                    stream.finish_later(&[], &[], 0);
                 }
                 return Ok(());
             }
@@ -370,7 +369,7 @@ impl Driver<'_> {
 
     /// How many bytes may leave now.
     fn allowance(&mut self) -> usize {
-        let sent = self.sent_before + self.stream.as_ref().map_or(0, |stream| stream.sent);
+        let sent = self.sent_before + self.stream.as_ref().map_or(0, |stream| stream.sent());
         let Some(bucket) = &mut self.bucket else { return usize::MAX };
         let now = self.clock.now();
         bucket.take(sent - self.paid, now);
