@@ -108,7 +108,7 @@ impl Stopped {
         let mut polls = 0_u32;
         loop {
             let event = match patience {
-                None => ptrace::wait(self.tid).about(|| self.subject())?,
+                None => ptrace::wait_in_process(self.pid, self.tid).about(|| self.subject())?,
                 Some(patience) => match ptrace::poll(self.tid).about(|| self.subject())? {
                     Some(event) => event,
                     None if begin.elapsed() > patience => return Ok(None),
@@ -497,13 +497,40 @@ mod tests {
         }
     }
 
+    fn start() -> Victim {
+        let mut victim = Command::new(std::env::current_exe().unwrap());
+        let victim = victim.args(["--exact", "freeze::tests::victim"]).env(VICTIM, "1");
+        Victim(victim.stdout(Stdio::null()).spawn().unwrap())
+    }
+
+    /// With a wait for the first thread alone this test would not end.
+    #[test]
+    fn the_end_of_a_killed_process_is_seen_though_its_threads_have_not_been_waited_for() {
+        let mut victim = start();
+        let pid = victim.0.id() as i32;
+        let begin = Instant::now();
+        let mut frozen = loop {
+            let frozen = freeze_once(pid).unwrap();
+            if frozen.processes[0].threads.len() > 1 {
+                break frozen;
+            }
+            frozen.release();
+            assert!(begin.elapsed() < Duration::from_secs(20), "the harness has no threads");
+        };
+        victim.0.kill().unwrap();
+        let threads = &mut frozen.processes[0].threads;
+        assert_eq!(threads[0].tid(), pid);
+        let refusal = threads[0].wait_stop(false).unwrap_err();
+        assert_eq!((refusal.code, refusal.subject), (Code::PROCESS_VANISHED, Subject::Thread(pid, pid)));
+        let tids: Vec<i32> = threads.iter().map(Stopped::tid).collect();
+        drop(frozen);
+        tids.into_iter().rev().for_each(await_end);
+    }
+
     #[test]
     fn a_wait_that_the_look_did_not_see_is_not_taken_for_one_that_can_go_on_elsewhere() {
         const RESTART_SYSCALL: u32 = 219;
-        let mut victim = Command::new(std::env::current_exe().unwrap());
-        let victim =
-            victim.args(["--exact", "freeze::tests::victim"]).env(VICTIM, "1").stdout(Stdio::null()).spawn().unwrap();
-        let victim = Victim(victim);
+        let victim = start();
         let pid = victim.0.id() as i32;
         // Whoever was stopped in such a wait goes on with it by this call.
         let continues = || {

@@ -111,7 +111,7 @@ fn await_stop_signal(thread: &mut Stopped) -> Result<()> {
             Some(event) => event,
             None => {
                 ptrace::interrupt(thread.tid()).about(|| thread.subject())?;
-                match ptrace::wait(thread.tid()).about(|| thread.subject())? {
+                match ptrace::wait_in_process(thread.pid(), thread.tid()).about(|| thread.subject())? {
                     // Somebody's SIGCONT has taken it away, and the thread ran, as it was to.
                     Event::Stop(_) if !is_to_stop(thread)? => return Ok(()),
                     event => event,

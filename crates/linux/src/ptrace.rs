@@ -331,18 +331,64 @@ fn decode(status: i32) -> Event {
 /// Looks for a stop, each some 0.3 µs, before we sleep until it comes.
 const LOOKS_MAX: u32 = 300;
 
+/// Looks for a report that comes within microseconds: to be woken on a halted processor of a virtual machine takes ten times as long.
+fn wait_awake(tid: i32) -> Result<Option<Event>> {
+    for _ in 0..LOOKS_MAX {
+        if let Some(event) = poll(tid)? {
+            return Ok(Some(event));
+        }
+        // It may need this very processor to get to its stop.
+        std::thread::yield_now();
+    }
+    Ok(None)
+}
+
+/// Between two looks at who is dead, while others have something to tell.
+const LOOK_PAUSE: std::time::Duration = std::time::Duration::from_micros(100);
+
+/// As [`wait`], for a thread of process `pid` whose other threads may be traced as well. Where somebody kills the process, the end of
+/// its first thread is told to nobody before that of all the others has been (kernel/exit.c, delay_group_leader()): such a thread has
+/// [`Event::Ended`] here, by SIGKILL, and can still be waited for when the others have been.
+///
+/// # Errors
+/// ECHILD: not ours.
+pub fn wait_in_process(pid: i32, tid: i32) -> Result<Event> {
+    if pid != tid {
+        return wait(tid);
+    }
+    if let Some(event) = wait_awake(tid)? {
+        return Ok(event);
+    }
+    loop {
+        // SAFETY: the struct is live, and all zeros is a value of it. What is told stays to be waited for.
+        let told = unsafe {
+            let mut info: libc::siginfo_t = std::mem::zeroed();
+            let what = libc::WEXITED | libc::WSTOPPED | libc::__WALL | libc::WNOWAIT;
+            check_int("waitid", libc::waitid(libc::P_ALL, 0, &raw mut info, what))
+        };
+        if let Err(error) = told
+            && error.number != libc::EINTR
+        {
+            return Err(error);
+        }
+        if let Some(event) = poll(tid)? {
+            return Ok(event);
+        }
+        let state = crate::proc::stat::read(pid, pid).map(|stat| stat.state);
+        if matches!(state, Ok(b'Z' | b'X') | Err(crate::proc::Error::Gone)) {
+            return Ok(Event::Ended(libc::SIGKILL));
+        }
+        std::thread::sleep(LOOK_PAUSE);
+    }
+}
+
 /// Waits for the next report of one thread.
 ///
 /// # Errors
 /// ECHILD: not ours (for example reaped by another waiter).
 pub fn wait(tid: i32) -> Result<Event> {
-    // Stops come within microseconds, and to be woken on a halted processor of a virtual machine takes ten times as long.
-    for _ in 0..LOOKS_MAX {
-        if let Some(event) = poll(tid)? {
-            return Ok(event);
-        }
-        // It may need this very processor to get to its stop.
-        std::thread::yield_now();
+    if let Some(event) = wait_awake(tid)? {
+        return Ok(event);
     }
     loop {
         let mut status = 0;

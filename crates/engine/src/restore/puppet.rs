@@ -207,7 +207,7 @@ impl Puppet {
             // Whatever it is that it stops for, the next stop has to be at the call: a held thread's pending stop comes
             // first, and let go from there without a word it would run into its own program with our registers.
             ptrace::resume_to_syscall(self.tid).about(|| subject.clone())?;
-            match ptrace::wait(self.tid).about(|| subject.clone())? {
+            match ptrace::wait_in_process(self.pid, self.tid).about(|| subject.clone())? {
                 Event::Syscall => stops += 1,
                 Event::Ended(_) => {
                     self.bury();
@@ -278,7 +278,7 @@ impl Puppet {
         ptrace::resume(tid, 0).about(|| subject.clone())?;
         let deadline = Instant::now() + PROGRAM_TIME_MAX;
         loop {
-            match ptrace::wait(tid).about(|| subject.clone())? {
+            match ptrace::wait_in_process(pid, tid).about(|| subject.clone())? {
                 Event::Signal(found) if found == signal => ptrace::resume(tid, signal).about(|| subject.clone())?,
                 Event::Stop(found) if found == signal => break,
                 Event::Ended(_) => {
