@@ -16,9 +16,9 @@ pub const SMALL_SLOT_BYTES: usize = 4096;
 /// How long the stub waits for its tracer. A newborn is attached at once. One whose maker died just before must not keep its
 /// number, and what it inherited, for long: the other side of a link sees its end only when nobody has it open any more.
 pub const WAIT_SECONDS: u64 = 2;
-/// The same for a newborn thread of a process that is traced, and ends with its tracer: it keeps nothing, and on a busy machine
-/// a thousand of them take their time.
-pub const THREAD_WAIT_SECONDS: u64 = 60;
+/// The same for who ends with its tracer: a thread of a process that is traced so, a newborn one among them. It keeps nothing, and on a
+/// busy machine a thousand of them take their time.
+pub const TRACED_WAIT_SECONDS: u64 = 60;
 /// Bytes of the slot for large programs.
 pub const BULK_BYTES: usize = 1 << 20;
 
@@ -211,12 +211,12 @@ impl Arena {
         self.lay_block(slot, program, foreign_base, |calls| stub::control_block(ending, calls, healing, WAIT_SECONDS))
     }
 
-    /// The same for what a thread does at its birth, which then waits to be attached.
+    /// The same for a thread of a process that ends with its tracer: what it does at its birth, before it is attached, or later.
     ///
     /// # Errors
     /// As [`Arena::lay`].
-    pub fn lay_birth(&self, slot: Slot, program: &Program, foreign_base: u64) -> Result<()> {
-        let block = |calls| stub::control_block(Ending::Exit, calls, &Healing::default(), THREAD_WAIT_SECONDS);
+    pub fn lay_traced(&self, slot: Slot, program: &Program, foreign_base: u64, ending: Ending) -> Result<()> {
+        let block = |calls| stub::control_block(ending, calls, &Healing::default(), TRACED_WAIT_SECONDS);
         self.lay_block(slot, program, foreign_base, block)
     }
 

@@ -63,7 +63,8 @@ pub(super) fn make(arena: &Arena, maker: Maker<'_>, threads: &[Unborn<'_>], born
     nothing.call("getpid", SYS_GETPID, []);
     let mut making = Program::new();
     for Unborn { tid, slot, program } in threads {
-        arena.lay_birth(*slot, program.unwrap_or(&nothing), arena.base()).about(|| Subject::Thread(pid.0, tid.0))?;
+        let program = program.unwrap_or(&nothing);
+        arena.lay_traced(*slot, program, arena.base(), Ending::Exit).about(|| Subject::Thread(pid.0, tid.0))?;
         let numbers = making.data(&tid.0.to_le_bytes());
         let arguments = Arguments { flags: THREAD_FLAGS, set_tid_size: 1, ..Arguments::default() };
         let place = clone_arguments(&mut making, &arguments, Some(numbers));

@@ -6,7 +6,7 @@ use godwit_image::{Code, Pid, Refusal, Subject};
 use godwit_linux::arena::{Arena, Slot};
 use godwit_linux::program::Program;
 use godwit_linux::ptrace::{self, Event, Registers, options};
-use godwit_linux::stub::{Ending, Healing};
+use godwit_linux::stub::Ending;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
@@ -112,7 +112,7 @@ impl Puppet {
     }
 
     fn lay(&self, arena: &Arena, slot: Slot, program: &Program, ending: Ending) -> Result<()> {
-        arena.lay(slot, program, arena.base(), ending, &Healing::default()).about(|| self.subject())?;
+        arena.lay_traced(slot, program, arena.base(), ending).about(|| self.subject())?;
         let mut registers = self.template()?;
         registers.rip = arena.base();
         registers.rbx = arena.base() + slot.offset as u64;
@@ -388,5 +388,29 @@ impl Puppet {
                 Err(error) => return Err(error).about(|| self.subject()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use godwit_linux::clone;
+
+    /// On a host where thousands wait for a processor it takes seconds to ask a thousand threads for what they have done.
+    #[test]
+    fn who_has_done_its_part_waits_for_its_tracer() {
+        const SYS_GETPID: i64 = 39;
+        const SIGCHLD: i32 = 17;
+        let arena = Arena::new(1, 0).unwrap();
+        let slot = arena.slot(0).unwrap();
+        let pid = Pid(clone::fork_sleeper(&[], 0, SIGCHLD).unwrap());
+        let mut puppet = Puppet::attach(pid, pid).unwrap();
+        let mut program = Program::new();
+        program.call("getpid", SYS_GETPID, []);
+        puppet.start(&arena, slot, &program, Ending::Exit).unwrap();
+        std::thread::sleep(Duration::from_secs(godwit_linux::arena::WAIT_SECONDS) + Duration::from_millis(300));
+        puppet.await_done(&arena, slot).unwrap();
+        puppet.stopped(&arena, slot, &program).unwrap();
+        bury_all([puppet]);
     }
 }
