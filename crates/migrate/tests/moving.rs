@@ -239,25 +239,22 @@ const CUTS: [(bool, &str); 10] = [
     (false, "before build"), (false, "sent Ready"), (false, "received Commit"), (false, "after resume"),
 ];
 
-/// The link is cut at a moment of one side and heals after both must have noticed; all at the same time, because it takes long.
-fn cuts(filter: &str) -> u32 {
-    let failed = AtomicU32::new(0);
+/// Moments of either side, all at the same time, because each takes long; returns how many failed.
+fn all_at_once(
+    filter: &str,
+    moments: &[(bool, &str)],
+    named: impl Fn(&str, &str) -> String,
+    run: impl Fn(bool, &str) -> Result<String, String> + Sync,
+) -> u32 {
+    let (failed, run) = (AtomicU32::new(0), &run);
     std::thread::scope(|scope| {
-        for (at_source, moment) in CUTS {
-            let name = format!("link cut at {}, {moment}", if at_source { "source" } else { "destination" });
+        for (at_source, moment) in moments {
+            let name = named(if *at_source { "source" } else { "destination" }, moment);
             if !name.contains(filter) {
                 continue;
             }
-            let rig = match Rig::new_cut(at_source, moment) {
-                Ok(rig) => rig,
-                Err(error) => {
-                    println!("FAILED {name}: {error}");
-                    failed.fetch_add(1, Ordering::Relaxed);
-                    continue;
-                }
-            };
             let failed = &failed;
-            scope.spawn(move || match cut(rig, at_source, moment) {
+            scope.spawn(move || match run(*at_source, moment) {
                 Ok(said) => println!("ok {name}: {said}"),
                 Err(cause) => {
                     println!("FAILED {name}: {cause}");
@@ -269,6 +266,11 @@ fn cuts(filter: &str) -> u32 {
     failed.into_inner()
 }
 
+/// The link is cut at a moment of one side and heals after both must have noticed.
+fn cuts(filter: &str) -> u32 {
+    all_at_once(filter, &CUTS, |side, moment| format!("link cut at {side}, {moment}"), cut)
+}
+
 /// Of each side, what may take it long on a host that has other things to do.
 #[rustfmt::skip]
 const LONG_DEEDS: [(bool, &str); 7] = [
@@ -276,26 +278,9 @@ const LONG_DEEDS: [(bool, &str); 7] = [
     (false, "before examine"), (false, "before build"), (false, "before hold stopped"), (false, "before resume"),
 ];
 
-/// One side is busy for longer than a link may be silent; all at the same time, because it takes long.
+/// One side is busy for longer than a link may be silent.
 fn busy(filter: &str) -> u32 {
-    let failed = AtomicU32::new(0);
-    std::thread::scope(|scope| {
-        for (at_source, moment) in LONG_DEEDS {
-            let name = format!("{} is busy {moment}", if at_source { "source" } else { "destination" });
-            if !name.contains(filter) {
-                continue;
-            }
-            let failed = &failed;
-            scope.spawn(move || match stalled(at_source, moment) {
-                Ok(said) => println!("ok {name}: {said}"),
-                Err(cause) => {
-                    println!("FAILED {name}: {cause}");
-                    failed.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-    });
-    failed.into_inner()
+    all_at_once(filter, &LONG_DEEDS, |side, moment| format!("{side} is busy {moment}"), stalled)
 }
 
 fn stalled(at_source: bool, moment: &str) -> Result<String, String> {
@@ -321,7 +306,8 @@ fn stalled(at_source: bool, moment: &str) -> Result<String, String> {
     Ok(format!("{:.1} s", begin.elapsed().as_secs_f64()))
 }
 
-fn cut(mut rig: Rig, at_source: bool, moment: &str) -> Result<String, String> {
+fn cut(at_source: bool, moment: &str) -> Result<String, String> {
+    let mut rig = Rig::new_cut(at_source, moment).map_err(|error| error.to_string())?;
     let (pid, file) = rig.start("numbers");
     let flag = rig.directory.join("flag");
     let moment = if at_source { format!("{moment}={}", flag.display()) } else { "never".to_owned() };
