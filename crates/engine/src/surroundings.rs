@@ -3,7 +3,7 @@ use crate::failure::Result;
 use crate::namespaces::Home;
 use crate::usual_schedule::UsualSchedule;
 use godwit_image::host::HostFacts;
-use godwit_linux::scheduling::PreciseSleep;
+use godwit_linux::scheduling::{Heirs, PreciseSleep, Urgency};
 
 /// Around a tree that is frozen, by this thread.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(crate) struct Surroundings {
     pub(crate) home: Home,
     /// As long as the tree is frozen, what is waited for comes within microseconds.
     _precise: PreciseSleep,
+    /// And it stands still no longer than it must.
+    _urgency: Option<Urgency>,
 }
 
 impl Surroundings {
@@ -29,6 +31,7 @@ impl Surroundings {
             schedule: UsualSchedule::look()?,
             home: Home::own(),
             _precise: PreciseSleep::begin(),
+            _urgency: Urgency::begin(Heirs::All),
         })
     }
 }

@@ -249,6 +249,54 @@ impl Drop for Precedence {
     }
 }
 
+/// Who is as urgent as the thread that made it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Heirs {
+    /// Whoever it makes: for one that makes threads alone, each for as long as it is needed.
+    All,
+    /// Nobody: for one that makes processes of others.
+    None,
+}
+
+/// As long as it lives, this thread has a processor before everybody of the usual policy: of a host where thirty others compute it would
+/// get a thirtieth, and a tree would stand still for so much longer.
+#[derive(Debug)]
+pub struct Urgency {
+    heirs: Heirs,
+}
+
+/// sched_setattr(2), with the usual policy: nothing changes but who is forked. (With SCHED_FLAG_KEEP_POLICY that would not either.)
+const KEEP: u64 = libc::SCHED_FLAG_KEEP_PARAMS as u64;
+
+impl Urgency {
+    /// Begins. `None` where this thread may not have it, or somebody wanted it to be more or less than others.
+    pub fn begin(heirs: Heirs) -> Option<Urgency> {
+        const FIRST: i32 = -20;
+        let before = get(0).ok()?;
+        let is_usual = (before.policy, before.nice, before.flags) == (libc::SCHED_OTHER as u32, 0, 0);
+        if !is_usual || set_nice(0, FIRST).is_err() {
+            return None;
+        }
+        let urgency = Urgency { heirs };
+        if heirs == Heirs::None {
+            let flags = KEEP | libc::SCHED_FLAG_RESET_ON_FORK as u64;
+            // Who cannot say that children are not to have it does without.
+            set(0, &Attributes { flags, ..Attributes::default() }).ok()?;
+        }
+        Some(urgency)
+    }
+}
+
+impl Drop for Urgency {
+    fn drop(&mut self) {
+        // Back to less than it has.
+        if self.heirs == Heirs::None {
+            let _ = set(0, &Attributes { flags: KEEP, ..Attributes::default() });
+        }
+        let _ = set_nice(0, 0);
+    }
+}
+
 /// As long as it lives, short sleeps of this thread take as long as they say, and not 50 µs more: prctl(2), PR_SET_TIMERSLACK.
 /// Children begin with the slack of the thread that makes them: nobody is to be born meanwhile who should not have it.
 #[derive(Debug)]
@@ -371,6 +419,37 @@ mod tests {
             drop(precedence);
         }
         assert_eq!(get(0).unwrap(), before);
+    }
+
+    #[test]
+    fn urgency_is_given_back_and_handed_on_to_whom_it_is_to_be() {
+        let look = || get(0).map(|now| (now.nice, now.flags, now.runtime)).unwrap();
+        let before = look();
+        let children = || {
+            let thread = std::thread::spawn(look).join().unwrap();
+            let stat = std::process::Command::new("cat").arg("/proc/self/stat").output().unwrap().stdout;
+            let stat = String::from_utf8(stat).unwrap();
+            let nice: i32 = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16).unwrap().parse().unwrap();
+            (thread.0, nice)
+        };
+        for (heirs, expected) in [(Heirs::All, (-20, -20)), (Heirs::None, (0, 0))] {
+            let Some(urgency) = Urgency::begin(heirs) else {
+                println!("skipped: this thread may not be urgent: {before:?}");
+                return;
+            };
+            assert_eq!((look().0, children()), (-20, expected));
+            assert!(Urgency::begin(heirs).is_none());
+            drop(urgency);
+            assert_eq!((look(), children()), (before, (0, 0)));
+        }
+        // Who is to come after others stays there.
+        std::thread::spawn(|| {
+            set_nice(0, 5).unwrap();
+            assert!(Urgency::begin(Heirs::All).is_none());
+            assert_eq!(get(0).unwrap().nice, 5);
+        })
+        .join()
+        .unwrap();
     }
 
     #[test]

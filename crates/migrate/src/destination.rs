@@ -20,6 +20,7 @@ use godwit_handoff::{
 use godwit_image::task::State;
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::poll::{self, Readiness};
+use godwit_linux::scheduling::{Heirs, Urgency};
 use godwit_linux::signal;
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
@@ -455,6 +456,7 @@ impl Driver<'_> {
             Action::Discard => self.discard(),
             Action::Fetch => {
                 self.fetch.active = true;
+                self.fetch.urgency = Urgency::begin(Heirs::None);
                 return self.fetch_some();
             }
             // The source's.

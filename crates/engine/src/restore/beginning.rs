@@ -6,6 +6,7 @@ use crate::resource::{self, Stage};
 use godwit_image::page_set::PageSet;
 use godwit_image::tree::Tree;
 use godwit_image::{Code, Refusal, Subject};
+use godwit_linux::scheduling::{Heirs, Urgency};
 
 /// What has come, and what of it is made. Dropping it leaves nothing behind.
 #[derive(Debug, Default)]
@@ -14,6 +15,8 @@ pub struct Beginning {
     product: Product,
     reserve: Option<Reserve>,
     staging: Staging,
+    /// From the first part on a tree stands still, and waits for us.
+    urgency: Option<Urgency>,
 }
 
 fn malformed(cause: String) -> Refusal {
@@ -35,8 +38,8 @@ impl Beginning {
 
     /// Nothing of what has come counts.
     pub fn anew(&mut self) {
-        let staging = std::mem::take(&mut self.staging);
-        *self = Beginning { staging, ..Beginning::new(self.reserve.take()) };
+        let (staging, urgency) = (std::mem::take(&mut self.staging), self.urgency.take());
+        *self = Beginning { staging, urgency, ..Beginning::new(self.reserve.take()) };
     }
 
     /// Expects pages of a tree of so many bytes before the tree itself.
@@ -62,6 +65,7 @@ impl Beginning {
     /// # Errors
     /// GW1004: an object comes twice. What cannot be made, or not yet, is found out when all is there.
     pub fn take_in(&mut self, part: Tree) -> Result<()> {
+        self.hurry();
         let first_new = self.tree.objects.len();
         self.tree.append(part);
         self.raise_limit();
@@ -82,6 +86,12 @@ impl Beginning {
         Ok(())
     }
 
+    fn hurry(&mut self) {
+        if self.urgency.is_none() {
+            self.urgency = Urgency::begin(Heirs::None);
+        }
+    }
+
     /// Every object besides the numbers of the tree.
     fn raise_limit(&self) {
         crate::room::raise_limit(self.tree.objects.len() as u64 * 2 + minimum(&self.tree) as u64 + 256);
@@ -92,6 +102,7 @@ impl Beginning {
     /// # Errors
     /// The first object that cannot be made exactly; nothing is left behind.
     pub fn complete(mut self, rest: Tree) -> Result<Restorer> {
+        self.hurry();
         self.tree.append(rest);
         // Searched by number all the time.
         self.tree.objects.sort_by_key(|envelope| envelope.id);
@@ -105,6 +116,7 @@ impl Beginning {
         self.raise_limit();
         let mut restorer = Restorer::begin_from(self.tree, self.product, reserve.as_ref().map(Reserve::arena))?;
         restorer.staging = self.staging;
+        restorer.urgency = self.urgency;
         if let Some(reserve) = reserve {
             restorer.take_reserve(reserve)?;
         }

@@ -15,6 +15,7 @@ use godwit_image::{Code, ObjectId, Pid, Refusal, Subject};
 use godwit_linux::arena::{self, Arena};
 use godwit_linux::pidfd::PidFd;
 use godwit_linux::ptrace::Registers;
+use godwit_linux::scheduling::Urgency;
 use godwit_linux::userfaultfd::UserFault;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -116,6 +117,8 @@ pub struct Restorer {
     /// Areas of a space into which its own task may be asked to write.
     promised: Option<(ObjectId, PageSet)>,
     held: bool,
+    /// As long as this is built its tree stands still.
+    urgency: Option<Urgency>,
 }
 
 /// Addresses that user space may have.
@@ -231,6 +234,7 @@ impl Restorer {
             staging: Staging::default(),
             promised: None,
             held: false,
+            urgency: None,
         })
     }
 

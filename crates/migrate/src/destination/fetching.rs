@@ -11,6 +11,7 @@ use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::PageSet;
 use godwit_image::{Code, ObjectId, Refusal, Subject};
 use godwit_linux::poll::Readiness;
+use godwit_linux::scheduling::Urgency;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -47,6 +48,8 @@ pub(super) struct Fetch {
     bringer: Option<UnixStream>,
     /// Where pages come that somebody waits for.
     lane: Option<Stream>,
+    /// As long as somebody may wait for us.
+    pub(super) urgency: Option<Urgency>,
 }
 
 impl Fetch {
@@ -129,6 +132,7 @@ impl Driver<'_> {
 
     fn end_fetching(&mut self) {
         self.fetch.active = false;
+        self.fetch.urgency = None;
         // From now on the journal answers.
         (self.fetch.door, self.fetch.note) = (None, None);
         if let Some(pager) = self.fetch.pager.take() {
