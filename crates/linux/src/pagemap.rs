@@ -61,6 +61,27 @@ const PAGEMAP_SCAN: libc::Ioctl = 0xc060_6610;
 const PROTECT_MATCHING: u64 = 1;
 const CHECK_TRACKED: u64 = 2;
 
+/// What is found in a range, in one piece; in two of them by two threads where the kernel walks through so many pages that it takes a
+/// millisecond.
+fn in_halves<T: Send>(
+    (start, end): (u64, u64),
+    look: impl Fn((u64, u64)) -> Result<T> + Sync,
+) -> Result<impl IntoIterator<Item = T>> {
+    const MANY_BYTES: u64 = 1 << 30;
+    let middle = start + (end - start) / 2 / 4096 * 4096;
+    if end - start < MANY_BYTES {
+        return Ok([Some(look((start, end))?), None].into_iter().flatten());
+    }
+    let (first, second) = std::thread::scope(|scope| {
+        let other = std::thread::Builder::new().spawn_scoped(scope, || look((middle, end)));
+        let first = look((start, middle));
+        // Without a thread, or one that has an answer, this one looks.
+        let second = other.ok().and_then(|other| other.join().ok()).unwrap_or_else(|| look((middle, end)));
+        (first, second)
+    });
+    Ok([Some(first?), Some(second?)].into_iter().flatten())
+}
+
 /// The page map of one process.
 #[derive(Debug)]
 pub struct Pagemap {
@@ -150,19 +171,15 @@ impl Pagemap {
         if end - start < LARGE_BYTES {
             return written(start, end);
         }
-        let (mut place, mut result) = (None::<(u64, u64)>, Ok(()));
-        let alone = (0, WRITTEN, 0, WRITTEN);
-        self.scan(CHECK_TRACKED, (start, end), alone, |region| match &mut place {
-            Some((_, last)) if region.start - *last <= GAP_BYTES => *last = region.end,
-            _ => {
-                if let Some((start, end)) = place.replace((region.start, region.end))
-                    && result.is_ok()
-                {
-                    result = written(start, end);
-                }
-            }
-        })?;
-        result.and_then(|()| place.map_or(Ok(()), |(start, end)| written(start, end)))
+        let places = |(start, end): (u64, u64)| {
+            let mut places: Vec<(u64, u64)> = Vec::new();
+            self.scan(CHECK_TRACKED, (start, end), (0, WRITTEN, 0, WRITTEN), |region| match places.last_mut() {
+                Some((_, last)) if region.start - *last <= GAP_BYTES => *last = region.end,
+                _ => places.push((region.start, region.end)),
+            })?;
+            Ok(places)
+        };
+        in_halves((start, end), places)?.into_iter().flatten().try_for_each(|(start, end)| written(start, end))
     }
 
     /// Goes through a range; categories as the kernel takes them: inverted, all of, any of, to be told.
@@ -183,6 +200,21 @@ impl Pagemap {
             }
             next = walk_end;
         }
+        Ok(())
+    }
+
+    /// [`Pagemap::mapped_pages`], by two threads where that is much.
+    ///
+    /// # Errors
+    /// As [`Pagemap::private_pages`].
+    pub fn many_mapped_pages(&self, start: u64, end: u64, mut found: impl FnMut(u64, u64, bool)) -> Result<()> {
+        let look = |(start, end): (u64, u64)| {
+            let mut pages = Vec::new();
+            self.mapped_pages(start, end, |start, end, huge| pages.push((start, end, huge)))?;
+            Ok(pages)
+        };
+        let pages = in_halves((start, end), look)?;
+        pages.into_iter().flatten().for_each(|(start, end, huge)| found(start, end, huge));
         Ok(())
     }
 

@@ -259,41 +259,42 @@ pub enum Heirs {
 }
 
 /// As long as it lives, this thread has a processor before everybody of the usual policy: of a host where thirty others compute it would
-/// get a thirtieth, and a tree would stand still for so much longer.
+/// get a thirtieth, and a tree would stand still for so much longer. It also asks for short turns: who is woken gets a processor at
+/// once only where its own turn is shorter than that of whoever computes there, however much more it weighs, and else after that
+/// one's turn.
+///
+/// # References
+/// kernel/sched/fair.c (PREEMPT_SHORT, RUN_TO_PARITY; Linux 6.12, before which the length is taken and not used)
 #[derive(Debug)]
 pub struct Urgency {
-    heirs: Heirs,
+    before: Attributes,
 }
 
-/// sched_setattr(2), with the usual policy: nothing changes but who is forked. (With SCHED_FLAG_KEEP_POLICY that would not either.)
-const KEEP: u64 = libc::SCHED_FLAG_KEEP_PARAMS as u64;
-
 impl Urgency {
-    /// Begins. `None` where this thread may not have it, or somebody wanted it to be more or less than others.
+    /// Begins. `None` where somebody wanted this thread to be more or less than others. Who may not come first (CAP_SYS_NICE) still has
+    /// short turns.
     pub fn begin(heirs: Heirs) -> Option<Urgency> {
         const FIRST: i32 = -20;
+        /// ns; the shortest that the kernel takes.
+        const SHORTEST: u64 = 100_000;
         let before = get(0).ok()?;
-        let is_usual = (before.policy, before.nice, before.flags) == (libc::SCHED_OTHER as u32, 0, 0);
-        if !is_usual || set_nice(0, FIRST).is_err() {
+        if (before.policy, before.nice, before.flags) != (libc::SCHED_OTHER as u32, 0, 0) {
             return None;
         }
-        let urgency = Urgency { heirs };
-        if heirs == Heirs::None {
-            let flags = KEEP | libc::SCHED_FLAG_RESET_ON_FORK as u64;
-            // Who cannot say that children are not to have it does without.
-            set(0, &Attributes { flags, ..Attributes::default() }).ok()?;
-        }
-        Some(urgency)
+        let flags = if heirs == Heirs::None { libc::SCHED_FLAG_RESET_ON_FORK as u64 } else { 0 };
+        let short = Attributes { runtime: SHORTEST, flags, ..before };
+        set(0, &Attributes { nice: FIRST, ..short }).or_else(|_| set(0, &short)).ok()?;
+        Some(Urgency { before })
     }
 }
 
 impl Drop for Urgency {
     fn drop(&mut self) {
-        // Back to less than it has.
-        if self.heirs == Heirs::None {
-            let _ = set(0, &Attributes { flags: KEEP, ..Attributes::default() });
+        // Back to less than it has. A turn of no length is the usual one; who had asked for another has that.
+        let usual = set(0, &Attributes { runtime: 0, ..self.before }).and_then(|()| get(0));
+        if usual.is_ok_and(|usual| usual.runtime != self.before.runtime) {
+            let _ = set(0, &self.before);
         }
-        let _ = set_nice(0, 0);
     }
 }
 
@@ -427,6 +428,7 @@ mod tests {
         let before = look();
         let children = || {
             let thread = std::thread::spawn(look).join().unwrap();
+            assert!(thread.0 < 0 || thread.2 == before.2, "{thread:?}");
             let stat = std::process::Command::new("cat").arg("/proc/self/stat").output().unwrap().stdout;
             let stat = String::from_utf8(stat).unwrap();
             let nice: i32 = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(16).unwrap().parse().unwrap();
@@ -438,10 +440,20 @@ mod tests {
                 return;
             };
             assert_eq!((look().0, children()), (-20, expected));
+            assert!(before.2 == 0 || look().2 < before.2, "{before:?}");
             assert!(Urgency::begin(heirs).is_none());
             drop(urgency);
             assert_eq!((look(), children()), (before, (0, 0)));
         }
+        // Who has asked for another turn has it again.
+        std::thread::spawn(move || {
+            set(0, &Attributes { runtime: 5_000_000, ..get(0).unwrap() }).unwrap();
+            let own = look();
+            drop(Urgency::begin(Heirs::All));
+            assert_eq!(look(), own);
+        })
+        .join()
+        .unwrap();
         // Who is to come after others stays there.
         std::thread::spawn(|| {
             set_nice(0, 5).unwrap();

@@ -219,6 +219,17 @@ impl Build {
         Ok(ranges.iter().map(|(_, length)| *length as u64).sum::<u64>() / PAGE_BYTES)
     }
 
+    /// Pages of a stage are not true any more.
+    ///
+    /// # Errors
+    /// GW1004: its state has come, or they cannot be pages; memory cannot be given back.
+    pub(crate) fn stale(&mut self, stage: u32, ranges: &[(u64, usize)]) -> Result<(), Refusal> {
+        if self.restorer.is_some() || stage < STAGE_FIRST {
+            return Err(malformed("pages count as stale that do not come from the preparation"));
+        }
+        self.beginning.give_back(stage, ranges)
+    }
+
     /// Fills pages with zeros; returns how many.
     ///
     /// # Errors

@@ -398,7 +398,7 @@ impl Driver<'_> {
             }
             files.extend(self.fetch.interest());
             files.extend(self.storing.files().filter(|_| self.fetch.active));
-            poll::wait(&files, limit).unwrap_or_default()
+            poll::wait_awake(&files, limit, self.fetch.awake()).unwrap_or_default()
         };
         if ready.first().is_some_and(|ready| ready.readable) {
             let signal = signal::next(self.signals.as_fd());

@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 
 /// The key under which a host's facts travel.
 const FACTS: &str = "host";
+/// What a destination says that it can do: pages that have come it gives back when it is told that they are not true any more.
+pub(crate) const STALE_PAGES: &str = "stale-pages";
 
 /// Time since a driver began, on the machines' scale.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +60,7 @@ pub(crate) fn capabilities() -> Capabilities {
     let mut capabilities = Capabilities::default();
     capabilities.set(FACTS, Value::Bytes(codec::encode(&godwit_engine::host::facts()).unwrap_or_default()));
     capabilities.set(crate::packing::CAPABILITY, Value::Flag(true));
+    capabilities.set(STALE_PAGES, Value::Flag(true));
     capabilities
 }
 

@@ -24,6 +24,7 @@ enum Item {
     Pages(ObjectId, Vec<(u64, usize)>, Vec<u8>, usize),
     Zeros(ObjectId, Vec<(u64, usize)>),
     Held(u32, ObjectId, Vec<(u64, usize)>),
+    Owed(ObjectId, Vec<(u64, usize)>),
     Broken(Broken),
 }
 
@@ -93,6 +94,7 @@ impl Intake {
                 Item::Pages(owner, ranges, buffer, length) => Arrival::Pages(*owner, ranges, &buffer[..*length]),
                 Item::Zeros(owner, ranges) => Arrival::Zeros(*owner, ranges),
                 Item::Held(stage, owner, ranges) => Arrival::Held(*stage, *owner, ranges),
+                Item::Owed(owner, ranges) => Arrival::Owed(*owner, ranges),
                 Item::Packet(_) | Item::Broken(_) => return Ok(None),
             },
         }))
@@ -161,11 +163,11 @@ impl Worker {
                 Ok(Some(Arrival::State(bytes))) => Item::State(bytes.to_vec()),
                 Ok(Some(Arrival::Zeros(owner, ranges))) => Item::Zeros(owner, ranges.to_vec()),
                 Ok(Some(Arrival::Held(stage, owner, ranges))) => Item::Held(stage, owner, ranges.to_vec()),
+                Ok(Some(Arrival::Owed(owner, ranges))) => Item::Owed(owner, ranges.to_vec()),
                 // Nothing is left in a lane that a thread reads, and nothing is wanted of a destination.
                 Ok(Some(
                     Arrival::Waiting(..)
                     | Arrival::Wanted(..)
-                    | Arrival::Owed(..)
                     | Arrival::Push
                     | Arrival::Store(_)
                     | Arrival::Stored,

@@ -173,6 +173,20 @@ impl Pump {
         runs.chunks(RUN_LIMIT).map(frame).collect()
     }
 
+    /// The frames that name pages of a stage which are not true any more.
+    ///
+    /// # Errors
+    /// The other side would not take them.
+    pub(crate) fn stale_frames(&self, stage: ObjectId, pages: &PageSet) -> Result<Vec<Vec<u8>>, Refusal> {
+        let frame = |runs: &[Run]| {
+            let mut head = Vec::new();
+            let runs = Runs { page_shift: PAGE_SHIFT, body_checksum: None, runs: runs.to_vec() };
+            Frame::OwedPages(runs).encode(&mut head).map_err(refused)?;
+            Ok(head)
+        };
+        runs_of_set(stage, pages).chunks(RUN_LIMIT).map(frame).collect()
+    }
+
     /// The frames of a piece: ranges of one owner (start, length, page-aligned) and their bytes one after another.
     ///
     /// # Errors

@@ -402,7 +402,8 @@ impl<'a> Driver<'a> {
             }
             files.extend(self.serving.interest());
             // An error here can only be one of our own making; the clock still runs.
-            if let Ok(found) = poll::wait(&files, limit) {
+            let awake = if sending { Duration::ZERO } else { self.serving.awake() };
+            if let Ok(found) = poll::wait_awake(&files, limit, awake) {
                 let streams = if self.stream.is_some() { 2 } else { 0 };
                 heard = streams > 0 && found[0].readable;
                 let cancels = self.options.cancel.is_some() && !self.cancelled;

@@ -22,6 +22,16 @@ struct Space {
     written: VecDeque<PageSet>,
 }
 
+impl Space {
+    fn look(&mut self, looked_at: &PageSet, written: &PageSet) {
+        self.held = self.held.intersection(looked_at).difference(written);
+        self.own = self.own.intersection(looked_at).union(written);
+        if let Some(last) = self.written.front_mut() {
+            last.extend(written);
+        }
+    }
+}
+
 /// What becomes of the pages that a space has in the end, when nothing runs.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Division {
@@ -52,10 +62,14 @@ impl Ledger {
     /// first). What could not be looked at is not held any more.
     pub fn look(&mut self, space: u32, looked_at: &PageSet, written: &PageSet) {
         let space = self.spaces.entry(space).or_default();
-        space.held = space.held.intersection(looked_at).difference(written);
-        space.own = space.own.intersection(looked_at).union(written);
-        space.written.push_front(written.clone());
+        space.written.push_front(PageSet::new());
         space.written.truncate(LOOKS_MAX);
+        space.look(looked_at, written);
+    }
+
+    /// A further look in the same round: the next page that counts as quiet was not written since the look before this round's.
+    pub fn look_again(&mut self, space: u32, looked_at: &PageSet, written: &PageSet) {
+        self.spaces.entry(space).or_default().look(looked_at, written);
     }
 
     /// A space is gone, or nothing can be said of it any more.

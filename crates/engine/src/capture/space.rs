@@ -193,7 +193,7 @@ pub(super) fn pages(tid: i32, space: ObjectId, areas: &[maps::Area]) -> Result<(
         let mut next = first.start;
         for large in anonymous.runs().iter().filter(|run| run.bytes() >= LARGE_BYTES) {
             pagemap.private_pages(next, large.start, &mut found).about(|| Subject::Process(tid))?;
-            pagemap.mapped_pages(large.start, large.end, &mut found).about(|| Subject::Process(tid))?;
+            pagemap.many_mapped_pages(large.start, large.end, &mut found).about(|| Subject::Process(tid))?;
             next = large.end;
         }
         pagemap.private_pages(next, last.end, &mut found).about(|| Subject::Process(tid))?;

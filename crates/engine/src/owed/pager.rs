@@ -110,6 +110,11 @@ impl Pager {
         self.spaces.iter().all(|space| space.ledger.bytes() == 0 && space.waiting.is_empty())
     }
 
+    /// Somebody waits.
+    pub fn is_awaited(&self) -> bool {
+        self.spaces.iter().any(|space| !space.waiting.is_empty())
+    }
+
     /// Somebody waits for what cannot be settled before a moment has passed.
     pub fn is_restless(&self) -> bool {
         let stuck = |space: &Space| space.waiting.iter().any(|address| space.ledger.origin(*address).is_none());

@@ -1,6 +1,7 @@
 //! The source's half: what is still here and has not been given, and the bytes of it out of the stopped processes.
 use super::ledger::Ledger;
 use crate::failure::{About, Result};
+use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{ObjectId, Subject};
 use godwit_linux::memory::{ForeignAddress, ForeignMemory};
@@ -96,6 +97,14 @@ impl Server {
         given.runs().iter().map(|run| (run.start, run.bytes() as usize)).collect()
     }
 
+    /// Whether this is a single page that has been pushed, and may be on its way behind others: whoever waits for it can be given it once
+    /// more.
+    pub fn is_pushed(&self, owner: ObjectId, start: u64, length: u64) -> bool {
+        let space = self.spaces.iter().find(|space| space.owner == owner);
+        length == PAGE_BYTES
+            && space.is_some_and(|space| space.pushable.contains(start) && space.left.origin(start).is_none())
+    }
+
     /// The next pages that nobody has asked for, of at most `limit` bytes; now they are given.
     pub fn take_next(&mut self, limit: usize) -> Option<(ObjectId, Vec<(u64, usize)>)> {
         let space = self.spaces.iter_mut().find(|space| space.pushed.bytes() > 0)?;
@@ -161,6 +170,9 @@ mod tests {
         assert_eq!(server.take_next(0x3000), Some((owner, vec![(0x1000, 0x2000), (0x4000, 0x1000)])));
         assert_eq!(server.take_next(0x30_0000), Some((owner, vec![(0x5000, 0x3000), (0x20000, 0x1000)])));
         assert_eq!((server.take_next(1 << 20), server.left()), (None, 0));
+        // On its way, by whatever way; more than a page; nobody's.
+        assert!(server.is_pushed(owner, 0x3000, 0x1000) && server.is_pushed(owner, 0x20000, 0x1000));
+        assert!(!server.is_pushed(owner, 0x3000, 0x2000) && !server.is_pushed(owner, 0x9000, 0x1000));
         // What nobody had to ask for is given so again.
         server.want(owner, &[(0x3000, 0x1000)]);
         assert_eq!(server.left(), 0x1000);
@@ -168,6 +180,7 @@ mod tests {
         let mut server = Server::new(&[Owed { pushed: PageSet::new(), ..all }]);
         assert_eq!((server.take_next(1 << 20), server.left()), (None, 0x9000));
         assert_eq!(server.take(owner, 0x3000, 0x1000), [(0x3000, 0x1000)]);
+        assert!(!server.is_pushed(owner, 0x3000, 0x1000), "nothing is pushed");
         server.want(owner, &[(0x3000, 0x1000)]);
         assert_eq!((server.take_next(1 << 20), server.left()), (None, 0x9000));
         server.push_all();

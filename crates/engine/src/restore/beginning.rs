@@ -60,6 +60,14 @@ impl Beginning {
         self.staging.take(self.reserve.as_mut(), stage, ranges, bytes)
     }
 
+    /// Pages of [`Beginning::take_pages`] that are not true any more: there is no memory for them until they come again.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn give_back(&mut self, stage: u32, ranges: &[(u64, usize)]) -> Result<()> {
+        self.staging.give_back(self.reserve.as_mut(), stage, ranges)
+    }
+
     /// Takes in a part of the tree, and makes of its objects what can be made now.
     ///
     /// # Errors

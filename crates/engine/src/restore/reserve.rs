@@ -40,7 +40,6 @@ const SIGCHLD: i32 = 17;
 const READ_WRITE: u64 = 3;
 const READ_EXECUTE: u64 = 5;
 const MAP_SHARED_NOREPLACE: u64 = 0x10_0001;
-const MADV_DONTNEED: u64 = 4;
 const MADV_HUGEPAGE: u64 = 14;
 const MADV_POPULATE_WRITE: u64 = 23;
 const MADV_COLLAPSE: u64 = 25;
@@ -296,6 +295,17 @@ impl Reserve {
         Ok(Some(self.staged.bytes() - before))
     }
 
+    /// Gives pages back that came before their tree and are not true any more; returns which of them were here.
+    pub(super) fn give_back(&mut self, pages: &PageSet) -> Result<PageSet> {
+        let gone = self.staged.intersection(pages);
+        for program in space::giving_back(&gone) {
+            self.run(&program)?;
+        }
+        self.staged = self.staged.difference(&gone);
+        self.made = self.made.difference(&gone);
+        Ok(gone)
+    }
+
     /// Pages that came before the tree.
     pub(super) fn staged(&self) -> &PageSet {
         &self.staged
@@ -439,13 +449,9 @@ impl Restorer {
         let made = std::mem::take(&mut reserved.made);
         let filled = self.filled.get(&space).cloned().unwrap_or_default();
         let pid = self.owner_of(space)?;
-        let mut program = Program::new();
-        for run in made.difference(&filled).runs() {
-            program.call("madvise", SYS_MADVISE, [run.start.into(), run.bytes().into(), MADV_DONTNEED.into()]);
-            if program.calls().len() >= space::CALLS_MAX {
-                self.run(pid, &std::mem::take(&mut program))?;
-            }
+        for program in space::giving_back(&made.difference(&filled)) {
+            self.run(pid, &program)?;
         }
-        if program.is_empty() { Ok(()) } else { self.run(pid, &program).map(drop) }
+        Ok(())
     }
 }

@@ -47,6 +47,18 @@ mod map {
 /// Entries after which a program is run and a new one begun: they and their data fit the large slot.
 pub(super) const CALLS_MAX: usize = 4000;
 
+/// The programs that give pages back.
+pub(super) fn giving_back(pages: &PageSet) -> Vec<Program> {
+    let of_runs = |runs: &[Run]| {
+        let mut program = Program::new();
+        for run in runs {
+            program.call("madvise", SYS_MADVISE, [run.start.into(), run.bytes().into(), MADV_DONTNEED.into()]);
+        }
+        program
+    };
+    pages.runs().chunks(CALLS_MAX).map(of_runs).collect()
+}
+
 /// madvise(2) advice per area flag.
 const ADVICE: [(u32, u64); 8] = [
     (AreaFlags::DONT_FORK, 10),
@@ -307,14 +319,10 @@ impl Restorer {
             brought.extend(&of_parent.inherited);
         }
         let ranges: PageSet = kept.iter().map(|kept| kept.range).collect();
-        let mut program = Program::new();
-        for run in brought.intersection(&ranges).difference(&space.inherited).runs() {
-            program.call("madvise", SYS_MADVISE, [run.start.into(), run.bytes().into(), MADV_DONTNEED.into()]);
-            if program.calls().len() >= CALLS_MAX {
-                self.run(pid, &std::mem::take(&mut program))?;
-            }
+        for program in giving_back(&brought.intersection(&ranges).difference(&space.inherited)) {
+            self.run(pid, &program)?;
         }
-        self.run(pid, &program).map(drop)
+        Ok(())
     }
 
     fn map_area(&self, program: &mut Program, area: &Area, part: Run) -> Result<()> {

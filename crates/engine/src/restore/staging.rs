@@ -43,6 +43,16 @@ fn malformed(stage: u32, cause: &str) -> Refusal {
     Refusal::new(Code::MALFORMED, Subject::Object(format!("stage {stage:x}")), cause)
 }
 
+/// The pages of ranges.
+fn pages_of(stage: u32, ranges: &[(u64, usize)]) -> Result<PageSet> {
+    let run = |(start, length): &(u64, usize)| {
+        let run = Run { start: *start, end: start.saturating_add(*length as u64) };
+        let is_sound = (run.start | run.end).is_multiple_of(PAGE_BYTES) && run.end <= ADDRESS_MAX;
+        is_sound.then_some(run).ok_or_else(|| malformed(stage, "a range is none of pages"))
+    };
+    ranges.iter().map(run).collect()
+}
+
 impl Staging {
     /// Empty, for a tree of so many bytes, which may grow while it is being sent.
     pub fn new(tree_bytes: u64) -> Staging {
@@ -84,6 +94,34 @@ impl Staging {
                 None => self.keep(stage, &[(*start, *length)], part)?,
             }
         }
+        Ok(())
+    }
+
+    /// Has no memory for pages any more that are not true.
+    ///
+    /// # Errors
+    /// They cannot be pages, or nothing of that stage has come.
+    pub(super) fn give_back(
+        &mut self,
+        reserve: Option<&mut Reserve>,
+        stage: u32,
+        ranges: &[(u64, usize)],
+    ) -> Result<()> {
+        let subject = || Subject::Object(format!("stage {stage:x}"));
+        let pages = pages_of(stage, ranges)?;
+        let gone = match reserve.filter(|_| stage == ROOT) {
+            Some(reserve) => reserve.give_back(&pages)?,
+            None => PageSet::new(),
+        };
+        let mut bytes = gone.bytes();
+        if let Some(space) = self.spaces.get_mut(&stage) {
+            for run in pages.difference(&gone).intersection(&space.pages).runs() {
+                memory_file::punch(space.file.as_fd(), run.start, run.bytes()).about(subject)?;
+                bytes += run.bytes();
+            }
+            space.pages = space.pages.difference(&pages);
+        }
+        self.bytes = self.bytes.saturating_sub(bytes);
         Ok(())
     }
 
@@ -206,6 +244,13 @@ mod tests {
         };
         assert_eq!((read(low), read(high)), (page(3), page(0)));
         assert_eq!(space.pages.bytes(), 3 * 4096);
+        staging.give_back(None, 7, &[(low, 8192)]).unwrap();
+        staging.give_back(None, 9, &[(low, 8192)]).unwrap();
+        let space = &staging.spaces[&7];
+        assert_eq!((space.pages.bytes(), staging.bytes), (2 * 4096, 2 * 4096));
+        assert!(!space.pages.contains(low) && space.pages.contains(high));
+        assert!(staging.give_back(None, 7, &[(low + 1, 4096)]).is_err());
+        staging.keep(7, &[(low, 4096)], Some(&page(3))).unwrap();
         assert!(staging.keep(7, &[(low + 1, 4096)], None).is_err());
         assert!(staging.keep(7, &[(ADDRESS_MAX, 4096)], None).is_err());
         assert!(staging.keep(7, &[(u64::MAX - 4095, 4096)], None).is_err());

@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 /// Until another look at who waits for what is just changing.
 const MOMENT: Duration = Duration::from_millis(1);
 
+/// A page that was asked for is awaited awake so long.
+const AWAKE: Duration = Duration::from_micros(100);
+
 /// Between two looks at who has ended meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -34,6 +37,8 @@ pub(super) struct Fetch {
     pub(super) active: bool,
     /// How often somebody has waited.
     pub(super) faults: u64,
+    /// When a page was last asked for.
+    asked: Option<Instant>,
     /// When it was last looked at who has ended.
     looked: Option<Instant>,
     /// Bytes that will never come.
@@ -66,6 +71,14 @@ impl Fetch {
         bytes: &[u8],
     ) -> Result<Vec<Wanted>, Refusal> {
         self.pager.as_mut().map_or_else(|| Ok(Vec::new()), |pager| pager.fill(owner, ranges, bytes))
+    }
+
+    /// How long to wait awake.
+    pub(super) fn awake(&self) -> Duration {
+        let asked = self.asked.filter(|_| self.active && self.pager.as_ref().is_some_and(Pager::is_awaited));
+        asked.map_or(Duration::ZERO, |asked| {
+            AWAKE.saturating_sub(asked.elapsed())
+        })
     }
 
     /// What to wait for besides the link.
@@ -256,12 +269,15 @@ impl Driver<'_> {
                 return self.lose_link(&error);
             }
         }
+        if wanted.is_empty() {
+            return;
+        }
         if let Some(stream) = &mut self.stream
-            && !wanted.is_empty()
             && let Err(error) = stream.flush()
         {
-            self.lose_link(&error);
+            return self.lose_link(&error);
         }
+        self.fetch.asked = Some(Instant::now());
     }
 
     /// Places pages that came after the resumption (`bytes`; none: they are zero). Returns pages and bytes.

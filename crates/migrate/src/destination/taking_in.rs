@@ -4,6 +4,7 @@ use crate::report::{self, name_of};
 use crate::stream::{Arrival, Broken};
 use godwit_handoff::{Deed, Event, Malformed};
 use godwit_image::memory::PAGE_BYTES;
+use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{Code, ObjectId, Refusal, Subject};
 use godwit_linux::{file, socket};
 use std::io;
@@ -35,10 +36,9 @@ impl Driver<'_> {
                 }
                 Ok(Some(Arrival::Waiting(owner, ranges))) => {
                     let ranges = ranges.to_vec();
-                    match self.receive_directly(owner, &ranges) {
-                        Ok(None) => return,
-                        Ok(Some(moved)) => Ok(moved),
-                        Err(refusal) => Err(refusal),
+                    match self.receive_directly(owner, &ranges).transpose() {
+                        None => return,
+                        Some(moved) => moved,
                     }
                 }
                 Ok(Some(Arrival::Pages(owner, ranges, bytes))) if self.fetch.active => {
@@ -57,6 +57,10 @@ impl Driver<'_> {
                 Ok(Some(Arrival::Held(stage, owner, ranges))) => {
                     self.build.held(stage, owner, ranges).map(|pages| (pages, 0))
                 }
+                Ok(Some(Arrival::Owed(stage, ranges))) => {
+                    let ranges = ranges.to_vec();
+                    self.give_back(stage, &ranges).map(|()| (0, 0))
+                }
                 Ok(Some(Arrival::Zeros(owner, ranges))) => self.build.zeros(owner, ranges).map(|pages| (pages, 0)),
                 Ok(Some(_)) => return self.lose_link(&Broken::Malformed(Malformed::BadValue("direction"))),
                 Ok(None) => return,
@@ -65,14 +69,7 @@ impl Driver<'_> {
             match result {
                 Ok((pages, bytes)) => self.feed(Event::Moved { pages, bytes }),
                 Err(refusal) if self.fetch.active => return self.cannot_fetch(&refusal),
-                Err(refusal) => {
-                    self.receive_failed = true;
-                    self.build.discard();
-                    if let Some(stream) = &mut self.stream {
-                        stream.leave_nothing();
-                    }
-                    self.feed(Event::Failed { deed: Deed::Receive, refusal: report::opaque(&refusal) });
-                }
+                Err(refusal) => self.cannot_receive(&refusal),
             }
             self.tell();
             self.fetch_some();
@@ -83,6 +80,30 @@ impl Driver<'_> {
                 return;
             }
         }
+    }
+
+    fn cannot_receive(&mut self, refusal: &Refusal) {
+        self.receive_failed = true;
+        self.build.discard();
+        if let Some(stream) = &mut self.stream {
+            stream.leave_nothing();
+        }
+        self.feed(Event::Failed { deed: Deed::Receive, refusal: report::opaque(refusal) });
+    }
+
+    /// Gives back pages that have come and are not true any more, and says so: the source waits for that, and counts the frames.
+    fn give_back(&mut self, stage: ObjectId, ranges: &[(u64, usize)]) -> Result<(), Refusal> {
+        self.build.stale(stage.0, ranges)?;
+        let first = ranges.first().map(|(start, bytes)| Run { start: *start, end: start + *bytes as u64 });
+        let first: PageSet = first.into_iter().collect();
+        let said = self.stream.as_mut().map_or(Ok(()), |stream| {
+            stream.tell_owed(&[(stage, first)], false)?;
+            stream.flush()
+        });
+        if let Err(error) = said {
+            self.lose_link(&error);
+        }
+        Ok(())
     }
 
     /// The loop takes in whatever comes. Where that is much a task reads most of it itself, or a thread reads ahead, which costs two

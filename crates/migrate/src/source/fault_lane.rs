@@ -120,7 +120,7 @@ impl Driver<'_> {
     pub(super) fn serve_lane(&mut self) {
         let mut buffer = Vec::new();
         while matches!(self.serving.lane, FaultLane::Open(_)) && self.stream.is_some() {
-            let Some((owner, ranges)) = self.serving.next_asked() else { return };
+            let Some((owner, ranges)) = self.serving.next_asked(true) else { return };
             let Some(server) = &mut self.serving.server else { return };
             if let Err(refusal) = server.read(owner, &ranges, &mut buffer) {
                 return self.cannot_serve(&refusal);
@@ -138,6 +138,7 @@ impl Driver<'_> {
             if let Err(error) = stream.flush() {
                 return self.lose_link(&error);
             }
+            self.serving.has_answered();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The preparation: what the tree writes while it runs is tracked and sent in rounds, and the account of it in the end.
 use super::Driver;
+use crate::host::STALE_PAGES;
 use crate::wishes::Options;
 use godwit_engine::capture::Captives;
 use godwit_engine::freeze;
@@ -17,6 +18,15 @@ use std::time::{Duration, Instant};
 
 /// A round of pages that wait to be quiet takes at least so long: in less nothing can be told.
 const QUIET_ROUND: Duration = Duration::from_millis(20);
+
+/// What is written while stale pages are given back is told once more, so often in all.
+const STALE_LOOKS: usize = 3;
+
+/// Fewer are given back as well when the tree is down.
+const FEW_STALE_BYTES: u64 = 16 * PAGE_BYTES;
+
+/// So long the tree goes on here at most until the other side has given them back.
+const GIVING_BACK: Duration = Duration::from_millis(100);
 
 /// A process that is tracked.
 #[derive(Debug)]
@@ -37,6 +47,9 @@ pub(super) struct Rounds {
     stages: u32,
     /// Bytes that have left, and how long that took.
     sent: (u64, Duration),
+    /// What the destination has been told not to be true any more, by stage, and in how many frames.
+    stale: BTreeMap<u32, PageSet>,
+    stale_told: u64,
 }
 
 /// What of a captured space the destination has.
@@ -108,6 +121,7 @@ impl Driver<'_> {
             self.turn(Some(QUIET_ROUND.saturating_sub(begin.elapsed())), false);
             self.go_on()?;
         }
+        self.tell_stale(rounds)?;
         // What is looked at before a freeze is to be fresh.
         self.preparation = std::mem::take(&mut self.preparation).renewed(self.pid);
         Ok(rounds.left(set))
@@ -131,6 +145,34 @@ impl Driver<'_> {
             rounds.stages += 1;
             let stage = STAGE_FIRST + if pid == self.pid { 0 } else { rounds.stages };
             rounds.tracked.insert(pid, Tracked { stage, tracking: Some(tracking) });
+        }
+        Ok(())
+    }
+
+    /// At the end of a round: which of the pages that the destination has are not true any more, where it is to wait for them. It gives
+    /// them back while the tree still runs here; of huge pages that costs some µs for each.
+    fn tell_stale(&mut self, rounds: &mut Rounds) -> Result<(), Refusal> {
+        let allowed = self.machine.peer().is_some_and(|peer| peer.capabilities.has(STALE_PAGES));
+        for _ in 0..STALE_LOOKS {
+            if !self.leaves || !allowed {
+                return Ok(());
+            }
+            rounds.look_at_all(Ledger::look_again);
+            let news = rounds.stale();
+            if news.iter().map(|(_, pages)| pages.bytes()).sum::<u64>() < FEW_STALE_BYTES {
+                return Ok(());
+            }
+            for (stage, pages) in news {
+                for frame in self.pump.stale_frames(ObjectId(stage), &pages)? {
+                    self.transmit(&frame, &[])?;
+                    rounds.stale_told += 1;
+                }
+            }
+            let begin = Instant::now();
+            while self.serving.stale_heard() < rounds.stale_told && begin.elapsed() < GIVING_BACK {
+                self.turn(Some(GIVING_BACK.saturating_sub(begin.elapsed())), false);
+                self.go_on()?;
+            }
         }
         Ok(())
     }
@@ -192,14 +234,32 @@ fn is_large(pid: i32) -> bool {
 impl Rounds {
     /// Looks at everybody. Of whom nothing can be said any more nothing is held.
     fn look(&mut self) {
+        self.look_at_all(Ledger::look);
+    }
+
+    /// `note` takes in what is found.
+    fn look_at_all(&mut self, note: fn(&mut Ledger, u32, &PageSet, &PageSet)) {
         let mut gone = Vec::new();
         for (pid, tracked) in &mut self.tracked {
             match tracked.tracking.as_mut().map(|tracking| tracking.look()) {
-                Some(Ok(written)) => self.ledger.look(tracked.stage, &written.looked_at, &written.pages),
+                Some(Ok(written)) => note(&mut self.ledger, tracked.stage, &written.looked_at, &written.pages),
                 _ => gone.push(*pid),
             }
         }
         gone.into_iter().for_each(|pid| self.forget(pid));
+    }
+
+    /// By stage, what has become stale since it was last asked for.
+    fn stale(&mut self) -> Vec<(u32, PageSet)> {
+        let mut news = Vec::new();
+        for tracked in self.tracked.values() {
+            let stale = self.ledger.wanted(tracked.stage, Set::Stale);
+            let known = self.stale.entry(tracked.stage).or_default();
+            news.push((tracked.stage, stale.difference(known)));
+            // What was sent again since is none any more.
+            *known = stale;
+        }
+        news
     }
 
     fn forget(&mut self, pid: i32) {

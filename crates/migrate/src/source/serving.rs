@@ -12,16 +12,22 @@ use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::PageSet;
 use godwit_image::{Code, ObjectId, Refusal, Subject};
 use godwit_linux::poll::Readiness;
+use godwit_linux::scheduling::{Heirs, Urgency};
 use godwit_linux::socket;
 use godwit_strategy::Row;
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Bytes that are pushed at once: where faults have no lane of their own, whoever waits for a page waits for these.
+/// Bytes that are pushed at once: whoever waits for a page waits for these, in the link where faults have no lane of their own.
 const PUSH_BYTES: usize = 128 << 10;
+/// The same where they have one, and nobody has asked for a page for a while.
+const PUSH_BYTES_ALONE: usize = 512 << 10;
+const WHILE: Duration = Duration::from_micros(500);
 /// Bytes that may wait in the socket, for the same reason.
 const UNSENT_BYTES: i32 = 128 << 10;
+/// Behind a page that was asked for another one is asked for soon: so long it is awaited awake.
+const AWAKE: Duration = Duration::from_micros(100);
 const IPPROTO_TCP: i32 = 6;
 const TCP_NOTSENT_LOWAT: i32 = 25;
 
@@ -34,6 +40,8 @@ pub(super) struct Serving {
     pub(super) active: bool,
     /// What was asked for, in this order.
     asked: VecDeque<(ObjectId, Ranges)>,
+    /// How often the other side has said that it has given back what was stale.
+    stale_heard: u64,
     /// What the other side says it does not have.
     owed: Vec<(ObjectId, Ranges)>,
     /// It wants all of it, or the user wants an end: what depends on this host is to leave it, and only then do we.
@@ -44,6 +52,12 @@ pub(super) struct Serving {
     note: Option<Note>,
     /// For what is pushed.
     buffer: Vec<u8>,
+    /// A page may leave twice: pushed, and to whoever waits for it.
+    repeats: bool,
+    /// When a page left that was asked for.
+    answered: Option<Instant>,
+    /// As long as somebody may wait for us.
+    urgency: Option<Urgency>,
 }
 
 impl Serving {
@@ -51,8 +65,18 @@ impl Serving {
         self.asked.push_back((owner, ranges.to_vec()));
     }
 
+    /// The other side names pages that it does not have. Before anything is served these are some that it was told to be stale.
     pub(super) fn owe(&mut self, owner: ObjectId, ranges: &[(u64, usize)]) {
-        self.owed.push((owner, ranges.to_vec()));
+        if self.active {
+            self.owed.push((owner, ranges.to_vec()));
+        } else {
+            self.stale_heard += 1;
+        }
+    }
+
+    /// How many frames of stale pages the other side has done with.
+    pub(super) fn stale_heard(&self) -> u64 {
+        self.stale_heard
     }
 
     pub(super) fn push_all(&mut self) {
@@ -71,6 +95,18 @@ impl Serving {
         self.lane.interest()
     }
 
+    /// A page has left that was asked for.
+    pub(super) fn has_answered(&mut self) {
+        self.answered = Some(Instant::now());
+    }
+
+    /// How long to wait awake.
+    pub(super) fn awake(&self) -> Duration {
+        self.answered.filter(|_| self.active).map_or(Duration::ZERO, |answered| {
+            AWAKE.saturating_sub(answered.elapsed())
+        })
+    }
+
     /// Takes in what was said of what is owed.
     fn update(&mut self) {
         let Some(server) = &mut self.server else { return };
@@ -82,8 +118,8 @@ impl Serving {
         }
     }
 
-    /// What was asked for and is to be sent next.
-    pub(super) fn next_asked(&mut self) -> Option<(ObjectId, Ranges)> {
+    /// What was asked for and is to be sent next. `overtakes`: it will be there before what was pushed.
+    pub(super) fn next_asked(&mut self, overtakes: bool) -> Option<(ObjectId, Ranges)> {
         if !self.active {
             return None;
         }
@@ -96,14 +132,28 @@ impl Serving {
             if !taken.is_empty() {
                 return Some((owner, taken));
             }
+            if let [(start, length)] = ranges[..]
+                && overtakes
+                && self.repeats
+                && server.is_pushed(owner, start, length as u64)
+            {
+                return Some((owner, ranges));
+            }
         }
         None
+    }
+
+    fn push_bytes(&self) -> usize {
+        let is_alone = matches!(self.lane, FaultLane::Open(_))
+            && self.answered.is_none_or(|answered| answered.elapsed() > WHILE);
+        if is_alone { PUSH_BYTES_ALONE } else { PUSH_BYTES }
     }
 
     /// What is to be sent next without being asked for.
     fn next_pushed(&mut self) -> Option<(ObjectId, Ranges)> {
         self.update();
-        self.server.as_mut()?.take_next(PUSH_BYTES)
+        let limit = self.push_bytes();
+        self.server.as_mut()?.take_next(limit)
     }
 }
 
@@ -122,6 +172,8 @@ impl Driver<'_> {
             }
             self.details.owed = owed.iter().map(|one| (one.owner.0, one.pid)).collect();
             self.serving.server = (!owed.is_empty()).then(|| Server::new(&owed));
+            // What left in the preparation already is not to leave a third time.
+            self.serving.repeats = self.row.as_ref().is_some_and(|row| !row.builds_on_preparation());
         }
     }
 
@@ -141,6 +193,7 @@ impl Driver<'_> {
             }
         }
         self.serving.active = true;
+        self.serving.urgency = self.serving.urgency.take().or_else(|| Urgency::begin(Heirs::All));
         // Whoever wanted an end before, and was too late to have the tree back, wants this one.
         if self.cancelled {
             self.serving.push_all();
@@ -179,7 +232,7 @@ impl Driver<'_> {
     /// Gives what was asked for first; false if nothing was.
     pub(super) fn serve_asked(&mut self) -> bool {
         self.serve_lane();
-        let Some((owner, ranges)) = self.serving.next_asked() else { return false };
+        let Some((owner, ranges)) = self.serving.next_asked(false) else { return false };
         self.report.pages_demanded += self.serve(owner, &ranges);
         self.flushing.given(owner, &ranges);
         true
@@ -209,7 +262,8 @@ impl Driver<'_> {
     pub(super) fn count(&mut self, ranges: &Ranges) -> u64 {
         let pages = ranges.iter().map(|(_, length)| *length as u64).sum::<u64>() / PAGE_BYTES;
         self.report.pages_sent = self.pump.pages_sent;
-        self.pump.done += pages * PAGE_BYTES;
+        // A page may leave twice.
+        self.pump.done = (self.pump.done + pages * PAGE_BYTES).min(self.pump.total.max(self.pump.done));
         pages
     }
 
