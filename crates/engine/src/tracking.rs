@@ -9,6 +9,10 @@
 //! written by itself, and so does whatever is mapped anew, moved, or forked: the kernel watches nothing there, which is seen, and it is
 //! watched from then on. Shared memory is not watched: others may write it unseen. Nor is a process that reads past the page cache: a
 //! page counts as written when the device is given it, and has its contents when it was looked at long since.
+//!
+//! An older kernel may have bits in its page tables instead: see `soft_dirty`.
+mod soft_dirty;
+
 use crate::failure::{About, Result};
 use crate::freeze::{self, FrozenProcess, Stopped};
 use crate::injector::Injector;
@@ -16,11 +20,13 @@ use crate::preparation::Preparation;
 use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{Code, Refusal, Subject};
 use godwit_linux::Errno;
+use godwit_linux::features::{Feature, OnDemand};
 use godwit_linux::pagemap::Pagemap;
 use godwit_linux::pidfd::{ForeignDescriptor, PidFd};
 use godwit_linux::proc::{directory, fdinfo, maps, stat, status};
 use godwit_linux::program::Program;
 use godwit_linux::userfaultfd::{self, UserFault, feature, mode};
+use soft_dirty::SoftDirty;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -67,17 +73,45 @@ pub struct Begun {
     pub stopped: Duration,
 }
 
+/// What a tracker can be made of here; the better one first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Means {
+    WriteProtection,
+    SoftDirty,
+}
+
+fn means(has: impl Fn(Feature) -> bool) -> Option<Means> {
+    match (has(Feature::WriteTracking), has(Feature::SoftDirty)) {
+        (true, _) => Some(Means::WriteProtection),
+        (false, true) => Some(Means::SoftDirty),
+        (false, false) => None,
+    }
+}
+
+/// Whether processes can be tracked here.
+pub fn is_possible() -> bool {
+    let features = OnDemand::default();
+    means(|feature| features.has(feature)).is_some()
+}
+
 /// Begins to track the processes of a running tree, but those of `known`.
 ///
 /// # Errors
 /// The tree cannot be stopped.
 pub fn begin(root: i32, known: &BTreeSet<i32>) -> Result<Begun> {
+    let features = OnDemand::default();
+    let means = means(|feature| features.has(feature));
     let mut frozen = freeze::freeze(root, Preparation::default())?;
     let clock = Instant::now();
     let mut begun = Begun::default();
     for process in frozen.processes.iter_mut().filter(|process| !process.is_zombie() && !known.contains(&process.pid)) {
-        match Tracker::of(process) {
-            Ok(tracker) => begun.processes.push((process.pid, Box::new(tracker))),
+        let tracker = match means {
+            Some(Means::SoftDirty) => Ok(Box::new(SoftDirty::of(process.pid)) as Box<dyn Tracking>),
+            // Where there is none making it says so.
+            Some(Means::WriteProtection) | None => Tracker::of(process).map(|tracker| Box::new(tracker) as _),
+        };
+        match tracker {
+            Ok(tracker) => begun.processes.push((process.pid, tracker)),
             Err(refusal) if refusal.code == Code::PROCESS_VANISHED => {}
             Err(refusal) => begun.left_out.push(refusal),
         }
@@ -151,8 +185,8 @@ impl Tracking for Tracker {
         let pid = self.pid;
         let subject = || Subject::Process(pid);
         // Who is stopped reads nothing.
-        let is_stopped = stat::read_process_wide(self.pid).is_ok_and(|stat| stat.state == b't');
-        let reads = || !is_stopped && reads_directly(pid);
+        let stopped = is_stopped(pid);
+        let reads = || !stopped && reads_directly(pid);
         let read = reads();
         // Opened anew each time, it is of the space that the process has now.
         let pagemap = Pagemap::open(self.pid).about(subject)?;
@@ -166,7 +200,7 @@ impl Tracking for Tracker {
             }
         }
         if read || reads() {
-            return Err(Refusal::new(Code::UNSUPPORTED, subject(), "it reads files past the page cache (O_DIRECT)"));
+            return Err(reads_past_the_cache(pid));
         }
         self.looked_at.clone_from(&written.looked_at);
         Ok(written)
@@ -184,6 +218,15 @@ impl Tracking for Tracker {
         }
         Ok(bytes)
     }
+}
+
+/// Whether somebody traces and has stopped a process: us, since nobody else can.
+fn is_stopped(pid: i32) -> bool {
+    stat::read_process_wide(pid).is_ok_and(|stat| stat.state == b't')
+}
+
+fn reads_past_the_cache(pid: i32) -> Refusal {
+    Refusal::new(Code::UNSUPPORTED, Subject::Process(pid), "it reads files past the page cache (O_DIRECT)")
 }
 
 /// Whether a process has a file open past the page cache.
@@ -217,6 +260,14 @@ fn make_inside(injector: &mut Injector<'_>, tid: i32) -> Result<std::os::fd::Own
 mod tests {
     use super::*;
     use std::os::unix::fs::OpenOptionsExt;
+
+    #[test]
+    fn the_better_means_is_taken() {
+        let of = |there: &[Feature]| means(|feature| there.contains(&feature));
+        assert_eq!(of(&[Feature::SoftDirty, Feature::WriteTracking]), Some(Means::WriteProtection));
+        assert_eq!(of(&[Feature::SoftDirty]), Some(Means::SoftDirty));
+        assert_eq!(of(&[]), None);
+    }
 
     #[test]
     fn who_reads_past_the_page_cache_is_known() {
