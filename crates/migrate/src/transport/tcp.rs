@@ -6,8 +6,9 @@ use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-/// How long data may stay unacknowledged before the link counts as cut.
-pub const DEAD_AFTER: Duration = Duration::from_secs(8);
+/// How long data may stay unacknowledged, or nobody may read, before the link counts as cut: longer than the silence after which a link
+/// is given up whose other side says now and then that it lives. Who is only busy does not read for a while.
+pub const DEAD_AFTER: Duration = Duration::from_secs(15);
 
 /// BBR, the default of some hosts, costs half of the rate on a fast link, and what it has begun it leaves behind: to be chosen
 /// before there is a connection.
