@@ -2,12 +2,13 @@
 //! meaning again.
 #![no_main]
 
+use godwit_handoff::delta::Memory;
 use godwit_handoff::frame::Frame;
 use godwit_handoff::journal::Record;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let mut rest = data;
+    let (mut rest, mut memory) = (data, Memory::default());
     while let Ok(Some((frame, used))) = Frame::split(rest) {
         let mut out = Vec::new();
         if frame.encode(&mut out).is_ok() {
@@ -18,6 +19,11 @@ fuzz_target!(|data: &[u8]| {
             let behind = &rest[used..];
             let body = &behind[..behind.len().min(packed.length as usize)];
             let _ = packed.unpack(body, &mut vec![0; packed.runs.body_length() as usize]);
+        }
+        if let Frame::DeltaPages(delta) = &frame {
+            let behind = &rest[used..];
+            let body = &behind[..behind.len().min(delta.length as usize)];
+            let _ = delta.unpack(&mut memory, body, &mut vec![0; delta.runs.body_length() as usize]);
         }
         if used == 0 {
             break;

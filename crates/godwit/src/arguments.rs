@@ -186,7 +186,8 @@ pub(crate) struct Migrate {
     /// is stopped after the last round all the same.
     #[arg(long, value_name = "TIME", conflicts_with = "limit")]
     pub(crate) max_downtime: Option<godwit_strategy::Enough>,
-    /// Most bytes per second that leave (800k, 100M, 1G; 1k is 1000). Faults of a process that waits for its pages are bytes, too.
+    /// Most bytes per second that leave, to the destination and to a page store together (800k, 100M, 1G; 1k is 1000). Faults of a
+    /// process that waits for its pages are bytes, too.
     #[arg(long, value_name = "RATE")]
     pub(crate) bwlimit: Option<godwit_handoff::bucket::Rate>,
     /// The page store of flushing and freeze-free: tcp://HOST:PORT of a `godwit pages` that both hosts reach under this name, or a

@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 
 use crate::bytes::{Malformed, Reader};
+use crate::delta::Delta;
 use crate::message::Packet;
 use crate::packed::Packed;
 use crate::store::Word;
@@ -39,6 +40,8 @@ pub const PUSH_OWED: u8 = 38;
 pub const PROBE: u8 = 52;
 /// Frame type: runs of pages whose contents follow, packed.
 pub const PACKED_PAGES: u8 = 48;
+/// Frame type: runs of pages whose changes follow, since they were sent last.
+pub const DELTA_PAGES: u8 = 49;
 /// Most bytes of a payload: messages carry at most 1 MiB of the drivers' own in one field.
 pub const PAYLOAD_LIMIT: u32 = 4 << 20;
 /// Most runs in one frame.
@@ -99,6 +102,7 @@ impl Header {
             | PACKED_PAGES
             | STORE
             | STORED
+            | DELTA_PAGES
             | PROBE => 0,
             PUSH_OWED if header.length == 0 => 0,
             PAGES => BODY_CHECKED,
@@ -219,6 +223,8 @@ pub enum Frame<'a> {
     WantedPages(Runs),
     /// These pages follow, packed: for the pump.
     PackedPages(Packed),
+    /// What has changed of these pages follows: for the pump.
+    DeltaPages(Delta),
     /// These pages are owed: for the page server.
     OwedPages(Runs),
     /// Said to or by a page store.
@@ -260,6 +266,7 @@ impl<'a> Frame<'a> {
                 Runs::decode(HELD_PAGES, header.flags, runs).map(|runs| Frame::HeldPages(stage, runs))
             }
             PACKED_PAGES => Packed::decode(header.flags, payload).map(Frame::PackedPages),
+            DELTA_PAGES => Delta::decode(header.flags, payload).map(Frame::DeltaPages),
             WANTED_PAGES => Runs::decode(WANTED_PAGES, header.flags, payload).map(Frame::WantedPages),
             OWED_PAGES => Runs::decode(OWED_PAGES, header.flags, payload).map(Frame::OwedPages),
             STORE => Word::decode(payload).map(Frame::Store),
@@ -323,6 +330,10 @@ impl<'a> Frame<'a> {
             Frame::PackedPages(packed) => {
                 packed.encode(out);
                 (PACKED_PAGES, 0)
+            }
+            Frame::DeltaPages(delta) => {
+                delta.encode(out);
+                (DELTA_PAGES, 0)
             }
             Frame::OwedPages(runs) => {
                 runs.encode(out);

@@ -26,6 +26,7 @@ mod action;
 pub mod bucket;
 mod bytes;
 mod capability;
+pub mod delta;
 mod destination;
 pub mod frame;
 mod identity;

@@ -1,6 +1,7 @@
 //! Frames and journal records as bytes: they come back as they were, hostile bytes are refused, and nothing ever panics.
 
 use godwit_deterministic::Random;
+use godwit_handoff::delta::{Delta, Method};
 use godwit_handoff::frame::{
     Frame, HEADER_LENGTH, HELD_PAGES, Header, PAGE_LIMIT, PAGES, PAYLOAD_LIMIT, RUN_LIMIT, Run, Runs, STAGE_FIRST,
     STATE, ZERO_PAGES,
@@ -141,7 +142,11 @@ fn each_frame(random: &mut Random, mut check: impl FnMut(&mut Random, &Frame<'_>
     let length = 1 + random.below(u64::from(pages.count) * 4096 - 1) as u32;
     let of = Runs { page_shift: 12, body_checksum: None, runs: vec![pages] };
     let checksum = random.bits() as u32;
-    check(random, &Frame::PackedPages(Packed { length, checksum, runs: of }));
+    check(random, &Frame::PackedPages(Packed { length, checksum, runs: of.clone() }));
+    let whole = of.body_length() as u32;
+    for (method, length) in [(Method::Plain, whole), (Method::Lz4, length)] {
+        check(random, &Frame::DeltaPages(Delta { stage, method, length, checksum, runs: of.clone() }));
+    }
     for number in 0..8 {
         let word = word(random, number);
         check(random, &Frame::Store(word));

@@ -275,18 +275,19 @@ impl Urgency {
     /// short turns.
     pub fn begin(heirs: Heirs) -> Option<Urgency> {
         const FIRST: i32 = -20;
-        /// ns; the shortest that the kernel takes.
-        const SHORTEST: u64 = 100_000;
         let before = get(0).ok()?;
         if (before.policy, before.nice, before.flags) != (libc::SCHED_OTHER as u32, 0, 0) {
             return None;
         }
         let flags = if heirs == Heirs::None { libc::SCHED_FLAG_RESET_ON_FORK as u64 } else { 0 };
-        let short = Attributes { runtime: SHORTEST, flags, ..before };
+        let short = Attributes { runtime: SHORTEST_TURN, flags, ..before };
         set(0, &Attributes { nice: FIRST, ..short }).or_else(|_| set(0, &short)).ok()?;
         Some(Urgency { before })
     }
 }
+
+/// ns; the shortest that the kernel takes (kernel/sched/syscalls.c, `__setparam_fair`).
+const SHORTEST_TURN: u64 = 100_000;
 
 impl Drop for Urgency {
     fn drop(&mut self) {

@@ -60,6 +60,7 @@ pub(crate) fn capabilities() -> Capabilities {
     let mut capabilities = Capabilities::default();
     capabilities.set(FACTS, Value::Bytes(codec::encode(&godwit_engine::host::facts()).unwrap_or_default()));
     capabilities.set(crate::packing::CAPABILITY, Value::Flag(true));
+    capabilities.set(crate::packing::DELTA_CAPABILITY, Value::Flag(true));
     capabilities.set(STALE_PAGES, Value::Flag(true));
     capabilities
 }

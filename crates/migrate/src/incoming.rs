@@ -1,5 +1,6 @@
 //! Frames out of bytes that come as they like: the reading half of a lane.
 use crate::stream::{Arrival, Broken};
+use godwit_handoff::delta::{Delta, Memory};
 use godwit_handoff::frame::{Frame, HEADER_LENGTH, Header, Run as FrameRun, Runs};
 use godwit_handoff::packed::Packed;
 use godwit_handoff::store::Word;
@@ -23,6 +24,8 @@ enum Stage {
     Body,
     /// Packed pages.
     Packed(Header, Box<Packed>),
+    /// What has changed of pages.
+    Delta(Header, Box<Delta>),
     /// The ranges' bytes are somebody else's to read.
     Waiting,
     /// So many bytes are nobody's.
@@ -103,6 +106,8 @@ pub(crate) struct Incoming {
     body: Vec<u8>,
     /// A body before it is unpacked.
     packed: Vec<u8>,
+    /// Versions of pages that were sent again, as the sender remembers them.
+    memory: Memory,
     body_header: Option<Header>,
     body_pages: u64,
     body_bytes: u64,
@@ -141,6 +146,7 @@ impl Incoming {
             piece: 0,
             body: Vec::new(),
             packed: Vec::new(),
+            memory: Memory::default(),
             body_header: None,
             body_pages: 0,
             body_bytes: 0,
@@ -249,12 +255,14 @@ impl Incoming {
                     }
                     self.stage = Stage::Skip(left - part);
                 }
-                Stage::Packed(..) => {
+                Stage::Packed(..) | Stage::Delta(..) => {
                     if !fill(reader, &mut self.packed, &mut self.filled)? {
                         return Ok(None);
                     }
-                    if let Stage::Packed(header, packed) = std::mem::replace(&mut self.stage, Stage::Header) {
-                        return self.unpack(&header, &packed).map(Some);
+                    match std::mem::replace(&mut self.stage, Stage::Header) {
+                        Stage::Packed(header, packed) => return self.unpack(&header, &packed).map(Some),
+                        Stage::Delta(header, delta) => return self.unpack_delta(&header, &delta).map(Some),
+                        _ => {}
                     }
                 }
                 Stage::Body => {
@@ -282,6 +290,10 @@ impl Incoming {
             Frame::PackedPages(packed) => {
                 self.packed.resize(packed.length as usize, 0);
                 self.stage = Stage::Packed(header, Box::new(packed));
+            }
+            Frame::DeltaPages(delta) => {
+                self.packed.resize(delta.length as usize, 0);
+                self.stage = Stage::Delta(header, Box::new(delta));
             }
             Frame::ZeroPages(runs) => {
                 self.totals.count(&header, runs.pages(), 0, 0);
@@ -341,13 +353,25 @@ impl Incoming {
     /// All of a packed body is there.
     fn unpack(&mut self, header: &Header, packed: &Packed) -> Result<Part, Broken> {
         self.make_room();
-        let (pages, bytes) = (packed.runs.pages(), packed.runs.body_length() as usize);
+        let bytes = packed.runs.body_length() as usize;
         packed.unpack(&self.packed, &mut self.body[..bytes])?;
-        self.totals.count(header, pages, self.packed.len() as u64, packed.checksum);
-        self.cutter = Cutter::new(packed.runs.clone());
+        Ok(self.unpacked(header, &packed.runs, packed.checksum))
+    }
+
+    /// The same of what has changed.
+    fn unpack_delta(&mut self, header: &Header, delta: &Delta) -> Result<Part, Broken> {
+        self.make_room();
+        let bytes = delta.runs.body_length() as usize;
+        delta.unpack(&mut self.memory, &self.packed, &mut self.body[..bytes])?;
+        Ok(self.unpacked(header, &delta.runs, delta.checksum))
+    }
+
+    fn unpacked(&mut self, header: &Header, runs: &Runs, checksum: u32) -> Part {
+        self.totals.count(header, runs.pages(), self.packed.len() as u64, checksum);
+        self.cutter = Cutter::new(runs.clone());
         // All of it is one piece: it has one owner, and is no longer than one.
         (self.owner, self.piece) = self.cutter.cut(PIECE_BYTES as u64, &mut self.ranges);
-        Ok(Part::Pages(self.owner))
+        Part::Pages(self.owner)
     }
 
     fn make_room(&mut self) {

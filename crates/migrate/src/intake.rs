@@ -166,11 +166,7 @@ impl Worker {
                 Ok(Some(Arrival::Owed(owner, ranges))) => Item::Owed(owner, ranges.to_vec()),
                 // Nothing is left in a lane that a thread reads, and nothing is wanted of a destination.
                 Ok(Some(
-                    Arrival::Waiting(..)
-                    | Arrival::Wanted(..)
-                    | Arrival::Push
-                    | Arrival::Store(_)
-                    | Arrival::Stored,
+                    Arrival::Waiting(..) | Arrival::Wanted(..) | Arrival::Push | Arrival::Store(_) | Arrival::Stored,
                 )) => Item::Broken(Broken::Malformed(Malformed::BadValue("direction"))),
                 Ok(Some(Arrival::Pages(owner, ranges, bytes))) => {
                     let (ranges, length) = (ranges.to_vec(), bytes.len());

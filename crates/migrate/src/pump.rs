@@ -228,15 +228,22 @@ impl Pump {
         Ok(ready)
     }
 
-    /// A part of a piece, packed, if that is worth it.
+    /// A part of a piece, packed, or what has changed of it, if that is worth it.
     fn packed(&mut self, runs: &[Run], bytes: &[u8], part: &Range<usize>) -> Result<Option<Ready>, Refusal> {
         let pages = &bytes[part.clone()];
+        let of_these = Runs { page_shift: PAGE_SHIFT, body_checksum: None, runs: runs.to_vec() };
+        if let Some((delta, changed)) = self.packing.delta(&of_these, pages) {
+            let (checksum, mut head) = (delta.checksum, Vec::new());
+            let header = Frame::DeltaPages(delta).encode(&mut head).map_err(refused)?;
+            self.count(&header, of_these.pages(), changed.len(), Some(checksum));
+            self.pages_sent += of_these.pages();
+            return Ok(Some(Ready { head, body: part.clone(), packed: Some(changed), pages: of_these.pages() }));
+        }
         let Some(packed) = self.packing.pack(pages) else { return Ok(None) };
         let checksum = crc32fast::hash(pages);
-        let runs = Runs { page_shift: PAGE_SHIFT, body_checksum: None, runs: runs.to_vec() };
-        let count = runs.pages();
+        let count = of_these.pages();
         let mut head = Vec::new();
-        let frame = Frame::PackedPages(Packed { length: packed.len() as u32, checksum, runs });
+        let frame = Frame::PackedPages(Packed { length: packed.len() as u32, checksum, runs: of_these });
         let header = frame.encode(&mut head).map_err(refused)?;
         self.count(&header, count, packed.len(), Some(checksum));
         self.pages_sent += count;

@@ -61,6 +61,9 @@ pub struct Report {
     /// Pages that were sent packed.
     #[serde(default)]
     pub pages_packed: u64,
+    /// Pages of which only what had changed was sent.
+    #[serde(default)]
+    pub pages_delta: u64,
     /// All bytes that went over the link.
     pub bytes_sent: u64,
     /// Number of the root process at the destination.

@@ -25,11 +25,11 @@ use godwit_handoff::{
     Action, Event, Message, MigrationId, Outcome, Patience, Record, Settlement, Side, Source, SourceConfig, Stage,
     Versions,
 };
-use godwit_image::{Code, Refusal, Subject};
+use godwit_image::{Code, ObjectId, Refusal, Subject};
 use godwit_linux::poll::{self, Readiness};
 use godwit_strategy::Row;
 use serving::Serving;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -37,6 +37,7 @@ mod conclusion;
 mod fault_lane;
 mod flushing;
 mod holding;
+mod restraint;
 mod rounds;
 mod sending;
 mod serving;
@@ -224,6 +225,8 @@ struct Driver<'a> {
     rounds: Option<rounds::Rounds>,
     /// What of each captured space the destination has.
     confirmed: Vec<rounds::Confirmed>,
+    /// Under which stages the pages of spaces were sent in the preparation.
+    stages: BTreeMap<ObjectId, u32>,
     /// Of processes that are not looked at any more.
     trackings: Vec<Box<dyn Tracking>>,
     pump: Pump,
@@ -276,6 +279,7 @@ impl<'a> Driver<'a> {
             row: None,
             rounds: None,
             confirmed: Vec::new(),
+            stages: BTreeMap::new(),
             trackings: Vec::new(),
             leaves: false,
             flushing: flushing::Flushing::default(),
@@ -366,7 +370,8 @@ impl<'a> Driver<'a> {
                 Some(_) => break,
                 None => {
                     if !self.serve_some() && !self.flush_some() {
-                        self.turn(self.flushing.limit(), false);
+                        let limit = self.flushing.limit().into_iter().chain(self.serving.pause.take()).min();
+                        self.turn(limit, false);
                     }
                 }
             }
@@ -552,6 +557,7 @@ impl<'a> Driver<'a> {
             self.sent_before += stream.sent();
         }
         self.serving.lose_link();
+        self.pump.packing.forget();
         match self.transport.connect(CONNECT) {
             Ok(lane) => {
                 self.stream = Some(self.stream_of(lane, self.machine.migration()));

@@ -410,9 +410,40 @@ mod tests {
     }
 
     #[test]
+    fn of_pages_that_come_again_what_has_changed_arrives_as_the_pages() {
+        let mut pump = Pump::new(false).with(Packing::new(Compression::Always, None));
+        pump.packing.begin(true, true);
+        let (stage, space) = (ObjectId(STAGE_FIRST), ObjectId(5));
+        // Noise.
+        let noise = |index: usize| (index as u32).wrapping_mul(2_654_435_761).rotate_left(9).wrapping_mul(40_503) as u8;
+        let mut body: Vec<u8> = (0..16 * 4096).map(noise).collect();
+        let (mut stream, mut theirs) = pair();
+        for (owner, most) in [(stage, 20 * 4096), (stage, 4096), (stage, 4096), (space, 4096)] {
+            pump.packing.send_again(Some(STAGE_FIRST));
+            body[4097] = body[4097].wrapping_add(1);
+            let ranges = [(0x1000, 5 * 4096), (0x80_0000, 11 * 4096)];
+            let frames = pump.frames(owner, &ranges, &body).unwrap();
+            let mut sent = 0;
+            for frame in &frames {
+                let bytes = [&frame.head, frame.body(&body)].concat();
+                sent += bytes.len();
+                theirs.write_all(&bytes).unwrap();
+            }
+            assert!(frames.len() == 1 && sent < most, "{sent}");
+            match stream.next().unwrap() {
+                Some(Arrival::Pages(from, found, pages)) => {
+                    assert!((from, found, pages) == (owner, &ranges[..], &body[..]));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((pump.packing.delta_pages, stream.read_here()), (48, pump.totals));
+    }
+
+    #[test]
     fn packed_pages_arrive_as_they_were_and_bad_ones_end_the_lane() {
         let mut pump = Pump::new(false).with(Packing::new(Compression::Always, None));
-        pump.packing.begin(true);
+        pump.packing.begin(true, false);
         let body: Vec<u8> = (0..PIECE_BYTES).map(|index| (index / 512) as u8).collect();
         let ranges = [(0x1000, PIECE_BYTES / 2), (0x800_0000, PIECE_BYTES / 2)];
         let frames = pump.frames(ObjectId(5), &ranges, &body).unwrap();

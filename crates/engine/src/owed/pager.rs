@@ -278,7 +278,7 @@ impl Pager {
     ) -> Result<()> {
         let there = Run { start, end: start.saturating_add(length) };
         self.pages += length / PAGE_BYTES;
-        let mut index = 0;
+        let (mut index, mut served) = (0, false);
         while index < self.spaces.len() {
             // Placing goes no further than the end of a mapping.
             let mut most = length;
@@ -326,18 +326,28 @@ impl Pager {
                         PAGE_BYTES
                     }
                 };
-                let space = &mut self.spaces[index];
                 let run = Run { start: place.here.start, end: place.here.start + done };
-                space.ledger.strike(run);
-                space.waiting.retain(|address| !(run.start..run.end).contains(address));
+                served |= self.spaces[index].arrived(run);
             }
             index += 1;
+        }
+        if served {
+            // Whoever has waited goes first: woken here, he has this processor or none, and we have had more than our share.
+            std::thread::yield_now();
         }
         Ok(())
     }
 }
 
 impl Space {
+    /// These pages are there; whether somebody has waited for one.
+    fn arrived(&mut self, run: Run) -> bool {
+        self.ledger.strike(run);
+        let before = self.waiting.len();
+        self.waiting.retain(|address| !(run.start..run.end).contains(address));
+        self.waiting.len() < before
+    }
+
     /// Asks for the page of a fault alone, and then for its neighbours if the process seems to walk through its memory.
     fn ask(&mut self, address: u64, wanted: &mut Vec<Wanted>) {
         let Some(start) = self.ledger.origin(address) else { return };

@@ -76,9 +76,7 @@ impl Fetch {
     /// How long to wait awake.
     pub(super) fn awake(&self) -> Duration {
         let asked = self.asked.filter(|_| self.active && self.pager.as_ref().is_some_and(Pager::is_awaited));
-        asked.map_or(Duration::ZERO, |asked| {
-            AWAKE.saturating_sub(asked.elapsed())
-        })
+        asked.map_or(Duration::ZERO, |asked| AWAKE.saturating_sub(asked.elapsed()))
     }
 
     /// What to wait for besides the link.

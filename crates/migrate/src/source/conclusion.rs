@@ -36,6 +36,7 @@ impl Driver<'_> {
         }
         self.report.take_times(self.machine.timeline());
         self.report.pages_packed = self.pump.packing.pages;
+        self.report.pages_delta = self.pump.packing.delta_pages;
         self.report.rounds = self.machine.rounds();
         self.report.bytes_sent = self.sent_before + self.stream.as_ref().map_or(0, |stream| stream.sent());
         self.report.troubles = troubles;

@@ -114,6 +114,11 @@ impl Driver<'_> {
             if self.flushing.server.is_none() {
                 return Ok(());
             }
+            if let Some(pause) = self.pause_of_bucket() {
+                self.turn(Some(pause), false);
+                self.go_on()?;
+                continue;
+            }
             if let Err(refusal) = self.flush_piece(PIECE_BYTES) {
                 self.await_store(refusal)?;
             }
@@ -124,7 +129,7 @@ impl Driver<'_> {
     /// One piece, or, behind the last, the word that all is there.
     fn flush_piece(&mut self, limit: usize) -> Result<(), Refusal> {
         let Some(mut store) = self.flushing.store.take() else { return Ok(()) };
-        let result = self.flush_piece_to(&mut store, limit);
+        let result = self.flush_piece_to(&mut store, limit.min(self.frame_limit()));
         self.flushing.store = Some(store);
         result
     }
@@ -148,6 +153,10 @@ impl Driver<'_> {
         let result = result.and_then(|()| store.put(owner, &ranges, &bytes, &mut || self.meanwhile()));
         self.flushing.server = Some(server);
         result?;
+        // Both ways share what may leave.
+        if let Some(bucket) = &mut self.bucket {
+            bucket.take(length as u64, self.clock.now());
+        }
         self.feed(Event::Moved { pages: length as u64 / PAGE_BYTES, bytes: length as u64 });
         self.tell();
         Ok(())
@@ -220,6 +229,10 @@ impl Driver<'_> {
                 self.give_up_store();
             }
             return true;
+        }
+        if let Some(pause) = self.pause_of_bucket() {
+            self.serving.pause = Some(pause);
+            return false;
         }
         if let Err(refusal) = self.flush_piece(SMALL_PIECE_BYTES) {
             self.observe("failed", &refusal);

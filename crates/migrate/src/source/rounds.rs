@@ -6,14 +6,13 @@ use godwit_engine::capture::Captives;
 use godwit_engine::freeze;
 use godwit_engine::pages::{self, Reader};
 use godwit_engine::tracking::{self, Tracking};
-use godwit_handoff::Step;
 use godwit_handoff::frame::STAGE_FIRST;
+use godwit_handoff::{Step, delta};
 use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::PageSet;
 use godwit_image::{Code, ObjectId, Refusal, Subject};
-use godwit_linux::features::{Feature, OnDemand};
 use godwit_strategy::{Ledger, Left, Origin, Row, Set};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// A round of pages that wait to be quiet takes at least so long: in less nothing can be told.
@@ -50,6 +49,8 @@ pub(super) struct Rounds {
     /// What the destination has been told not to be true any more, by stage, and in how many frames.
     stale: BTreeMap<u32, PageSet>,
     stale_told: u64,
+    /// Stages of which something has been sent.
+    begun: BTreeSet<u32>,
 }
 
 /// What of a captured space the destination has.
@@ -65,7 +66,7 @@ pub(super) fn row(options: &Options) -> Result<Row, Refusal> {
     let usage = |cause: String| Refusal::new(Code::USAGE, Subject::Object("strategy".to_owned()), cause);
     let row = godwit_strategy::parse(&options.strategy).map_err(|error| usage(error.to_string()))?;
     let row = options.knobs.apply(&row).map_err(|flaw| usage(flaw.to_string()))?;
-    let tracks = !godwit_strategy::needs_tracking(&row) || OnDemand::default().has(Feature::WriteTracking);
+    let tracks = !godwit_strategy::needs_tracking(&row) || tracking::is_possible();
     godwit_strategy::validate(&row, tracks).map_err(|flaw| {
         Refusal::new(Code::UNSUPPORTED, Subject::Object(options.strategy.clone()), flaw.to_string())
             .choice("--strategy total-copy")
@@ -105,6 +106,10 @@ impl Driver<'_> {
         for (pid, stage) in stages {
             let wanted = rounds.ledger.wanted(stage, set);
             let (clock, before) = (Instant::now(), self.pump.totals.bytes);
+            // What no round has sent yet is remembered where that is little: of much most will not come again.
+            let is_little = rounds.ledger.bytes() <= (delta::PAGES_MAX as u64) * PAGE_BYTES;
+            let was_sent = !rounds.begun.insert(stage);
+            self.pump.packing.send_again((was_sent || is_little).then_some(stage));
             let sent = pages::read_running(&mut rounds.reader, pid, &wanted, |ranges, bytes| {
                 self.send_piece(ObjectId(stage), ranges, bytes)
             });
@@ -117,6 +122,7 @@ impl Driver<'_> {
             rounds.sent.0 += self.pump.totals.bytes - before;
             rounds.sent.1 += clock.elapsed();
         }
+        self.pump.packing.send_again(None);
         while matches!(set, Set::Quiet(_)) && begin.elapsed() < QUIET_ROUND {
             self.turn(Some(QUIET_ROUND.saturating_sub(begin.elapsed())), false);
             self.go_on()?;
@@ -201,6 +207,9 @@ impl Driver<'_> {
             let tracked = of_space.and_then(|process| rounds.tracked.get(&process.pid));
             // Of whom nothing is known the destination has nothing.
             let stage = tracked.map_or(0, |tracked| tracked.stage);
+            if tracked.is_some() {
+                self.stages.insert(space.space, stage);
+            }
             let division = rounds.ledger.divide(row, stage, &space.pages);
             if !division.held.is_empty() {
                 self.confirmed.push(Confirmed { stage, space: space.space, pages: division.held });

@@ -143,8 +143,8 @@ impl Driver<'_> {
 
     /// Before a while of sending: what may be packed for the other side.
     pub(super) fn begin_packing(&mut self) {
-        let allowed = self.machine.peer().is_some_and(|peer| peer.capabilities.has(packing::CAPABILITY));
-        self.pump.packing.begin(allowed);
+        let allowed = |name| self.machine.peer().is_some_and(|peer| peer.capabilities.has(name));
+        self.pump.packing.begin(allowed(packing::CAPABILITY), allowed(packing::DELTA_CAPABILITY));
     }
 
     pub(super) fn send(&mut self) -> Result<(), Refusal> {
@@ -166,8 +166,10 @@ impl Driver<'_> {
             self.confirm(space.space)?;
             let gone = self.have_sent(captives, space)?;
             let left = space.pages.difference(&gone);
+            self.pump.packing.send_again(self.stages.get(&space.space).copied());
             reader.space(space, &left, |owner, ranges, bytes| self.send_piece(owner, ranges, bytes))?;
         }
+        self.pump.packing.send_again(None);
         Ok(())
     }
 
@@ -377,8 +379,17 @@ impl Driver<'_> {
         usize::try_from(bucket.allowance(now)).unwrap_or(usize::MAX)
     }
 
+    /// How long nothing may leave, if that is so now.
+    pub(super) fn pause_of_bucket(&mut self) -> Option<Duration> {
+        if self.allowance() > 0 {
+            return None;
+        }
+        let now = self.clock.now();
+        self.bucket.as_mut().map(|bucket| bucket.pause(now).into())
+    }
+
     /// Most bytes of one frame.
-    fn frame_limit(&self) -> usize {
+    pub(super) fn frame_limit(&self) -> usize {
         self.bucket.as_ref().map_or(usize::MAX, Bucket::frame_bytes)
     }
 

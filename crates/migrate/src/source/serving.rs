@@ -3,6 +3,7 @@
 //! left is pushed, if the strategy says so.
 use super::Driver;
 use super::fault_lane::FaultLane;
+use super::restraint::{Restraint, Room};
 use crate::residual::Note;
 use crate::stream::Stream;
 use godwit_engine::capture::Captives;
@@ -13,7 +14,7 @@ use godwit_image::page_set::PageSet;
 use godwit_image::{Code, ObjectId, Refusal, Subject};
 use godwit_linux::poll::Readiness;
 use godwit_linux::scheduling::{Heirs, Urgency};
-use godwit_linux::socket;
+use godwit_linux::{socket, tcp};
 use godwit_strategy::Row;
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
@@ -56,6 +57,10 @@ pub(super) struct Serving {
     repeats: bool,
     /// When a page left that was asked for.
     answered: Option<Instant>,
+    /// How much of what is pushed may be on its way.
+    restraint: Restraint,
+    /// Until it may be pushed again.
+    pub(super) pause: Option<Duration>,
     /// As long as somebody may wait for us.
     urgency: Option<Urgency>,
 }
@@ -102,9 +107,9 @@ impl Serving {
 
     /// How long to wait awake.
     pub(super) fn awake(&self) -> Duration {
-        self.answered.filter(|_| self.active).map_or(Duration::ZERO, |answered| {
-            AWAKE.saturating_sub(answered.elapsed())
-        })
+        self.answered
+            .filter(|_| self.active)
+            .map_or(Duration::ZERO, |answered| AWAKE.saturating_sub(answered.elapsed()))
     }
 
     /// Takes in what was said of what is owed.
@@ -144,15 +149,34 @@ impl Serving {
     }
 
     fn push_bytes(&self) -> usize {
-        let is_alone = matches!(self.lane, FaultLane::Open(_))
-            && self.answered.is_none_or(|answered| answered.elapsed() > WHILE);
+        let is_alone =
+            matches!(self.lane, FaultLane::Open(_)) && self.answered.is_none_or(|answered| answered.elapsed() > WHILE);
         if is_alone { PUSH_BYTES_ALONE } else { PUSH_BYTES }
     }
 
-    /// What is to be sent next without being asked for.
-    fn next_pushed(&mut self) -> Option<(ObjectId, Ranges)> {
-        self.update();
+    /// How much may be pushed now, of what has left so far.
+    fn room(&mut self, stream: &Stream) -> Option<usize> {
+        let now = Instant::now();
         let limit = self.push_bytes();
+        let is_awaited = self.answered.is_some_and(|answered| self.restraint.is_needed(now - answered));
+        let socket = stream.socket().filter(|_| is_awaited && matches!(self.lane, FaultLane::Open(_)));
+        // Of what only costs time nothing is said.
+        let Some(advance) = socket.and_then(|socket| tcp::advance(socket).ok()) else { return Some(limit) };
+        match self.restraint.room(now, stream.sent(), advance.acknowledged, advance.round_trip) {
+            Room::Bytes(bytes) => {
+                let pages = usize::try_from(bytes).unwrap_or(usize::MAX) / PAGE_BYTES as usize;
+                Some(limit.min(pages.max(1).saturating_mul(PAGE_BYTES as usize)))
+            }
+            Room::After(pause) => {
+                self.pause = Some(pause);
+                None
+            }
+        }
+    }
+
+    /// What is to be sent next without being asked for.
+    fn next_pushed(&mut self, limit: usize) -> Option<(ObjectId, Ranges)> {
+        self.update();
         self.server.as_mut()?.take_next(limit)
     }
 }
@@ -224,7 +248,9 @@ impl Driver<'_> {
         if self.serve_asked() {
             return true;
         }
-        let Some((owner, ranges)) = self.serving.next_pushed() else { return false };
+        self.serving.pause = None;
+        let Some(limit) = self.stream.as_ref().and_then(|stream| self.serving.room(stream)) else { return false };
+        let Some((owner, ranges)) = self.serving.next_pushed(limit) else { return false };
         self.report.pages_pushed += self.serve(owner, &ranges);
         true
     }
@@ -271,7 +297,10 @@ impl Driver<'_> {
         if let Some(server) = &mut self.serving.server {
             server.read(owner, ranges, buffer)?;
         }
-        for frame in self.pump.frames(owner, ranges, buffer)? {
+        self.pump.packing.send_again(self.stages.get(&owner).copied());
+        let frames = self.pump.frames(owner, ranges, buffer);
+        self.pump.packing.send_again(None);
+        for frame in frames? {
             self.transmit(&frame.head, frame.body(buffer))?;
         }
         Ok(())
