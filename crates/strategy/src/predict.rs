@@ -67,6 +67,13 @@ pub struct Costs {
     pub page_post: f64,
     /// A page that the source has, when it is ended.
     pub page_after: f64,
+    /// Which part of a page still goes over a slow link when it is sent again and its last version is remembered: an expectation, since
+    /// nobody has looked into the pages.
+    pub delta_part: f64,
+    /// How many pages are remembered at most.
+    pub delta_pages: f64,
+    /// Only over links on which a page takes longer than that.
+    pub delta_from: f64,
     /// A page that is waited for, besides the way there and back.
     pub fault: f64,
     /// Bytes that may go before a page which is waited for.
@@ -93,13 +100,16 @@ impl Default for Costs {
             after: 0.5,
             page_preparation: 0.003,
             page_down: 0.0008,
-            page_confirmed: 0.00003,
+            page_confirmed: 0.000006,
             page_post: 0.004,
             page_after: 0.0004,
+            delta_part: 0.25,
+            delta_pages: 4096.0,
+            delta_from: 0.01,
             fault: 0.085,
-            pushed_before_fault: 256.0 * 1024.0,
+            pushed_before_fault: 32.0 * 1024.0,
             tracked_write: 0.001,
-            stall: 20.0,
+            stall: 12.0,
             taken: 0.15,
             taken_post: 0.3,
         }
@@ -220,6 +230,8 @@ struct Play<'a> {
     all_sent: bool,
     /// How long the last round took, ms.
     last_round: f64,
+    /// Pages of which both sides remember a version.
+    remembered: f64,
     made: Prediction,
     transfers: f64,
 }
@@ -235,6 +247,7 @@ pub fn predict(row: &Row, profile: &Profile, link: &LinkProfile, costs: &Costs) 
         stale: profile.pages as f64,
         all_sent: false,
         last_round: 0.0,
+        remembered: 0.0,
         made: Prediction {
             post_ms: Some(costs.after + profile.pages as f64 * costs.page_after),
             ..Prediction::default()
@@ -266,7 +279,7 @@ impl Play<'_> {
             Phase::Preparation => Some(self.prepare(step.set)),
             Phase::Down => {
                 let pages = self.wanted(step.set);
-                self.made.down_ms += pages * self.page_link.max(self.costs.page_down);
+                self.made.down_ms += self.sending(pages, self.costs.page_down);
                 self.transfers += pages;
                 self.stale = (self.stale - pages).max(0.0);
                 Some((Left::default(), pages > 0.0))
@@ -290,11 +303,24 @@ impl Play<'_> {
         }
     }
 
+    /// How long pages take of which each costs so much besides the link. What was sent before goes as what has changed of it, as far as
+    /// that is remembered.
+    fn sending(&self, pages: f64, each: f64) -> f64 {
+        let (costs, again) = (self.costs, if self.all_sent { pages } else { 0.0 });
+        let known = if self.page_link > costs.delta_from { again.min(self.remembered) } else { 0.0 };
+        let on_link = (pages - known * (1.0 - costs.delta_part)) * self.page_link;
+        on_link.max(pages * each)
+    }
+
     fn prepare(&mut self, set: Set) -> (Left, bool) {
         let (costs, pages) = (self.costs, self.wanted(set));
         let least = if matches!(set, Set::Quiet(_)) { costs.quiet_round } else { costs.round };
         let first = self.made.preparation_ms == 0.0;
-        let time = (pages * self.page_link.max(costs.page_preparation)).max(least);
+        let time = self.sending(pages, costs.page_preparation).max(least);
+        // A little process is remembered when it is sent first, of a large one what is sent again.
+        if self.all_sent || self.profile.pages as f64 <= costs.delta_pages {
+            self.remembered = (self.remembered + pages).min(costs.delta_pages).min(self.profile.pages as f64);
+        }
         let written = self.profile.written_after(time);
         self.stale = (self.stale - pages).max(written).min(self.profile.pages as f64);
         self.all_sent |= pages >= self.profile.pages as f64;
@@ -305,7 +331,7 @@ impl Play<'_> {
         let left = Left {
             pages: self.stale as u64,
             of: self.profile.pages,
-            nanoseconds: (self.stale * self.page_link.max(costs.page_preparation) * 1e6) as u64,
+            nanoseconds: (self.sending(self.stale, costs.page_preparation) * 1e6) as u64,
         };
         (left, pages > 0.0)
     }
@@ -338,11 +364,13 @@ impl Play<'_> {
             }
             return None;
         }
-        let time = owed * self.page_link.max(costs.page_post);
+        let time = self.sending(owed, costs.page_post);
         let share = owed / (self.profile.pages as f64).max(1.0);
         // Of what it touches meanwhile one half has come already, as much as is owed of it at all.
         let faults = self.profile.written_after(time) * share / 2.0;
-        self.wait(faults, behind_pushed);
+        // It reads some, too, whose pages nobody has seen: of a large process it waits for one among them.
+        let read = owed * READ_UNSEEN * (time / DEMAND_WINDOW_MS).min(1.0);
+        self.wait(faults + read, behind_pushed);
         self.made.delay_ms += (faults * behind_pushed).min(time) + owed * costs.page_post * costs.taken_post;
         self.made.post_ms = self.made.post_ms.map(|post| post + time);
         self.transfers += owed;
@@ -471,8 +499,13 @@ mod tests {
         assert!(chosen(Objective::Independence, &process(262_144, 0.0), &SLOW).contains("pre-copy"));
         // Who writes little over a fast link waits longer for one page, while all are pushed, than it takes to look at what it has written.
         assert_ne!(chosen(Objective::DownTime, &process(262_144, 1.0), &FAST), "post-copy");
-        let quiet = |name| Objective::DownTime.cost(&by(name, &process(262_144, 0.0), &FAST));
-        assert!(quiet("post-copy") < quiet("pre-copy"));
+        // Who writes nothing still reads, and the more is pushed the sooner what is not there yet.
+        let quiet = |name, pages| Objective::DownTime.cost(&by(name, &process(pages, 0.0), &FAST));
+        assert!(quiet("post-copy", 1024) < quiet("pre-copy", 1024));
+        assert!(quiet("post-copy", 1 << 20) > quiet("pre-copy", 1 << 20));
+        // What is sent again over a slow link is sent as what has changed, as far as that is remembered.
+        let again = |pages| by("pre-copy", &process(pages, 1000.0), &SLOW).down_ms / pages as f64;
+        assert!(again(1024) < again(65_536) / 3.0, "{} {}", again(1024), again(65_536));
         // What it will read nobody knows.
         for per_ms in [0.0, 1.0, 100.0] {
             assert_ne!(chosen(Objective::SlowDown, &process(65_536, per_ms), &FAST), "copy-on-reference");
