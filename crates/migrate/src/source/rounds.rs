@@ -11,12 +11,23 @@ use godwit_handoff::{Step, delta};
 use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::PageSet;
 use godwit_image::{Code, ObjectId, Refusal, Subject};
+use godwit_linux::tcp;
 use godwit_strategy::{Ledger, Left, Origin, Row, Set};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// A round of pages that wait to be quiet takes at least so long: in less nothing can be told.
 const QUIET_ROUND: Duration = Duration::from_millis(20);
+
+/// Bytes on their way that delay nothing.
+const UNDER_WAY: u64 = 16 << 10;
+
+/// Bytes whose way takes long enough to be measured.
+const MUCH: u64 = 256 << 10;
+
+/// Between two looks at what is on its way.
+const LOOK_AGAIN: Duration = Duration::from_micros(500);
 
 /// What is written while stale pages are given back is told once more, so often in all.
 const STALE_LOOKS: usize = 3;
@@ -119,6 +130,7 @@ impl Driver<'_> {
                 Err(refusal) if refusal.code == Code::PROCESS_VANISHED => rounds.forget(pid),
                 Err(refusal) => return Err(refusal),
             }
+            self.let_arrive()?;
             rounds.sent.0 += self.pump.totals.bytes - before;
             rounds.sent.1 += clock.elapsed();
         }
@@ -131,6 +143,27 @@ impl Driver<'_> {
         // What is looked at before a freeze is to be fresh.
         self.preparation = std::mem::take(&mut self.preparation).renewed(self.pid);
         Ok(rounds.left(set))
+    }
+
+    /// Waits until next to nothing of what was sent is still on its way: what is sent when the tree is down would wait behind that, and
+    /// meanwhile it goes on here. How long much of it takes tells what the link carries.
+    fn let_arrive(&mut self) -> Result<(), Refusal> {
+        let mut begun: Option<(Instant, u64)> = None;
+        loop {
+            self.go_on()?;
+            let Some(stream) = &self.stream else { return Ok(()) };
+            // A lane of another kind does not tell.
+            let Some(advance) = stream.socket().and_then(|socket| tcp::advance(socket).ok()) else { return Ok(()) };
+            let (begin, before) = *begun.get_or_insert((Instant::now(), advance.acknowledged));
+            if stream.is_flushed() && stream.sent().saturating_sub(advance.acknowledged) <= UNDER_WAY {
+                let carried = advance.acknowledged.saturating_sub(before);
+                if carried >= MUCH && begin.elapsed() > LOOK_AGAIN * 4 {
+                    self.pump.packing.carried(carried, begin.elapsed());
+                }
+                return Ok(());
+            }
+            self.turn(Some(LOOK_AGAIN), false);
+        }
     }
 
     /// Begins to track whoever is not tracked yet.
