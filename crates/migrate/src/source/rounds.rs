@@ -13,7 +13,6 @@ use godwit_image::page_set::PageSet;
 use godwit_image::{Code, ObjectId, Refusal, Subject};
 use godwit_linux::tcp;
 use godwit_strategy::{Ledger, Left, Origin, Row, Set};
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -113,10 +112,10 @@ impl Driver<'_> {
         self.begin_packing();
         self.track(rounds)?;
         rounds.look();
+        let (clock, before) = (Instant::now(), self.pump.totals.bytes);
         let stages: Vec<(i32, u32)> = rounds.tracked.iter().map(|(pid, tracked)| (*pid, tracked.stage)).collect();
         for (pid, stage) in stages {
             let wanted = rounds.ledger.wanted(stage, set);
-            let (clock, before) = (Instant::now(), self.pump.totals.bytes);
             // What no round has sent yet is remembered where that is little: of much most will not come again.
             let is_little = rounds.ledger.bytes() <= (delta::PAGES_MAX as u64) * PAGE_BYTES;
             let was_sent = !rounds.begun.insert(stage);
@@ -130,10 +129,10 @@ impl Driver<'_> {
                 Err(refusal) if refusal.code == Code::PROCESS_VANISHED => rounds.forget(pid),
                 Err(refusal) => return Err(refusal),
             }
-            self.let_arrive()?;
-            rounds.sent.0 += self.pump.totals.bytes - before;
-            rounds.sent.1 += clock.elapsed();
         }
+        self.let_arrive()?;
+        rounds.sent.0 += self.pump.totals.bytes - before;
+        rounds.sent.1 += clock.elapsed();
         self.pump.packing.send_again(None);
         while matches!(set, Set::Quiet(_)) && begin.elapsed() < QUIET_ROUND {
             self.turn(Some(QUIET_ROUND.saturating_sub(begin.elapsed())), false);
@@ -197,10 +196,11 @@ impl Driver<'_> {
                 return Ok(());
             }
             rounds.look_at_all(Ledger::look_again);
-            let news = rounds.stale();
+            let news = rounds.untold();
             if news.iter().map(|(_, pages)| pages.bytes()).sum::<u64>() < FEW_STALE_BYTES {
                 return Ok(());
             }
+            rounds.note_told();
             for (stage, pages) in news {
                 for frame in self.pump.stale_frames(ObjectId(stage), &pages)? {
                     self.transmit(&frame, &[])?;
@@ -291,17 +291,19 @@ impl Rounds {
         gone.into_iter().for_each(|pid| self.forget(pid));
     }
 
-    /// By stage, what has become stale since it was last asked for.
-    fn stale(&mut self) -> Vec<(u32, PageSet)> {
-        let mut news = Vec::new();
-        for tracked in self.tracked.values() {
+    /// By stage, what is stale and not known to be at the destination.
+    fn untold(&self) -> Vec<(u32, PageSet)> {
+        let of_stage = |tracked: &Tracked| {
             let stale = self.ledger.wanted(tracked.stage, Set::Stale);
-            let known = self.stale.entry(tracked.stage).or_default();
-            news.push((tracked.stage, stale.difference(known)));
-            // What was sent again since is none any more.
-            *known = stale;
-        }
-        news
+            (tracked.stage, self.stale.get(&tracked.stage).map_or_else(|| stale.clone(), |told| stale.difference(told)))
+        };
+        self.tracked.values().map(of_stage).collect()
+    }
+
+    /// All that is stale now is told. What was sent again since is none any more.
+    fn note_told(&mut self) {
+        let stale = |tracked: &Tracked| (tracked.stage, self.ledger.wanted(tracked.stage, Set::Stale));
+        self.stale = self.tracked.values().map(stale).collect();
     }
 
     fn forget(&mut self, pid: i32) {
