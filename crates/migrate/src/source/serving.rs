@@ -8,6 +8,7 @@ use crate::residual::Note;
 use crate::stream::Stream;
 use godwit_engine::capture::Captives;
 use godwit_engine::owed::{self, Owed, Server};
+use godwit_handoff::frame::STAGE_FIRST;
 use godwit_handoff::{Deed, Event, Side};
 use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::PageSet;
@@ -70,12 +71,12 @@ impl Serving {
         self.asked.push_back((owner, ranges.to_vec()));
     }
 
-    /// The other side names pages that it does not have. Before anything is served these are some that it was told to be stale.
+    /// The other side names pages that it does not have; of a stage: some that it was told to be stale, and has given back.
     pub(super) fn owe(&mut self, owner: ObjectId, ranges: &[(u64, usize)]) {
-        if self.active {
-            self.owed.push((owner, ranges.to_vec()));
-        } else {
+        if owner.0 >= STAGE_FIRST {
             self.stale_heard += 1;
+        } else {
+            self.owed.push((owner, ranges.to_vec()));
         }
     }
 
