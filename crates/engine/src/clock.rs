@@ -9,8 +9,8 @@
 //! last value, nothing more than the time that really passed), they are taken as they are: a checkpoint that comes back on
 //! the same boot needs no time namespace. Everywhere else the tree gets a time namespace of its own.
 //!
-//! CLOCK_MONOTONIC_RAW can only be set together with CLOCK_MONOTONIC, and the two drift apart over an uptime: where it
-//! would go back, both are set ahead by the difference. CLOCK_REALTIME is the destination's: there is no namespace for it.
+//! CLOCK_MONOTONIC_RAW and CLOCK_MONOTONIC_COARSE can only be set together with CLOCK_MONOTONIC. The former drifts away from it over an
+//! uptime, the latter is what it was at the last tick, which here may be longer ago: where one would go back, all are set ahead by the difference. CLOCK_REALTIME is the destination's: there is no namespace for it.
 use crate::failure::{Result, malformed, refusal};
 use crate::injector::Ran;
 use godwit_image::host::HostFacts;
@@ -21,8 +21,8 @@ use godwit_linux::program::Program;
 use godwit_linux::time_namespace::{self, Offsets};
 
 const SYS_CLOCK_GETTIME: i64 = 228;
-/// CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_MONOTONIC_RAW, CLOCK_BOOTTIME.
-const CLOCKS: [u64; 4] = [0, 1, 4, 7];
+/// CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_MONOTONIC_RAW, CLOCK_BOOTTIME, CLOCK_MONOTONIC_COARSE.
+const CLOCKS: [u64; 5] = [0, 1, 4, 7, 6];
 /// How much further than the time that passed a clock may be, ns: readings of two clocks are not of one moment.
 const TOLERANCE_NS: u64 = 5_000_000;
 
@@ -54,7 +54,20 @@ impl Question {
         facts.monotonic_ns = read(1);
         facts.monotonic_raw_ns = read(2);
         facts.boottime_ns = read(3);
+        facts.monotonic_coarse_ns = read(4);
     }
+}
+
+fn difference(tree: u64, here: u64) -> i64 {
+    (tree as i64).wrapping_sub(here as i64)
+}
+
+/// How far behind the tree's each of our clocks is that is set with CLOCK_MONOTONIC, ns; as if they were alike where a tree does not tell.
+fn behind(tree: &HostFacts, here: &Reading) -> [i64; 3] {
+    let monotonic = difference(tree.monotonic_ns, here.monotonic);
+    let known = |tree: u64, here: u64| if tree == 0 { monotonic } else { difference(tree, here) };
+    let raw = known(tree.monotonic_raw_ns, here.monotonic_raw);
+    [monotonic, raw, known(tree.monotonic_coarse_ns, here.monotonic_coarse)]
 }
 
 /// How far a tree's clocks have to be from those of a process here: (monotonic, boottime), ns; none when ours will do.
@@ -65,20 +78,16 @@ fn shift(tree: &HostFacts, here: &Reading) -> Option<(i64, i64)> {
     // A destination whose wall clock is behind the source's: then nothing is known to have passed.
     let passed = here.realtime.saturating_sub(tree.realtime_ns);
     let fits = |here: u64, tree: u64| here >= tree && here - tree <= passed.saturating_add(TOLERANCE_NS);
-    let raw = if tree.monotonic_raw_ns == 0 { here.monotonic_raw } else { tree.monotonic_raw_ns };
-    if fits(here.monotonic, tree.monotonic_ns) && fits(here.boottime, tree.boottime_ns) && here.monotonic_raw >= raw {
+    if fits(here.monotonic, tree.monotonic_ns) && fits(here.boottime, tree.boottime_ns) && !goes_back(tree, here) {
         return None;
     }
-    let difference = |tree: u64, here: u64| (tree as i64).wrapping_sub(here as i64);
-    let monotonic = difference(tree.monotonic_ns, here.monotonic).max(difference(raw, here.monotonic_raw));
+    let monotonic = behind(tree, here).into_iter().max().unwrap_or(0);
     Some((monotonic, difference(tree.boottime_ns.saturating_add(passed), here.boottime)))
 }
 
 /// Whether a clock of the tree would go back without a namespace.
 fn goes_back(tree: &HostFacts, here: &Reading) -> bool {
-    here.monotonic < tree.monotonic_ns
-        || here.boottime < tree.boottime_ns
-        || (tree.monotonic_raw_ns != 0 && here.monotonic_raw < tree.monotonic_raw_ns)
+    here.boottime < tree.boottime_ns || behind(tree, here).iter().any(|behind| *behind > 0)
 }
 
 fn seconds(nanoseconds: u64) -> f64 {
@@ -147,6 +156,7 @@ mod tests {
         HostFacts {
             monotonic_ns: monotonic * SECOND,
             monotonic_raw_ns: monotonic * SECOND,
+            monotonic_coarse_ns: monotonic * SECOND,
             boottime_ns: boottime * SECOND,
             realtime_ns: realtime * SECOND,
             ..HostFacts::default()
@@ -157,6 +167,7 @@ mod tests {
         Reading {
             monotonic: monotonic * SECOND,
             monotonic_raw: monotonic * SECOND,
+            monotonic_coarse: monotonic * SECOND,
             boottime: boottime * SECOND,
             realtime: realtime * SECOND,
         }
@@ -193,6 +204,21 @@ mod tests {
         slow.monotonic_raw -= SECOND / 2;
         let (monotonic, _) = shift(&facts(1000, 1000, 5000), &slow).unwrap();
         assert_eq!(monotonic, SECOND as i64 / 2);
+    }
+
+    #[test]
+    fn the_coarse_clock_never_goes_back_where_the_last_tick_is_longer_ago() {
+        let mut other = here(10, 10, 5000);
+        other.monotonic_coarse -= 3_000_000;
+        let (monotonic, _) = shift(&facts(1000, 1000, 5000), &other).unwrap();
+        assert_eq!(monotonic, 990 * SECOND as i64 + 3_000_000);
+        let unknown = HostFacts { monotonic_coarse_ns: 0, monotonic_raw_ns: 0, ..facts(1000, 1000, 5000) };
+        assert_eq!(shift(&unknown, &other).unwrap().0, 990 * SECOND as i64);
+        // The same host a moment later, and one whose clocks are near enough but for the last tick.
+        assert_eq!(shift(&facts(1000, 1000, 5000), &here(1000, 1000, 5000)), None);
+        let mut near = here(1000, 1000, 5000);
+        near.monotonic_coarse -= 1;
+        assert_eq!(shift(&facts(1000, 1000, 5000), &near).unwrap().0, 1);
     }
 
     #[test]

@@ -253,6 +253,7 @@ pub fn host_as_seen_by(pid: i32) -> Result<HostFacts> {
         let boottime = nanoseconds(there.boottime.seconds, there.boottime.nanoseconds) - here.boottime;
         facts.monotonic_ns = facts.monotonic_ns.saturating_add_signed(monotonic);
         facts.monotonic_raw_ns = facts.monotonic_raw_ns.saturating_add_signed(monotonic);
+        facts.monotonic_coarse_ns = facts.monotonic_coarse_ns.saturating_add_signed(monotonic);
         facts.boottime_ns = facts.boottime_ns.saturating_add_signed(boottime);
     }
     Ok(facts)

@@ -48,6 +48,7 @@ pub(crate) fn at_this_moment(facts: &HostFacts) -> HostFacts {
     HostFacts {
         monotonic_ns: clocks.monotonic,
         monotonic_raw_ns: clocks.monotonic_raw,
+        monotonic_coarse_ns: clocks.monotonic_coarse,
         boottime_ns: clocks.boottime,
         realtime_ns: clocks.realtime,
         ..facts.clone()

@@ -24,6 +24,9 @@ pub struct HostFacts {
     /// CLOCK_MONOTONIC_RAW at the freeze, ns, as the tree sees it; 0 where it was not read.
     #[serde(default)]
     pub monotonic_raw_ns: u64,
+    /// CLOCK_MONOTONIC_COARSE at the freeze, ns, as the tree sees it; 0 where it was not read.
+    #[serde(default)]
+    pub monotonic_coarse_ns: u64,
     /// CLOCK_BOOTTIME at the freeze, ns, as the tree sees it.
     pub boottime_ns: u64,
     /// CLOCK_REALTIME at the freeze, ns.

@@ -15,6 +15,8 @@ pub struct Reading {
     pub monotonic: u64,
     /// CLOCK_MONOTONIC_RAW.
     pub monotonic_raw: u64,
+    /// CLOCK_MONOTONIC_COARSE: as of the last tick.
+    pub monotonic_coarse: u64,
     /// CLOCK_BOOTTIME.
     pub boottime: u64,
     /// CLOCK_REALTIME.
@@ -26,6 +28,7 @@ pub fn now() -> Reading {
     Reading {
         monotonic: read(libc::CLOCK_MONOTONIC),
         monotonic_raw: read(libc::CLOCK_MONOTONIC_RAW),
+        monotonic_coarse: read(libc::CLOCK_MONOTONIC_COARSE),
         boottime: read(libc::CLOCK_BOOTTIME),
         realtime: read(libc::CLOCK_REALTIME),
     }
