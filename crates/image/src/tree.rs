@@ -26,6 +26,22 @@ pub struct Tree {
     pub filesystems: Vec<FilesystemContext>,
     /// Every other object.
     pub objects: Vec<Envelope>,
+    /// What follows when the tree runs already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub later: Option<Later>,
+}
+
+/// What of some objects is not in their envelopes, but follows as bytes that are fetched like pages.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Later {
+    /// Under which id: none of an object.
+    pub owner: ObjectId,
+    /// How many bytes.
+    pub bytes: u64,
+    /// The objects: pipes and sockets with something unread in them. Until it is there nobody may touch them.
+    pub objects: Vec<ObjectId>,
+    /// Other objects that are needed to put it back.
+    pub needs: Vec<ObjectId>,
 }
 
 /// Some of a tree, as it is written: read back it is a [`Tree`] that lacks the rest. See [`Tree::append`].
@@ -43,6 +59,9 @@ pub struct Part<'a> {
     pub filesystems: &'a [FilesystemContext],
     /// As in [`Tree`].
     pub objects: Vec<&'a Envelope>,
+    /// As in [`Tree`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub later: Option<&'a Later>,
 }
 
 impl Tree {
@@ -54,6 +73,7 @@ impl Tree {
         self.tables.append(&mut later.tables);
         self.filesystems.append(&mut later.filesystems);
         self.objects.append(&mut later.objects);
+        self.later = later.later.or(self.later.take());
     }
 
     /// The root of the tree.
@@ -107,6 +127,10 @@ impl Tree {
         };
         for envelope in &self.objects {
             envelope.refs.iter().try_for_each(known)?;
+        }
+        if let Some(later) = &self.later {
+            unique(later.owner)?;
+            later.objects.iter().chain(&later.needs).try_for_each(known)?;
         }
         for space in &self.spaces {
             self.validate_space(space, &known)?;

@@ -103,6 +103,7 @@ fn sample() -> Checkpoint {
     };
     Checkpoint {
         tree: Tree {
+            later: None,
             host: HostFacts { name: "one".to_owned(), kernel: "6.18".to_owned(), ..HostFacts::default() },
             tasks: vec![task],
             spaces: vec![space()],

@@ -328,6 +328,69 @@ fn decode(status: i32) -> Event {
     }
 }
 
+/// A system call that a thread is about to make.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Call {
+    /// Its number, as x86-64 counts.
+    pub number: u64,
+    /// Its arguments.
+    pub arguments: [u64; 6],
+}
+
+/// Where a thread stands that has stopped with [`Event::Syscall`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CallStop {
+    /// Before a call.
+    Before(Call),
+    /// Before a call of another architecture's (32-bit code).
+    BeforeForeign,
+    /// Behind a call.
+    Behind,
+}
+
+/// Tells the two stops of a system call apart (PTRACE_GET_SYSCALL_INFO, Linux 5.3).
+///
+/// # Errors
+/// EIO: kernel without the request; ESRCH: dead or not stopped.
+pub fn call_stop(tid: i32) -> Result<CallStop> {
+    const PTRACE_GET_SYSCALL_INFO: libc::c_uint = 0x420e;
+    const ENTRY: u64 = 1;
+    const AUDIT_ARCH_X86_64: u64 = 0xc000_003e;
+    // struct ptrace_syscall_info: operation and architecture, instruction and stack pointer, number, arguments.
+    let mut words = [0_u64; 11];
+    let (length, place) = (size_of_val(&words), words.as_mut_ptr() as usize);
+    request("ptrace(GET_SYSCALL_INFO)", PTRACE_GET_SYSCALL_INFO, tid, length, place)?;
+    let [head, _, _, number, arguments @ ..] = words;
+    Ok(match (head & 0xff, head >> 32) {
+        (ENTRY, AUDIT_ARCH_X86_64) => {
+            CallStop::Before(Call { number, arguments: arguments.first_chunk().copied().unwrap_or_default() })
+        }
+        (ENTRY, _) => CallStop::BeforeForeign,
+        _ => CallStop::Behind,
+    })
+}
+
+/// The next stop of any thread that this one traces, if there is one: whose, and what. Ends are not told.
+///
+/// # Errors
+/// None that is known.
+pub fn next_stop() -> Result<Option<(i32, Event)>> {
+    // SAFETY: the struct is live, and all zeros is a value of it; the fields that are read are those of SIGCHLD.
+    let (told, pid, code) = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let what = libc::WSTOPPED | libc::WNOHANG | libc::__WALL;
+        let told = check_int("waitid", libc::waitid(libc::P_ALL, 0, &raw mut info, what));
+        (told, info.si_pid(), info.si_status())
+    };
+    match told {
+        // The status is what wait4(2) has above its low byte (kernel/exit.c, wait_task_stopped()).
+        Ok(_) if pid != 0 => Ok(Some((pid, decode((code << 8) | 0x7f)))),
+        Ok(_) => Ok(None),
+        Err(error) if matches!(error.number, libc::ECHILD | libc::EINTR) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Looks for a stop, each some 0.3 µs, before we sleep until it comes.
 const LOOKS_MAX: u32 = 300;
 

@@ -290,7 +290,7 @@ mod tests {
     fn part(sort: PartSort, objects: &[Envelope]) -> Vec<u8> {
         let host = Default::default();
         let objects = objects.iter().collect();
-        let part = Part { host: &host, tasks: &[], spaces: &[], tables: &[], filesystems: &[], objects };
+        let part = Part { host: &host, tasks: &[], spaces: &[], tables: &[], filesystems: &[], objects, later: None };
         Pump::new(false).part(sort, (sort != PartSort::Anew).then_some(&part)).unwrap()
     }
 

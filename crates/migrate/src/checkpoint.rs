@@ -214,6 +214,10 @@ fn build(directory: &Path, checkpoint: Checkpoint, progress: Progress<'_>) -> Re
     let file = storage(File::open(&path), &path)?;
     let total: u64 = checkpoint.pages.iter().map(PageIndex::bytes).sum();
     let mut done = 0;
+    if checkpoint.tree.later.is_some() {
+        let cause = "it says that something will follow, as only a migration can have it";
+        return Err(Refusal::new(Code::MALFORMED, Subject::Object("checkpoint".to_owned()), cause));
+    }
     let mut restorer = Restorer::begin(checkpoint.tree)?;
     let mut buffer = vec![0_u8; pages::PIECE_BYTES];
     for index in &checkpoint.pages {

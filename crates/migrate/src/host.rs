@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 const FACTS: &str = "host";
 /// What a destination says that it can do: pages that have come it gives back when it is told that they are not true any more.
 pub(crate) const STALE_PAGES: &str = "stale-pages";
+/// And: what lies unread in pipes and sockets may follow when the tree runs.
+pub(crate) const LATE_COMMUNICATION: &str = "late-communication";
 
 /// Time since a driver began, on the machines' scale.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +64,7 @@ pub(crate) fn capabilities() -> Capabilities {
     capabilities.set(crate::packing::CAPABILITY, Value::Flag(true));
     capabilities.set(crate::packing::DELTA_CAPABILITY, Value::Flag(true));
     capabilities.set(STALE_PAGES, Value::Flag(true));
+    capabilities.set(LATE_COMMUNICATION, Value::Flag(true));
     capabilities
 }
 

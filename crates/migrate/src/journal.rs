@@ -5,6 +5,7 @@
 //! names a directory on a disk gets answers ("aborted", "lost") even after that, and pays with the time of one flush in the down time.
 //!
 //! Whoever acts on a migration's side holds a lock on its file, so that engine, guardian and `recover` never act at the same time.
+use crate::private;
 use godwit_engine::claim::Claim;
 use godwit_handoff::{MigrationId, Record, Side, Stage};
 use godwit_image::codec;
@@ -89,6 +90,9 @@ pub(crate) struct Details {
     /// Source: whose pages are kept for the destination, and the thread through which they are read.
     #[serde(default)]
     pub owed: Vec<(u32, i32)>,
+    /// Source: under which id what lies unread in pipes and sockets is given; the file beside the journal has it.
+    #[serde(default)]
+    pub communication: Option<u32>,
     /// Destination: the locks that they are to have when the source's tasks have ended.
     #[serde(default)]
     pub claims: Vec<Claim>,
@@ -107,6 +111,7 @@ impl Details {
             root,
             members,
             owed: Vec::new(),
+            communication: None,
             claims: Vec::new(),
         }
     }
@@ -135,6 +140,8 @@ impl Details {
 }
 
 const SIGHUP: i32 = 1;
+/// How the name of a file ends that belongs to a source's journal.
+const BESIDE: &str = "unread";
 
 /// Where the journals are: `GODWIT_RUN`, or /run/godwit.
 pub fn run_directory() -> PathBuf {
@@ -254,6 +261,8 @@ impl Journal {
     /// GW1402: the file system is full or gone.
     pub(crate) fn append(&mut self, mut record: Record, details: &Details) -> Result<(), Refusal> {
         if record.stage == Stage::Done {
+            // One that stays is no harm, and most are not there.
+            let _ = fs::remove_file(self.beside());
             return match fs::remove_file(&self.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(storage(&self.path)(error)),
                 _ => Ok(()),
@@ -277,9 +286,26 @@ impl Journal {
     }
 }
 
+impl Journal {
+    /// A file that is there as long as the journal is, if it was written.
+    pub(crate) fn beside(&self) -> PathBuf {
+        self.path.with_extension(BESIDE)
+    }
+
+    /// Writes that file.
+    ///
+    /// # Errors
+    /// GW1402: the file system is full or gone.
+    pub(crate) fn put_beside(&self, bytes: &[u8]) -> Result<(), Refusal> {
+        let path = self.beside();
+        private::replace(&path).and_then(|mut file| file.write_all(bytes)).map_err(storage(&path))
+    }
+}
+
 impl Drop for Journal {
     fn drop(&mut self) {
         if self.made && self.last.is_none() {
+            let _ = fs::remove_file(self.beside());
             // Nothing was ever noted: there is nothing to find either. One that stays is no harm.
             let _ = fs::remove_file(&self.path);
         }

@@ -58,6 +58,9 @@ pub struct Report {
     /// Pages that went into the page store.
     #[serde(default)]
     pub pages_stored: u64,
+    /// Bytes of what lay unread in pipes and sockets that came after the resumption.
+    #[serde(default)]
+    pub communication_bytes: u64,
     /// Pages that were sent packed.
     #[serde(default)]
     pub pages_packed: u64,

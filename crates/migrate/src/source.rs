@@ -33,6 +33,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+mod communication;
 mod conclusion;
 mod fault_lane;
 mod flushing;
@@ -343,11 +344,17 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// Ends the connection, if there is one; what has left over it counts.
+    fn cut_stream(&mut self) -> Option<Stream> {
+        self.serving.lose_link();
+        let stream = self.stream.take()?;
+        stream.cut();
+        self.sent_before += stream.sent();
+        Some(stream)
+    }
+
     fn lose_link(&mut self, cause: &Broken) {
-        if let Some(stream) = self.stream.take() {
-            stream.cut();
-            self.serving.lose_link();
-            self.sent_before += stream.sent();
+        if let Some(stream) = self.cut_stream() {
             self.broken = Some(format!("{}: {cause}", stream.peer()));
             self.feed(Event::LinkLost);
         }
@@ -436,8 +443,7 @@ impl<'a> Driver<'a> {
             // In doubt, a queued reconnection says that the machine has given the link up: a new one will be made.
             let reconnects = self.queue.iter().any(|action| matches!(action, Action::Reconnect));
             if reconnects && self.machine.is_in_doubt() {
-                self.serving.lose_link();
-                self.stream.take().iter().for_each(Stream::cut);
+                self.cut_stream();
             }
         }
     }
@@ -528,6 +534,7 @@ impl<'a> Driver<'a> {
 
     fn capture(&mut self) -> Result<(), Refusal> {
         self.look_last();
+        let communicates_later = self.communicates_later();
         let (mut frozen, options) = (self.frozen.take(), std::mem::take(&mut self.options.capture));
         let mut leave = |leaving: Leaving<'_>| match leaving {
             Leaving::Part(part) => self.send_part(PartSort::Early, Some(&part)),
@@ -537,9 +544,16 @@ impl<'a> Driver<'a> {
                 self.send_part(PartSort::Anew, None)
             }
         };
-        let captured = capture::capture_at_a_good_moment(&mut frozen, &options, Some(&mut leave));
+        let captured = match communicates_later {
+            // What lies unread is taken out of all that has been captured.
+            true => capture::capture_at_a_good_moment(&mut frozen, &options, None),
+            false => capture::capture_at_a_good_moment(&mut frozen, &options, Some(&mut leave)),
+        };
         (self.frozen, self.options.capture) = (frozen, options);
         let mut captives = captured?;
+        if communicates_later {
+            self.set_communication_apart(&mut captives.tree)?;
+        }
         self.report.pages_total = pages::bytes(&captives) / godwit_image::memory::PAGE_BYTES;
         let pushed = self.take_out_held(&mut captives);
         self.leave_behind(&mut captives, pushed);
@@ -552,11 +566,7 @@ impl<'a> Driver<'a> {
     }
 
     fn reconnect(&mut self) {
-        if let Some(stream) = self.stream.take() {
-            stream.cut();
-            self.sent_before += stream.sent();
-        }
-        self.serving.lose_link();
+        self.cut_stream();
         self.pump.packing.forget();
         match self.transport.connect(CONNECT) {
             Ok(lane) => {

@@ -95,7 +95,7 @@ impl Ledger {
                 recent.fold(stale(), |quiet, written| quiet.difference(written))
             }
             // Where its threads are is known only when it stands still.
-            Set::Working => PageSet::new(),
+            Set::Working | Set::Communication => PageSet::new(),
         }
     }
 
@@ -126,7 +126,7 @@ impl Ledger {
             Set::All | Set::Modified | Set::Rest | Set::DirtySinceRound => left.clone(),
             Set::Stale => pushed.union(&sent),
             // Nothing is quiet when nothing runs, and what it works with came with its state.
-            Set::Quiet(_) | Set::Working => pushed,
+            Set::Quiet(_) | Set::Working | Set::Communication => pushed,
         });
         Division { held, left, pushed }
     }

@@ -3,6 +3,7 @@
 //! `prepare=rounds(6,30%) down=rest post=none`: for each phase its steps, joined by `+`. What is left out is `none`.
 //!
 //! * `all`, `modified`, `working`, `stale`, `rest`: the set is sent once.
+//! * `communication`: what lies unread in pipes, FIFOs and Unix sockets, after the resumption.
 //! * `rounds(N)`, `rounds(N,LIMIT)`: what was written since the last round, at most N times, or until LIMIT is left.
 //! * `quiet(K,N)`, `quiet(K,N,LIMIT)`: the same, but a page waits until it has not been written for K rounds.
 //! * `faults(SET)`: only what is asked for; the rest of the set stays owed. After the resumption a set is otherwise pushed, and what is
@@ -135,12 +136,13 @@ fn step(phase: Phase, text: &str) -> Option<Step> {
 }
 
 /// The sets that are called by a word.
-const SETS: [(&str, Set); 5] = [
+const SETS: [(&str, Set); 6] = [
     ("all", Set::All),
     ("modified", Set::Modified),
     ("working", Set::Working),
     ("stale", Set::Stale),
     ("rest", Set::Rest),
+    ("communication", Set::Communication),
 ];
 
 fn named(name: &str) -> Option<Set> {
@@ -214,6 +216,7 @@ mod tests {
             "prepare=rounds(3,10ms)+rounds(1,1500us) down=rest post=none",
             "prepare=all down=working post=stale+faults(rest)@store",
             "prepare=none down=modified@store post=faults(all)@store",
+            "prepare=none down=none post=communication+all",
         ] {
             assert_eq!(parse(text).map(|row| row.name.into_owned()).as_deref(), Ok(text));
         }
@@ -246,6 +249,16 @@ mod tests {
         assert_eq!(parse("prepare=all"), Err(BadRow::Flawed(Flaw::PageForgotten)));
         assert_eq!(parse("down=all prepare=all"), Err(BadRow::Flawed(Flaw::OutOfOrder(1))));
         assert_eq!(parse("prepare=rounds(0) down=rest"), Err(BadRow::Flawed(Flaw::NoRounds(0))));
+        for (text, step) in [
+            ("prepare=communication down=rest", 0),
+            ("down=communication+rest", 0),
+            ("post=rest+faults(communication)", 1),
+            ("post=communication@store+rest", 0),
+            ("down=rest post=communication", 1),
+            ("down=all@store post=communication+faults(all)@store", 1),
+        ] {
+            assert_eq!(parse(text), Err(BadRow::Flawed(Flaw::CommunicationMisplaced(step))), "{text}");
+        }
         assert!("12%".parse::<Enough>().is_ok() && "x".parse::<Enough>().is_err());
     }
 

@@ -300,6 +300,8 @@ impl Play<'_> {
                 if self.last_round > 0.0 { (self.stale - recently).max(0.0) } else { 0.0 }
             }
             Set::Working => 3.0_f64.min(self.stale),
+            // How much lies unread nobody knows before.
+            Set::Communication => 0.0,
         }
     }
 

@@ -30,6 +30,8 @@ pub enum Set {
     Stale,
     /// Pages that the destination does not hold in their true version.
     Rest,
+    /// No page: what lies unread in pipes, FIFOs and Unix sockets. Whoever touches one of these waits until it is there.
+    Communication,
 }
 
 /// How little may be left when a step of rounds ends: whichever of these comes first. Nothing left is always enough.
@@ -109,7 +111,13 @@ impl Row {
         let whole = |step: &Step| matches!(step.set, Set::All | Set::Modified | Set::Rest | Set::DirtySinceRound);
         let sends = |step: &&Step| step.phase == Phase::Down && step.from == Origin::Source;
         let sends_all = self.steps.iter().filter(sends).any(whole);
-        self.steps.iter().any(|step| step.phase == Phase::PostProcessing) && !sends_all
+        let of_pages = |step: &Step| step.phase == Phase::PostProcessing && step.set != Set::Communication;
+        self.steps.iter().any(of_pages) && !sends_all
+    }
+
+    /// Whether what lies unread in pipes, FIFOs and Unix sockets comes when the process runs.
+    pub fn communicates_later(&self) -> bool {
+        self.steps.iter().any(|step| step.set == Set::Communication)
     }
 
     /// Whether a page store takes part.
@@ -129,14 +137,15 @@ impl Row {
 
     /// Whether such pages are sent without being asked for.
     pub fn pushes_what_is_left(&self) -> bool {
-        let after = |step: &&Step| step.phase == Phase::PostProcessing;
+        let after = |step: &&Step| step.phase == Phase::PostProcessing && step.set != Set::Communication;
         self.steps.iter().filter(after).any(|step| step.order != Order::FaultsOnly)
     }
 
     /// Which of such pages the source sends to the destination without being asked for.
     pub fn pushed_sets(&self) -> impl Iterator<Item = Set> {
         let after = |step: &&Step| step.phase == Phase::PostProcessing && step.from == Origin::Source;
-        self.steps.iter().filter(after).filter(|step| step.order != Order::FaultsOnly).map(|step| step.set)
+        let pages = |step: &&Step| step.order != Order::FaultsOnly && step.set != Set::Communication;
+        self.steps.iter().filter(after).filter(pages).map(|step| step.set)
     }
 
     /// Whether all of them are.

@@ -78,6 +78,7 @@ pub static TABLE: &[Row] = &[
         name: Cow::Borrowed("freeze-free"),
         steps: Cow::Borrowed(&[
             Step::push(Phase::Down, Set::Working, Until::Sent),
+            after(Set::Communication, Until::Sent, Order::FaultsFirst),
             Step {
                 phase: Phase::PostProcessing,
                 set: Set::Rest,
@@ -89,8 +90,9 @@ pub static TABLE: &[Row] = &[
         ]),
         seen_in: Cow::Borrowed("Choices"),
         about: Cow::Borrowed(
-            "Sends the state and the pages in use at the moment; while the process runs at the destination the source writes the rest to \
-             a page store (--pages) and gives what is asked for. Down as shortly as can be; the source is free soon, the store is needed.",
+            "Sends the state and the pages in use at the moment; while the process runs at the destination what lies unread in its pipes and \
+             Unix sockets follows (whoever touches one waits for that), the source writes the rest to a page store (--pages) and gives what \
+             is asked for. Down as shortly as can be; the source is free soon, the store is needed.",
         ),
     },
     Row {

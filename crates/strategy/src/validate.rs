@@ -5,7 +5,7 @@
 
 use core::fmt;
 
-use crate::row::{Order, Phase, Row, Set, Step, Until};
+use crate::row::{Order, Origin, Phase, Row, Set, Step, Until};
 
 /// Why a row cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +20,8 @@ pub enum Flaw {
     NeverEnds(usize),
     /// The step with this index has an empty round limit.
     NoRounds(usize),
+    /// The step with this index is about communication, which can only come by itself, from the source, beside pages that come later, too.
+    CommunicationMisplaced(usize),
     /// The row must know which pages are written, and this source host cannot tell.
     TrackingMissing,
 }
@@ -34,6 +36,12 @@ impl fmt::Display for Flaw {
             }
             Flaw::NeverEnds(step) => write!(f, "step {step} never ends, so the process would never be handed over"),
             Flaw::NoRounds(step) => write!(f, "step {step} allows no round at all"),
+            Flaw::CommunicationMisplaced(step) => {
+                write!(
+                    f,
+                    "step {step}: what lies unread can only come after the resumption, from the source, beside pages"
+                )
+            }
             Flaw::TrackingMissing => {
                 write!(f, "it needs to know which pages are written, and the source host cannot tell")
             }
@@ -62,6 +70,7 @@ fn contains(set: Set, page: Page) -> bool {
         Set::Modified => page.modified,
         Set::Working => page.working,
         Set::Stale => page.held && !page.fresh,
+        Set::Communication => false,
     }
 }
 
@@ -107,6 +116,11 @@ pub fn validate(row: &Row, tracking: bool) -> Result<(), Flaw> {
         if matches!(step.until, Until::Limit { rounds: 0, .. }) {
             return Err(Flaw::NoRounds(index));
         }
+        let comes_later = phase == Phase::PostProcessing && step.until == Until::Sent && step.from == Origin::Source;
+        let source_stays = row.leaves_pages_behind() && !row.stores_before_handing_over();
+        if step.set == Set::Communication && !(comes_later && source_stays) {
+            return Err(Flaw::CommunicationMisplaced(index));
+        }
     }
     for case in 0..8_u8 {
         let page = Page {
@@ -129,7 +143,7 @@ pub fn validate(row: &Row, tracking: bool) -> Result<(), Flaw> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::row::{Enough, Origin};
+    use crate::row::Enough;
     use alloc::vec;
     use alloc::vec::Vec;
 

@@ -175,6 +175,9 @@ const STORES: [&str; 6] = [
     "memory,task,blocked",
 ];
 
+/// Whose communication comes when they run: what has pipes and sockets.
+const COMMUNICATING: [&str; 6] = ["--path", "migrate-freeze-free", "--user", "root", "--kind", "file,socket"];
+
 /// The workload matrix.
 fn matrix(report: &mut Report, root: &Path, has_matrix: bool) {
     cells(report, root, "workload matrix", has_matrix, MATRIX, &PLAIN);
@@ -183,6 +186,7 @@ fn matrix(report: &mut Report, root: &Path, has_matrix: bool) {
     cells(report, root, "workload matrix with faults while pages are owed", has_matrix, MATRIX, &OWING_FAULTS);
     cells(report, root, "workload matrix with faults", has_matrix, MATRIX, &FAULTS);
     cells(report, root, "workload matrix with a page store", has_matrix, MATRIX, &STORES);
+    cells(report, root, "workload matrix, communication that follows", has_matrix, MATRIX, &COMMUNICATING);
 }
 
 /// Real programs that have memory, threads or many processes, once by each strategy. With a GiB of data, which takes its time:

@@ -46,7 +46,8 @@ impl<'o, 'l> Outlet<'o, 'l> {
         let tables = if self.gone == 0 { &tree.tables[..] } else { &[] };
         let objects = new.iter().collect();
         self.gone += new.len();
-        to(Leaving::Part(Part { host: &tree.host, tasks: &[], spaces: &[], tables, filesystems: &[], objects }))
+        let part = Part { host: &tree.host, tasks: &[], spaces: &[], tables, filesystems: &[], objects, later: None };
+        to(Leaving::Part(part))
     }
 
     /// Which ones have left, of all objects in the order in which they were captured.
@@ -66,6 +67,7 @@ impl Captives {
             tables: if self.gone.is_empty() { &tree.tables } else { &[] },
             filesystems: &tree.filesystems,
             objects: tree.objects.iter().filter(|envelope| !self.gone.contains(&envelope.id)).collect(),
+            later: tree.later.as_ref(),
         }
     }
 }

@@ -49,7 +49,7 @@ fn working(thread: &Thread, set: &mut PageSet) {
 }
 
 /// Whether something in the tree can only be had when the source's tasks have ended: then those cannot stay to give pages.
-fn awaits_the_end(tree: &Tree) -> bool {
+pub fn awaits_the_end(tree: &Tree) -> bool {
     tree.objects.iter().any(crate::resource::is_lock)
 }
 

@@ -1,6 +1,7 @@
 //! The destination's half: tells what processes wait for, and places what comes, wherever it belongs by then.
 //!
 //! It never touches the memory that it fills: an access of its own to a missing page would wait for itself.
+use super::gathering::Gathering;
 use super::ledger::Ledger;
 use crate::failure::{About, Result};
 use godwit_image::memory::PAGE_BYTES;
@@ -68,6 +69,8 @@ fn placed(result: godwit_linux::errno::Result<usize>) -> Result<Placed> {
 #[derive(Debug, Default)]
 pub struct Pager {
     spaces: Vec<Space>,
+    /// What comes likewise and is nobody's memory.
+    gathering: Option<Gathering>,
     /// So many of them are known to who holds them besides us.
     kept: usize,
     /// Faults that were told.
@@ -82,6 +85,21 @@ impl Pager {
         let ledger = Ledger::new(owed);
         let (waiting, next, neighbours) = (BTreeSet::new(), 0, 0);
         self.spaces.push(Space { owner, fault, ledger, waiting, next, neighbours });
+    }
+
+    /// Expects so many bytes of no space as well: see [`Pager::gathered`].
+    pub fn gather(&mut self, owner: ObjectId, bytes: u64) {
+        self.gathering = Some(Gathering::new(owner, bytes));
+    }
+
+    /// Those bytes, in whole pages, when all have come: once.
+    pub fn gathered(&mut self) -> Option<Vec<u8>> {
+        self.gathering.take_if(|gathering| gathering.is_complete()).map(Gathering::into_bytes)
+    }
+
+    /// Whether such bytes are still to come, or to be taken.
+    pub fn gathers(&self) -> bool {
+        self.gathering.is_some()
     }
 
     /// Further descriptors of the same, for whoever must hold them when we are gone: as long as one is open, what is missing is waited for.
@@ -102,12 +120,14 @@ impl Pager {
 
     /// Bytes that are owed.
     pub fn left(&self) -> u64 {
-        self.spaces.iter().map(|space| space.ledger.bytes()).sum()
+        let gathering = self.gathering.as_ref().map_or(0, |gathering| gathering.ledger.bytes());
+        self.spaces.iter().map(|space| space.ledger.bytes()).sum::<u64>() + gathering
     }
 
     /// Nothing is owed to anybody, and nobody waits.
     pub fn is_finished(&self) -> bool {
-        self.spaces.iter().all(|space| space.ledger.bytes() == 0 && space.waiting.is_empty())
+        self.gathering.is_none()
+            && self.spaces.iter().all(|space| space.ledger.bytes() == 0 && space.waiting.is_empty())
     }
 
     /// Somebody waits.
@@ -157,7 +177,8 @@ impl Pager {
 
     /// What the source still has to give, by owner.
     pub fn owed(&self) -> Vec<(ObjectId, PageSet)> {
-        let mut owed: Vec<(ObjectId, PageSet)> = Vec::new();
+        let gathering = self.gathering.iter().map(|gathering| (gathering.owner, gathering.ledger.at_source()));
+        let mut owed: Vec<(ObjectId, PageSet)> = gathering.filter(|(_, pages)| !pages.is_empty()).collect();
         for space in self.spaces.iter().filter(|space| space.ledger.bytes() > 0) {
             let pages = space.ledger.at_source();
             match owed.iter_mut().find(|(owner, _)| *owner == space.owner) {
@@ -250,7 +271,9 @@ impl Pager {
         let mut offset = 0;
         for (start, length) in ranges {
             let part = bytes.get(offset..offset + length).unwrap_or_default();
-            self.place(owner, *start, *length as u64, Some(part), &mut wanted)?;
+            if !self.gather_some(owner, (*start, *length), Some(part)) {
+                self.place(owner, *start, *length as u64, Some(part), &mut wanted)?;
+            }
             offset += length;
         }
         Ok(wanted)
@@ -263,9 +286,18 @@ impl Pager {
     pub fn fill_zeros(&mut self, owner: ObjectId, ranges: &[(u64, usize)]) -> Result<Vec<Wanted>> {
         let mut wanted = Vec::new();
         for (start, length) in ranges {
-            self.place(owner, *start, *length as u64, None, &mut wanted)?;
+            if !self.gather_some(owner, (*start, *length), None) {
+                self.place(owner, *start, *length as u64, None, &mut wanted)?;
+            }
         }
         Ok(wanted)
+    }
+
+    /// Takes what is no memory; false: it is.
+    fn gather_some(&mut self, owner: ObjectId, (start, length): (u64, usize), bytes: Option<&[u8]>) -> bool {
+        let range = Run { start, end: start.saturating_add(length as u64) };
+        let gathering = self.gathering.as_mut().filter(|gathering| gathering.owner == owner);
+        gathering.map(|gathering| gathering.take(range, bytes)).is_some()
     }
 
     fn place(

@@ -5,6 +5,9 @@ use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::{PageSet, Run};
 use godwit_image::{ObjectId, Subject};
 use godwit_linux::memory::{ForeignAddress, ForeignMemory};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 /// What one address space's process keeps for the destination.
 #[derive(Clone, Debug)]
@@ -17,12 +20,37 @@ pub struct Owed {
     pub pages: PageSet,
     /// Those of them that are given without being asked for.
     pub pushed: PageSet,
+    /// They are in this file, by their addresses, and not in the process.
+    pub file: Option<PathBuf>,
 }
 
 impl Owed {
     /// Nothing yet of a space.
     pub fn unknown(owner: ObjectId, pid: i32) -> Owed {
-        Owed { owner, pid, pages: PageSet::new(), pushed: PageSet::new() }
+        Owed { owner, pid, pages: PageSet::new(), pushed: PageSet::new(), file: None }
+    }
+
+    /// So many bytes in a file, which are given without being asked for; none: it is not known how many are still to be given.
+    pub fn in_file(owner: ObjectId, pid: i32, file: PathBuf, bytes: u64) -> Owed {
+        let end = bytes.next_multiple_of(PAGE_BYTES);
+        let pages: PageSet = (end > 0).then_some(Run { start: 0, end }).into_iter().collect();
+        Owed { owner, pid, pushed: pages.clone(), pages, file: Some(file) }
+    }
+}
+
+/// Where the bytes are.
+#[derive(Debug)]
+enum Memory {
+    OfProcess(ForeignMemory),
+    InFile(File),
+}
+
+impl Memory {
+    fn read(&self, start: u64, buffer: &mut [u8], subject: impl Fn() -> Subject) -> Result<()> {
+        match self {
+            Memory::OfProcess(memory) => memory.read(ForeignAddress(start), buffer).about(subject),
+            Memory::InFile(file) => file.read_exact_at(buffer, start).about(subject),
+        }
     }
 }
 
@@ -30,7 +58,8 @@ impl Owed {
 struct Space {
     owner: ObjectId,
     pid: i32,
-    memory: Option<ForeignMemory>,
+    file: Option<PathBuf>,
+    memory: Option<Memory>,
     /// Single pages leave them, from anywhere and as many as there are: no fault may cost more than the one before it.
     left: Ledger,
     /// What of it nobody has to ask for.
@@ -52,8 +81,8 @@ impl Server {
     pub fn new(owed: &[Owed]) -> Server {
         let space = |one: &Owed| {
             let (left, pushed) = (Ledger::new(&one.pages), Ledger::new(&one.pushed));
-            let pushable = one.pushed.clone();
-            Space { owner: one.owner, pid: one.pid, memory: None, left, pushed, pushable }
+            let (pushable, file) = (one.pushed.clone(), one.file.clone());
+            Space { owner: one.owner, pid: one.pid, file, memory: None, left, pushed, pushable }
         };
         Server { spaces: owed.iter().map(space).collect(), pushes_all: false }
     }
@@ -76,9 +105,19 @@ impl Server {
         let wanted: PageSet = ranges.iter().map(run).collect();
         for space in self.spaces.iter_mut().filter(|space| space.owner == owner) {
             space.left.add(&wanted);
-            let pushed = if self.pushes_all { wanted.clone() } else { wanted.intersection(&space.pushable) };
+            // What is in a file is never asked for.
+            let pushed = if self.pushes_all || space.file.is_some() {
+                wanted.clone()
+            } else {
+                wanted.intersection(&space.pushable)
+            };
             space.pushed.add(&pushed);
         }
+    }
+
+    /// Whether something that is no process's memory has not been given.
+    pub fn gives_from_file(&self) -> bool {
+        self.spaces.iter().any(|space| space.file.is_some() && space.left.bytes() > 0)
     }
 
     /// From now on nothing waits to be asked for.
@@ -140,11 +179,14 @@ impl Server {
         let subject = || Subject::Process(space.pid);
         let memory = match &mut space.memory {
             Some(memory) => memory,
-            none => none.insert(ForeignMemory::open(space.pid).about(subject)?),
+            none => none.insert(match &space.file {
+                Some(path) => Memory::InFile(File::open(path).about(|| Subject::Path(path.display().to_string()))?),
+                None => Memory::OfProcess(ForeignMemory::open(space.pid).about(subject)?),
+            }),
         };
         let mut offset = 0;
         for (start, length) in ranges {
-            memory.read(ForeignAddress(*start), &mut buffer[offset..offset + length]).about(subject)?;
+            memory.read(*start, &mut buffer[offset..offset + length], subject)?;
             offset += length;
         }
         Ok(())

@@ -72,6 +72,7 @@ pub mod unix_option;
 pub mod unix_queue;
 pub mod unix_socket;
 pub mod unlinked_file;
+pub mod unread;
 
 /// Every kind of this build. One line each; the order decides who recognises a description first.
 pub const KINDS: &[&dyn Kind] = &[
@@ -308,6 +309,23 @@ pub(crate) fn unknown(look: &Look) -> godwit_image::Refusal {
 /// Whether the kernel remembers of an object which process made it (System V: shm_cpid, msg_lspid and the like).
 pub(crate) fn remembers_its_maker(envelope: &Envelope) -> bool {
     let kinds: [&dyn Kind; 2] = [&sysv_shm::SysvShm, &sysv_ipc::SysvIpc];
+    kinds.iter().any(|kind| kind.id() == envelope.kind)
+}
+
+/// Whether it is a Unix socket.
+pub(crate) fn is_unix_socket(envelope: &Envelope) -> bool {
+    envelope.kind == unix_socket::UnixSocketKind.id()
+}
+
+/// Whether whoever writes to it never waits for anybody: a file, a counter, a device without memory.
+pub(crate) fn never_waits(envelope: &Envelope) -> bool {
+    let kinds: [&dyn Kind; 5] = [
+        &regular_file::RegularFile,
+        &unlinked_file::UnlinkedFile,
+        &memory_file::MemoryFile,
+        &character_device::CharacterDevice,
+        &eventfd::EventCounter,
+    ];
     kinds.iter().any(|kind| kind.id() == envelope.kind)
 }
 

@@ -3,6 +3,7 @@
 //! The contents are copied by tee(2) into a pipe of ours, and from there buffer by buffer through one with two slots, so
 //! that packets (O_DIRECT) and the slots that unread bytes occupy come out as they were. Sources: pipe(7), tee(2), fs/pipe.c
 //! and fs/splice.c of Linux 6.18.
+use super::unread::{Bare, Unread};
 use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, open};
 use crate::capture::Capture;
 use crate::failure::{About, Result};
@@ -36,6 +37,9 @@ pub struct State {
     pub buffers: Vec<Buffer>,
     /// Whether it has a name, or what a nameless one's inode tells.
     pub sort: Sort,
+    /// The unread bytes follow when the tree runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub later: bool,
 }
 
 /// Nameless or not.
@@ -198,7 +202,7 @@ pub(crate) fn capture(look: &Look, capture: &mut Capture, path: Option<String>, 
                 times: [(metadata.atime(), metadata.atime_nsec()), (metadata.mtime(), metadata.mtime_nsec())],
             },
         };
-        Ok((Vec::new(), State { capacity, buffers, sort }))
+        Ok((Vec::new(), State { capacity, buffers, sort, later: false }))
     })
 }
 
@@ -262,7 +266,7 @@ impl State {
             let capacity = pipe::capacity(reader.as_fd()).about(subject)?;
             let same = is_here((metadata.dev(), metadata.ino()))
                 && capacity == self.capacity
-                && peek(reader.as_fd(), capacity, scratch, subject)? == self.buffers;
+                && (self.later || peek(reader.as_fd(), capacity, scratch, subject)? == self.buffers);
             if !same {
                 let cause = "somebody uses this FIFO here: it is not empty";
                 return Err(Refusal::new(Code::FILE_DIFFERS, subject(), cause));
@@ -351,6 +355,34 @@ impl Kind for PipeContent {
     }
 }
 
+impl Unread for PipeContent {
+    fn without_unread(&self, envelope: &Envelope) -> Result<Option<Bare>> {
+        let state: State = open(envelope)?;
+        // A reader of a FIFO would see that somebody had it open for writing.
+        if state.buffers.is_empty() || matches!(state.sort, Sort::Fifo { writers: false, .. }) {
+            return Ok(None);
+        }
+        let is_watchable = matches!(state.sort, Sort::Fifo { .. });
+        let bare = Captured::new(envelope.refs.clone(), &State { buffers: Vec::new(), later: true, ..state })?;
+        let envelope = Envelope { payload: bare.payload, ..envelope.clone() };
+        Ok(Some(Bare { envelope, needs: Vec::new(), is_watchable }))
+    }
+
+    fn put_back(&self, envelope: &Envelope, bind: &mut Bind) -> Result<()> {
+        let state: State = open(envelope)?;
+        let subject = || Subject::Object(format!("pipe {}", envelope.id));
+        let mut scratch = Scratch::default();
+        let reader = bind.own()?;
+        if pipe::unread(reader).about(subject)? == 0 {
+            let writer = bind.made_part(envelope.id, 1)?;
+            fill(writer, &state.buffers, &mut scratch, subject)?;
+        } else if peek(reader, state.capacity, &mut scratch, subject)? != state.buffers {
+            return Err(Refusal::new(Code::FILE_DIFFERS, subject(), "somebody uses this FIFO here: it is not empty"));
+        }
+        self.bind(envelope, bind)
+    }
+}
+
 /// State of one end, of a pipe or of a FIFO.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct End {
@@ -384,9 +416,9 @@ mod tests {
     fn states_come_back() {
         let buffers = vec![Buffer { bytes: vec![1, 2], packet: true }, Buffer { bytes: vec![0; 4096], packet: false }];
         let sort = Sort::Pipe { mode: 0o600, owner: (1000, 7), times: [(1, 2), (-3, 4)] };
-        super::super::assert_round_trip(&State { capacity: 65536, buffers, sort });
+        super::super::assert_round_trip(&State { capacity: 65536, buffers, sort, later: false });
         let sort = Sort::Fifo { path: "/tmp/a".to_owned(), writers: true, file: (7, 8) };
-        super::super::assert_round_trip(&State { capacity: 4096, buffers: Vec::new(), sort });
+        super::super::assert_round_trip(&State { capacity: 4096, buffers: Vec::new(), sort, later: false });
         super::super::assert_round_trip(&End { content: ObjectId(9), flags: 0o4001, hung_up: false });
     }
 

@@ -3,6 +3,7 @@ use super::unix_connection::{Connection, UnixConnection};
 use super::unix_fact::{self, AF_UNIX, Facts, Settings};
 use super::unix_name::{self, Name, Named};
 use super::unix_queue::{self, Message, SO_BUF_LOCK, SO_SNDBUF, Sender};
+use super::unread::{Bare, Unread};
 use super::{Captured, Description, Kind, Made, Need, Stage, TaskState, edge, inet_socket, open};
 use crate::capture::Capture;
 use crate::failure::{About, Result, malformed};
@@ -485,6 +486,30 @@ impl Kind for UnixSocketKind {
     }
     fn task_state(&self) -> Option<&dyn TaskState> {
         None
+    }
+}
+
+impl Unread for UnixSocketKind {
+    fn without_unread(&self, envelope: &Envelope) -> Result<Option<Bare>> {
+        let state: UnixSocket = open(envelope)?;
+        // Somebody else could send to a name before what lies unread is there.
+        let is_open = state.sort == SOCK_DGRAM && unix_name::is_named(&state.name.raw);
+        if state.queue.is_empty() || state.reset || state.listener.is_some() || is_open {
+            return Ok(None);
+        }
+        let sender = |message: &Message| match message.sender {
+            Sender::Socket(id) => Some(id),
+            Sender::Peer | Sender::Gone(_) => None,
+        };
+        let needs = state.queue.iter().flat_map(|message| message.descriptors.iter().copied().chain(sender(message)));
+        let needs = needs.collect();
+        let bare = Captured::new(envelope.refs.clone(), &UnixSocket { queue: Vec::new(), ..state })?;
+        let envelope = Envelope { payload: bare.payload, ..envelope.clone() };
+        Ok(Some(Bare { envelope, needs, is_watchable: false }))
+    }
+
+    fn put_back(&self, envelope: &Envelope, bind: &mut Bind) -> Result<()> {
+        self.bind(envelope, bind)
     }
 }
 

@@ -90,7 +90,7 @@ impl Restorer {
         root
     }
 
-    fn swallow_stops(&mut self) -> Result<()> {
+    pub(super) fn swallow_stops(&mut self) -> Result<()> {
         self.created.keep();
         if !self.held {
             return Ok(());
@@ -102,13 +102,20 @@ impl Restorer {
 
     fn release_all(&mut self) -> Result<i32> {
         let root = self.tree.root().map_or(0, |task| task.pid.0);
-        // The root's process last: when it runs, its whole tree does. Of its threads those first that were at work: who waits for
-        // something loses nothing.
-        let waiting = self.waiting_threads(Pid(root));
-        let mut puppets: Vec<Puppet> = std::mem::take(&mut self.puppets).into_values().rev().collect();
-        puppets.sort_by_key(|puppet| (puppet.is_of(Pid(root)), waiting.contains(&puppet.tid())));
-        puppets.into_iter().try_for_each(Puppet::release)?;
+        let order = self.order_of_release();
+        let mut puppets = std::mem::take(&mut self.puppets);
+        order.iter().filter_map(|tid| puppets.remove(tid)).try_for_each(Puppet::release)?;
         Ok(root)
+    }
+
+    /// The root's process last: when it runs, its whole tree does. Of its threads those first that were at work: who waits for
+    /// something loses nothing.
+    pub(super) fn order_of_release(&self) -> Vec<Pid> {
+        let root = self.tree.root().map_or(Pid(0), |task| task.pid);
+        let waiting = self.waiting_threads(root);
+        let mut puppets: Vec<&Puppet> = self.puppets.values().rev().collect();
+        puppets.sort_by_key(|puppet| (puppet.is_of(root), waiting.contains(&puppet.tid())));
+        puppets.into_iter().map(Puppet::tid).collect()
     }
 
     /// Threads of a process that go on in a system call.

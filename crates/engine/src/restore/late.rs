@@ -5,6 +5,7 @@
 //! then, and the call's result is the number in its own table, so no message has to be read.
 use super::make::{Bind, Make};
 use super::{Restorer, make, missing};
+use crate::communication;
 use crate::failure::{About, Result};
 use crate::resource::{self, Stage};
 use godwit_image::{Envelope, ObjectId, Pid, Subject};
@@ -118,9 +119,12 @@ impl Restorer {
         Ok(found)
     }
 
-    /// Binds the objects of some stages, referred-to ones first.
+    /// Binds the objects of some stages, referred-to ones first; not those of which something follows.
     pub(super) fn bind_objects(&mut self, stages: &[Stage]) -> Result<()> {
         for envelope in self.of_stages(stages)? {
+            if self.tree.later.as_ref().is_some_and(|later| later.objects.contains(&envelope.id)) {
+                continue;
+            }
             let kind = resource::kind_of(&envelope)?;
             kind.bind(&envelope, &mut Bind { restorer: self, object: envelope.id })?;
         }
@@ -133,10 +137,12 @@ impl Restorer {
         let last = self.of_stages(&[Stage::Final])?;
         let kept: BTreeSet<ObjectId> =
             last.iter().flat_map(|envelope| envelope.refs.iter().copied().chain([envelope.id])).collect();
-        self.made.retain(|id, _| kept.contains(id));
+        let later = self.tree.later.iter().flat_map(|later| later.objects.iter().chain(&later.needs));
+        let later = communication::closure(&self.tree, later.copied());
+        self.made.retain(|id, _| kept.contains(id) || later.contains(id));
         self.sinks.clear();
         self.bind_objects(&[Stage::Final])?;
-        self.made.clear();
+        self.made.retain(|id, _| later.contains(id));
         Ok(())
     }
 }

@@ -2,6 +2,7 @@
 //! each other with their own numbers, and programs make each of them what it was. Nothing of it runs before
 //! [`Restorer::resume`]; until [`Restorer::hold`] all of it dies with this process.
 use crate::claim::Claim;
+use crate::communication;
 use crate::failure::Result;
 use crate::lineage::{self, Lineage};
 use crate::resource::{self, Made, Stage};
@@ -22,6 +23,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 mod attach;
+mod attended;
 mod beginning;
 mod births;
 mod creator;
@@ -48,6 +50,7 @@ mod staging;
 mod stop;
 mod thread;
 
+pub use attended::Attended;
 pub use beginning::Beginning;
 pub use creator::Creator;
 pub use locks::DeferredLock;
@@ -169,6 +172,7 @@ impl Restorer {
 
     /// The same, where some objects are made already. `arena`: one that is there already, if the tree has room for it.
     fn begin_from(tree: Tree, product: make::Product, arena: Option<Rc<Arena>>) -> Result<Restorer> {
+        communication::examine(&tree)?;
         tree.validate().map_err(|cause| Refusal::new(Code::MALFORMED, Subject::Object("image".to_owned()), cause))?;
         let lineage = Lineage::plan(&lineage::members(&tree))?;
         for space in tree.spaces.iter().filter(|space| space.parent.is_some()) {

@@ -78,6 +78,9 @@ impl Restorer {
         for (id, owed) in self.owed() {
             pager.add(id, self.faults.remove(&id)?, &owed);
         }
+        if let Some(later) = &self.tree.later {
+            pager.gather(later.owner, later.bytes);
+        }
         (pager.left() > 0).then_some(pager)
     }
 }

@@ -344,6 +344,18 @@ impl Puppet {
         self.stopped = Some(stopped);
     }
 
+    /// Lets a held thread run as far as to the next system call; it dies with us again, and what filters its calls applies. False: it
+    /// stays as it is, because it is stopped for good or dead.
+    pub(super) fn let_run_to_call(&mut self) -> Result<bool> {
+        if !self.is_to_be_held() {
+            return Ok(false);
+        }
+        ptrace::set_options(self.tid, options::SYSGOOD | options::EXIT_KILL)
+            .and_then(|()| ptrace::resume_to_syscall(self.tid))
+            .map(|()| true)
+            .about(|| self.subject())
+    }
+
     pub(super) fn release(mut self) -> Result<()> {
         self.stopped.take().map_or(Ok(()), Stopped::release)
     }

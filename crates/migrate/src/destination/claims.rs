@@ -27,6 +27,10 @@ impl Driver<'_> {
             return self.feed(Event::ResumeFailed { refusal: report::opaque(&refusal), may_have_run: false });
         }
         let result = match restorer {
+            Some(restorer) if restorer.tree().later.is_some() => restorer.resume_attended().map(|(root, attended)| {
+                self.fetch.attended = Some(attended);
+                root
+            }),
             Some(restorer) => restorer.resume(),
             // Built and held by an earlier shepherd.
             None => hold::wake(&self.details).map(|()| self.details.root),

@@ -6,6 +6,7 @@ use crate::report::{self, name_of};
 use crate::residual::Note;
 use crate::stream::{Arrival, Broken, Stream};
 use godwit_engine::owed::{Pager, Wanted};
+use godwit_engine::restore::Attended;
 use godwit_handoff::{Deed, Event, Malformed, Message, Side};
 use godwit_image::memory::PAGE_BYTES;
 use godwit_image::page_set::PageSet;
@@ -21,6 +22,9 @@ const MOMENT: Duration = Duration::from_millis(1);
 
 /// A page that was asked for is awaited awake so long.
 const AWAKE: Duration = Duration::from_micros(100);
+
+/// Between two looks at who has stopped, where nobody tells of it.
+const ATTEND_EVERY: Duration = Duration::from_millis(50);
 
 /// Between two looks at who has ended meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -55,6 +59,8 @@ pub(super) struct Fetch {
     lane: Option<Stream>,
     /// As long as somebody may wait for us.
     pub(super) urgency: Option<Urgency>,
+    /// The tree, as long as what lies unread in its pipes and sockets has not come.
+    pub(super) attended: Option<Attended>,
 }
 
 impl Fetch {
@@ -84,6 +90,7 @@ impl Fetch {
         let mut files: Vec<BorrowedFd<'_>> = self.door.iter().map(Door::bell).collect();
         files.extend(self.lane.iter().filter_map(Stream::socket));
         files.extend(self.pager.iter().filter(|_| self.active).flat_map(Pager::files));
+        files.extend(self.attended.iter().filter(|_| self.active).map(Attended::bell));
         files.into_iter().map(|file| (file, Readiness::READABLE)).collect()
     }
 }
@@ -111,7 +118,11 @@ impl Driver<'_> {
 
     pub(super) fn fetching_limit(&self) -> Option<Duration> {
         let pager = self.fetch.pager.as_ref().filter(|_| self.fetch.active)?;
-        Some(if pager.is_restless() { MOMENT } else { LOOK_EVERY })
+        Some(match self.fetch.attended {
+            _ if pager.is_restless() => MOMENT,
+            Some(_) => ATTEND_EVERY,
+            None => LOOK_EVERY,
+        })
     }
 
     /// Takes in who waits, and sees whether all is here.
@@ -125,6 +136,9 @@ impl Driver<'_> {
             Ok(wanted) => self.want(&wanted),
             Err(refusal) => return self.cannot_fetch(&refusal),
         }
+        if let Err(refusal) = self.attend() {
+            return self.cannot_fetch(&refusal);
+        }
         if let Err(refusal) = self.take_from_store() {
             return self.cannot_fetch(&refusal);
         }
@@ -136,9 +150,24 @@ impl Driver<'_> {
         if let Some(note) = &mut self.fetch.note {
             note.write(pager.left());
         }
-        if pager.is_finished() {
+        if pager.is_finished() && self.fetch.attended.is_none() {
             self.end_fetching();
         }
+    }
+
+    /// Lets threads go on that may, and all when what they wait for has come.
+    fn attend(&mut self) -> Result<(), Refusal> {
+        let Some(attended) = &mut self.fetch.attended else { return Ok(()) };
+        attended.attend()?;
+        if let Some(bytes) = self.fetch.pager.as_mut().and_then(Pager::gathered) {
+            attended.complete(&bytes)?;
+            self.observe("received", "communication");
+            self.adopt_store();
+        }
+        if self.fetch.attended.as_ref().is_some_and(Attended::is_over) {
+            self.fetch.attended = None;
+        }
+        Ok(())
     }
 
     fn end_fetching(&mut self) {
@@ -242,6 +271,8 @@ impl Driver<'_> {
         let Some(pager) = self.fetch.pager.as_mut().filter(|_| self.root != 0) else { return };
         self.fetch.lost = pager.left().max(1);
         pager.poison();
+        // Who cannot go on without what he does not get is ended.
+        self.fetch.attended = None;
         self.observe("poisoned", self.fetch.lost);
         let begin = Instant::now();
         while begin.elapsed() < LAST_MOMENTS && !self.details.members_here().is_empty() {

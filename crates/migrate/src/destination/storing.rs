@@ -1,7 +1,7 @@
 //! Pages that come from a page store: asked for there, placed as any other. A store that is gone is waited for as a source is.
 use super::Driver;
 use crate::store::{Given, Location, Store};
-use godwit_engine::owed::Wanted;
+use godwit_engine::owed::{Pager, Wanted};
 use godwit_handoff::Event;
 use godwit_handoff::store::Role;
 use godwit_image::{Code, ObjectId, Refusal, Subject};
@@ -91,8 +91,12 @@ impl Driver<'_> {
         (0, 0)
     }
 
-    fn adopt_store(&mut self) {
+    pub(super) fn adopt_store(&mut self) {
         let is_there = self.storing.store.as_ref().is_some_and(|store| !store.is_lost());
+        // What is no memory is not in the store.
+        if self.fetch.pager.as_ref().is_some_and(Pager::gathers) {
+            return;
+        }
         if self.storing.announced && is_there {
             (self.storing.announced, self.storing.active) = (false, true);
             self.feed(Event::Stored);

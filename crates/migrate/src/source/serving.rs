@@ -196,6 +196,9 @@ impl Driver<'_> {
                     of_space.map(|(_, pages)| std::mem::take(pages).intersection(&one.pages)).unwrap_or_default();
             }
             self.details.owed = owed.iter().map(|one| (one.owner.0, one.pid)).collect();
+            // Whoever waits for it can do next to nothing.
+            let bytes = captives.tree.later.as_ref().map_or(0, |later| later.bytes);
+            owed.splice(..0, self.communication_owed(bytes));
             self.serving.server = (!owed.is_empty()).then(|| Server::new(&owed));
             // What left in the preparation already is not to leave a third time.
             self.serving.repeats = self.row.as_ref().is_some_and(|row| !row.builds_on_preparation());
@@ -203,17 +206,18 @@ impl Driver<'_> {
     }
 
     pub(super) fn begin_serving(&mut self) -> Result<(), Refusal> {
-        if self.details.owed.is_empty() {
+        if self.details.owed.is_empty() && self.details.communication.is_none() {
             let cause = "the destination waits for pages, and none were kept here";
             return Err(Refusal::new(Code::UNSUPPORTED, Subject::Process(self.pid), cause));
         }
+        let communication = self.communication_owed(0);
         // Over the first link it is known what the other side has. Over another one it says what it has not.
         match &mut self.serving.server {
             Some(server) if self.serving.active => server.forget(),
             Some(_) => {}
             none => {
                 let owner = |(owner, pid): &(u32, i32)| Owed::unknown(ObjectId(*owner), *pid);
-                let owed: Vec<Owed> = self.details.owed.iter().map(owner).collect();
+                let owed: Vec<Owed> = communication.into_iter().chain(self.details.owed.iter().map(owner)).collect();
                 *none = Some(Server::new(&owed));
             }
         }
@@ -252,7 +256,8 @@ impl Driver<'_> {
         self.serving.pause = None;
         let Some(limit) = self.stream.as_ref().and_then(|stream| self.serving.room(stream)) else { return false };
         let Some((owner, ranges)) = self.serving.next_pushed(limit) else { return false };
-        self.report.pages_pushed += self.serve(owner, &ranges);
+        let pages = self.serve(owner, &ranges);
+        self.report.pages_pushed += if self.is_communication(owner) { 0 } else { pages };
         true
     }
 

@@ -10,6 +10,8 @@ use std::process::{Child, ExitCode, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+mod communication;
+
 fn main() -> ExitCode {
     godwit_testbed::entry();
     godwit_migrate::entry(|arguments| die_at(arguments.first()?.to_str()?));
@@ -18,7 +20,13 @@ fn main() -> ExitCode {
     match words[..] {
         ["count", file] => count(Path::new(file), 3),
         ["count", file, mebibytes] => count(Path::new(file), mebibytes.parse().unwrap()),
-        ["migrate", pid, destination, moment] => migrate(pid.parse().unwrap(), destination, moment),
+        ["talk", directory] => communication::talk(Path::new(directory)),
+        ["migrate", pid, destination, moment] => {
+            migrate(pid.parse().unwrap(), destination, moment, source::Options::default())
+        }
+        ["migrate-later", pid, destination, row, pages] => {
+            migrate(pid.parse().unwrap(), destination, "never", communication::options(row, pages))
+        }
         ["receive", address, moment] => receive(address, moment),
         _ => test(&words),
     }
@@ -80,10 +88,10 @@ fn die_at(moment: &str) -> Option<Observer> {
     }))
 }
 
-fn migrate(pid: i32, destination: &str, moment: &str) -> ExitCode {
+fn migrate(pid: i32, destination: &str, moment: &str, options: source::Options) -> ExitCode {
     // `seen MOMENT`: pages carry checksums, so all of them are read.
     let (page_checksums, moment) = moment.strip_prefix("seen ").map_or((false, moment), |moment| (true, moment));
-    let options = source::Options { observer: die_at(moment), page_checksums, ..source::Options::default() };
+    let options = source::Options { observer: die_at(moment), page_checksums, ..options };
     match source::migrate(pid, destination, options, &mut |_| {}) {
         Ok(report) => {
             println!("{report:?}");
@@ -339,6 +347,14 @@ fn cut(at_source: bool, moment: &str) -> Result<String, String> {
     Ok(format!("{}; {}", if here { "here" } else { "there" }, said.lines().next().unwrap_or_default()))
 }
 
+/// Where a program of ours runs that was begun with this word.
+fn check_place(rig: &Rig, word: &str) -> (bool, bool) {
+    let (head, tail) = word.split_at(1);
+    let script = format!("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -q ' [{head}]{tail} '");
+    let runs = |host: &Host| host.command("/bin/sh").args(["-c", &script]).stderr(Stdio::null()).status().unwrap();
+    (runs(&rig.pair.source).success(), runs(&rig.pair.destination).success())
+}
+
 /// A number that is there twice was written by two.
 fn goes_on_twice(file: &Path) -> bool {
     check_numbers(file).is_err()
@@ -401,6 +417,9 @@ fn test(words: &[&str]) -> ExitCode {
         run(&format!("large memory moves{about}"), &|name| moves(name, moment, SENDING_MIB, false));
     }
     run("moves with a lock on a file that both hosts see", &moves_with_lock);
+    for (about, row, fault) in communication::MOVES {
+        run(&format!("communicates later{about}"), &|_| communication::later(row, fault));
+    }
     for moment in SOURCE_MOMENTS {
         run(&format!("source dies {moment}"), &|_| killed(moment, "never", false));
     }
