@@ -131,6 +131,7 @@ fn every_kind_has_a_golden_payload() {
         "unix_option",
         "unix_queue",
         "unlinked_file",
+        "unread",
         "golden",
     ];
     let files: BTreeSet<String> = std::fs::read_dir(directory_of_files())
