@@ -214,12 +214,22 @@ impl Ended {
             let mut differing = lines.filter(|(own, other)| own != other);
             if let Some((own, other)) = differing.next() {
                 let more = differing.count();
-                let said = format!("{what} says {}, unmoved {}", quoted(own), quoted(other));
+                let mut said = format!("{what} says {}, unmoved {}", quoted(own), quoted(other));
+                if self.status != unmoved.status {
+                    said += &format!(" (its last words: {})", last_words(&self.output));
+                }
                 return Some(if more > 0 { format!("{said}, and {more} more lines differ") } else { said });
             }
         }
         Some(format!("{} steps, unmoved {}", self.steps, unmoved.steps))
     }
+}
+
+/// The last lines of what a program has said, which may tell why it ended.
+fn last_words(output: &str) -> String {
+    const LINES: usize = 6;
+    let lines: Vec<&str> = output.lines().rev().take(LINES).collect();
+    lines.into_iter().rev().map(|line| quoted(Some(line))).collect::<Vec<String>>().join(" ")
 }
 
 fn quoted(line: Option<&str>) -> String {
@@ -240,6 +250,7 @@ mod tests {
         assert_eq!(unmoved.difference(&unmoved), None);
         for (other, word) in [
             (ended("139\n", "a\nb\n", 3), "status"),
+            (ended("1\n", "a\nb\nno more\n", 3), "\"b\" \"no more\""),
             (ended("0\n", "a\nc\n", 3), "\"c\""),
             (ended("0\n", "a\n", 3), "nothing more"),
             (ended("0\n", "c\nc\n", 3), "and 1 more"),
