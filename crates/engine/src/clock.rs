@@ -10,7 +10,8 @@
 //! the same boot needs no time namespace. Everywhere else the tree gets a time namespace of its own.
 //!
 //! CLOCK_MONOTONIC_RAW and CLOCK_MONOTONIC_COARSE can only be set together with CLOCK_MONOTONIC. The former drifts away from it over an
-//! uptime, the latter is what it was at the last tick, which here may be longer ago: where one would go back, all are set ahead by the difference. CLOCK_REALTIME is the destination's: there is no namespace for it.
+//! uptime, the latter is what it was at the last tick, which here may be longer ago: where one would go back, all are set ahead by the
+//! difference. CLOCK_REALTIME is the destination's: there is no namespace for it.
 use crate::failure::{Result, malformed, refusal};
 use crate::injector::Ran;
 use godwit_image::host::HostFacts;
