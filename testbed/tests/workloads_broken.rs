@@ -37,6 +37,7 @@ const BREAKS: &[(&str, &str, &str)] = &[
     ("pipe", "head -c 10 < /proc/$P/fd/3 > /dev/null", "unread bytes"),
     ("pipe_packets", "head -c 1 < /proc/$P/fd/3 > /dev/null", "size of a packet"),
     ("fifo", "head -c 3 < /proc/$P/fd/3 > /dev/null", "contents"),
+    ("unopened_memory", "rm /dev/shm/workload-*-child", "shm_open"),
     ("shm_file", "rm /dev/shm/workload-*", "stat of the file by name"),
     ("tmpfs_file", "truncate -s 9 /tmp/workload-*/file", "pread"),
     ("sysv_shm", "ipcrm -a", "segment found by its key"),

@@ -8,6 +8,8 @@ use crate::freeze;
 use crate::lineage::{Lineage, Member};
 use crate::look::{Look, Purpose, Survey};
 use crate::procfs;
+use crate::resource::file_content::FileContent;
+use crate::resource::unopened_memory::{self, Makers};
 use crate::resource::{Description, KINDS, Kind, Running, edge, flock, owner};
 use godwit_image::{Code, Pid, Refusal, Subject, Verdict};
 use godwit_linux::features::Feature;
@@ -127,6 +129,7 @@ fn examine_once(root: i32, options: &Options, has: &dyn Fn(Feature) -> bool) -> 
         survey,
         has,
         seen_files: BTreeSet::new(),
+        makers: Makers::default(),
         processors: scheduling::every_processor().about(|| Subject::Host)?,
         examination: Examination { began, pids: pids.clone(), ..Examination::default() },
     };
@@ -157,6 +160,7 @@ fn examine_once(root: i32, options: &Options, has: &dyn Fn(Feature) -> bool) -> 
             other => other?,
         }
     }
+    examiner.unopened_memory();
     examiner.examination.demand.settle();
     Ok(examiner.examination)
 }
@@ -210,6 +214,8 @@ struct Examiner<'a> {
     survey: Survey,
     has: &'a dyn Fn(Feature) -> bool,
     seen_files: BTreeSet<(u64, u64, Vec<u8>, bool)>,
+    /// Whose shared memory that nobody has open is the tree's.
+    makers: Makers,
     /// Every processor that threads may be bound to here.
     processors: Vec<u8>,
     examination: Examination,
@@ -252,10 +258,18 @@ impl Examiner<'_> {
         Ok(())
     }
 
+    fn unopened_memory(&mut self) {
+        for unopened in unopened_memory::all(&self.makers, |_, _| false) {
+            self.examination.demand.need(&unopened.subject(), unopened.foresee());
+            self.find(unopened.subject(), FileContent.name(), unopened.verdict());
+        }
+    }
+
     fn process(&mut self, stat: &Stat) -> Result<()> {
         let pid = stat.pid;
         let threads = procfs::threads(pid).about(|| Subject::Process(pid))?;
         let Some(status) = self.task(stat, &threads)? else { return Ok(()) };
+        self.makers.note(status.uid[3], stat.start_time);
         // A thread may have a table of its own; of a leader that has ended /proc shows none.
         let mut first = None;
         for tid in threads {

@@ -31,6 +31,8 @@ pub enum Purpose {
     Executable,
     /// Working or root directory.
     Directory,
+    /// A name that nobody has open.
+    Name,
 }
 
 /// One open description, seen from outside.
@@ -152,6 +154,15 @@ impl Look {
         Look::of(pid, purpose, link, file, information)
     }
 
+    /// Looks at a file by its name, opened for reading.
+    ///
+    /// # Errors
+    /// It cannot be described.
+    pub(crate) fn named(path: &str, file: OwnedFd) -> Result<Look> {
+        let own = std::process::id() as i32;
+        Look::of(own, Purpose::Name, path.as_bytes().to_vec(), file, fdinfo::DescriptorInfo::default())
+    }
+
     /// The open flags, O_CLOEXEC taken out (that belongs to the descriptor).
     pub fn flags(&self) -> u32 {
         self.information.flags & !O_CLOEXEC
@@ -191,7 +202,7 @@ impl Look {
         match self.purpose {
             Purpose::Descriptor(number) => Subject::Descriptor(self.pid, number, self.text()),
             Purpose::Mapping { start, .. } => Subject::Mapping(self.pid, start, self.text()),
-            Purpose::Executable | Purpose::Directory => Subject::Path(self.text()),
+            Purpose::Executable | Purpose::Directory | Purpose::Name => Subject::Path(self.text()),
         }
     }
 
@@ -431,6 +442,18 @@ pub(crate) fn user_of(device: u64, inode: u64) -> Option<i32> {
         user.is_none()
     });
     user
+}
+
+/// Which files (st_dev, st_ino) of those that are asked about any process has open or mapped.
+pub(crate) fn used(is_asked: impl Fn(&(u64, u64)) -> bool) -> BTreeSet<(u64, u64)> {
+    let mut used = BTreeSet::new();
+    for_each_user(|_, device, inode, _| {
+        if is_asked(&(device, inode)) {
+            used.insert((device, inode));
+        }
+        true
+    });
+    used
 }
 
 /// Calls `found(pid, st_dev, st_ino, it has no name)` for every file that any other process maps or has open, until it

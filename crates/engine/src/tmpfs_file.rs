@@ -103,6 +103,11 @@ fn lineage(file: BorrowedFd<'_>) -> Vec<Identity> {
     attributes::get(file, LINEAGE).ok().flatten().and_then(|value| codec::decode(&value).ok()).unwrap_or_default()
 }
 
+/// Whether a file was made here by an earlier move.
+pub(crate) fn is_brought(file: BorrowedFd<'_>) -> bool {
+    !lineage(file).is_empty()
+}
+
 /// Where the file of a look is.
 ///
 /// # Errors

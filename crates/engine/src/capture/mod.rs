@@ -7,7 +7,7 @@ use crate::look::{Look, Survey};
 use crate::resource::edge::Choice;
 use crate::resource::epoll_ready::Question;
 use crate::resource::landlock::Strangers;
-use crate::resource::{Captured, KINDS, record_locks};
+use crate::resource::{Captured, KINDS, record_locks, unopened_memory};
 use crate::thread_records::Records;
 use godwit_image::page_set::PageSet;
 use godwit_image::tree::Tree;
@@ -210,6 +210,11 @@ impl Capture {
         let (refs, state) = state(self, id)?;
         self.add(id, kind, Captured::new(refs, &state)?);
         Ok(id)
+    }
+
+    /// Whether there is such an object.
+    pub(crate) fn has(&self, kind: &dyn crate::resource::Kind, key: &[u8]) -> bool {
+        self.interned.contains_key(&(kind.id(), key.to_vec()))
     }
 
     fn add(&mut self, id: ObjectId, kind: &dyn crate::resource::Kind, captured: Captured) {
@@ -444,6 +449,11 @@ fn capture_all(frozen: &mut FrozenTree, options: &Options, mut outlet: Outlet<'_
         captured.threads.iter_mut().for_each(|thread| frozen.surroundings.schedule.leave_out(thread));
         tree.tasks.push(captured);
     }
+    let mut makers = unopened_memory::Makers::default();
+    for process in frozen.processes.iter().filter(|process| !process.is_zombie()) {
+        makers.note(process.status()?.uid[3], process.stat.start_time);
+    }
+    unopened_memory::capture(&makers, &mut capture)?;
     frozen.leftovers = capture.leftovers;
     let gone = outlet.gone(&capture.objects);
     tree.objects = capture.objects;

@@ -107,12 +107,17 @@ pub(super) fn data_pages(file: BorrowedFd<'_>, subject: impl Fn() -> Subject) ->
     Ok(pages)
 }
 
+/// By what a content is known: its inode.
+pub(super) fn key(device: u64, inode: u64) -> Vec<u8> {
+    [device.to_le_bytes(), inode.to_le_bytes()].concat()
+}
+
 /// The object of the content behind a look, captured once per inode.
 ///
 /// # Errors
 /// The file cannot be opened for reading or described.
 pub(super) fn capture(look: &Look, sort: Sort, capture: &mut Capture) -> Result<ObjectId> {
-    let key = [look.device.to_le_bytes(), look.inode.to_le_bytes()].concat();
+    let key = key(look.device, look.inode);
     let subject = || look.subject();
     capture.intern(&FileContent, &key, |capture, id| {
         let own = File::from(reopen(look.borrow(), O_RDONLY, subject)?);

@@ -72,6 +72,7 @@ pub mod unix_option;
 pub mod unix_queue;
 pub mod unix_socket;
 pub mod unlinked_file;
+pub(crate) mod unopened_memory;
 pub mod unread;
 
 /// Every kind of this build. One line each; the order decides who recognises a description first.

@@ -158,6 +158,8 @@ impl Rig {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let directory =
             std::env::temp_dir().join(format!("godwit-moving-{}-{number}", godwit_testbed::leftover::process_name()));
+        // A killed run's: numbers of namespaces are given again.
+        let _ = std::fs::remove_dir_all(&directory);
         std::fs::create_dir_all(&directory).unwrap();
         let pair = Pair::new(&Options { shared: vec![directory.clone()], ..Options::default() })?;
         if !crowded {
