@@ -52,7 +52,8 @@ pub(super) fn begin<'a>(place: &Place<'a>, workload: &Workload, number: u16) -> 
     let path = subject.directory.join("board");
     let board = Board::new(&path)?;
     let program_path = place.programs.compile(workload.program)?;
-    subject.pid = place.pair.source.command(program_path).arg(&path).args(workload.arguments()).detach()?;
+    subject.pid =
+        place.pair.source.command(program_path).arg(&path).args(workload.arguments(&subject.directory)).detach()?;
     board.await_phase(Phase::Ready, PATIENCE)?;
     Ok((subject, board))
 }

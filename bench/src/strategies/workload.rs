@@ -1,4 +1,6 @@
-//! What is moved by every strategy: small and large, quiet and restless.
+//! What is moved by every strategy: small and large, quiet and restless, and of many parts.
+use crate::case::DIRECTORY;
+use std::path::Path;
 
 const MIB: u64 = 1 << 20;
 
@@ -32,6 +34,10 @@ const fn writer(name: &'static str, about: &'static str, memory: u64, writes: Wr
     Workload { name, about, program: "writer", memory, writes }
 }
 
+const fn of_many(name: &'static str, about: &'static str, program: &'static str, memory: u64) -> Workload {
+    Workload { name, about, program, memory, writes: Writes::None }
+}
+
 /// All of them, small ones first.
 pub const WORKLOADS: &[Workload] = &[
     Workload { name: "getpid", about: "a loop of getpid", program: "getpid", memory: 96 << 10, writes: Writes::None },
@@ -45,6 +51,9 @@ pub const WORKLOADS: &[Workload] = &[
         memory: 64 * MIB,
         writes: Writes::None,
     },
+    of_many("1000-threads", "1,000 threads", "threads", 1000 * 2 * 4096),
+    of_many("1000-descriptors", "1,000 descriptors: files, pipes, eventfds, sockets", "descriptors", 96 << 10),
+    of_many("10000-mappings", "10,000 mappings, each with contents", "mappings", 10_000 * 4096),
     writer("256-mib", "256 MiB, quiet", 256 * MIB, Writes::None),
     writer("256-mib-1", "256 MiB, 1 page/ms written", 256 * MIB, Writes::PerMillisecond(1)),
     writer("256-mib-100", "256 MiB, 100 pages/ms written", 256 * MIB, Writes::PerMillisecond(100)),
@@ -55,16 +64,24 @@ pub const WORKLOADS: &[Workload] = &[
 ];
 
 impl Workload {
-    /// Its words behind the board.
+    /// Its words behind the board. `directory`: of its own, seen by both hosts.
     #[must_use]
-    pub fn arguments(&self) -> Vec<String> {
+    pub fn arguments(&self, directory: &Path) -> Vec<String> {
         let rate = match self.writes {
             Writes::None => 0,
             Writes::PerMillisecond(pages) => i64::from(pages) * 1000,
             Writes::AsManyAsItCan => -1,
         };
+        let words = |words: &[&str]| -> Vec<String> {
+            let given =
+                |word: &&str| if *word == DIRECTORY { directory.display().to_string() } else { (*word).to_owned() };
+            words.iter().map(given).collect()
+        };
         match self.program {
             "getpid" => Vec::new(),
+            "threads" => words(&["1000"]),
+            "descriptors" => words(&[DIRECTORY, "1000", "file", "pipe", "eventfd", "socket"]),
+            "mappings" => words(&["10000"]),
             "toucher" => vec![self.memory.to_string()],
             _ => vec![self.memory.to_string(), rate.to_string()],
         }
@@ -74,5 +91,20 @@ impl Workload {
     #[must_use]
     pub fn named(name: &str) -> Option<&'static Workload> {
         WORKLOADS.iter().find(|workload| workload.name == name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_has_words_for_its_program() {
+        let words = |name: &str| Workload::named(name).unwrap().arguments(Path::new("/own")).join(" ");
+        assert_eq!(words("getpid"), "");
+        assert_eq!(words("touch-64-mib"), "67108864");
+        assert_eq!(words("rma-4-mib"), "4194304 -1");
+        assert_eq!(words("1-gib-10"), "1073741824 10000");
+        assert_eq!(words("1000-descriptors"), "/own 1000 file pipe eventfd socket");
     }
 }
