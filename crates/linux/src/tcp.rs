@@ -65,6 +65,8 @@ pub struct Advance {
     pub acknowledged: u64,
     /// The shortest time from a byte's leaving to its acknowledgement.
     pub round_trip: Duration,
+    /// Bytes per second that arrived when there was last enough to send; 0: not known.
+    pub rate: u64,
 }
 
 /// Asks the kernel how a connection is getting on.
@@ -72,16 +74,19 @@ pub struct Advance {
 /// # Errors
 /// It is no TCP socket; EINVAL: a kernel that tells less (before Linux 4.9).
 pub fn advance(socket: BorrowedFd<'_>) -> Result<Advance> {
-    // linux/tcp.h, struct tcp_info: tcpi_bytes_acked and tcpi_min_rtt (us).
+    // linux/tcp.h, struct tcp_info: tcpi_bytes_acked, tcpi_min_rtt (us) and tcpi_delivery_rate.
     const ACKNOWLEDGED: usize = 120;
     const ROUND_TRIP: usize = 148;
+    const RATE: usize = 160;
     let information = socket::get(socket, libc::IPPROTO_TCP, libc::TCP_INFO, 256)?;
     let too_little = Errno { number: libc::EINVAL, call: "TCP_INFO" };
     let acknowledged = information.get(ACKNOWLEDGED..).and_then(|rest| rest.first_chunk()).ok_or(too_little)?;
     let round_trip = information.get(ROUND_TRIP..).and_then(|rest| rest.first_chunk()).ok_or(too_little)?;
+    let rate = information.get(RATE..).and_then(|rest| rest.first_chunk()).ok_or(too_little)?;
     Ok(Advance {
         acknowledged: u64::from_ne_bytes(*acknowledged),
         round_trip: Duration::from_micros(u32::from_ne_bytes(*round_trip).into()),
+        rate: u64::from_ne_bytes(*rate),
     })
 }
 
@@ -148,6 +153,9 @@ mod tests {
         while advance(socket.as_fd()).unwrap().acknowledged < all {
             assert!(begin.elapsed() < SOON);
         }
+        // Within the host itself: more than any wire carries would be another number, and so would a few bytes.
+        let rate = advance(socket.as_fd()).unwrap().rate;
+        assert!((10_000_000..1_000_000_000_000).contains(&rate), "{rate}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! How much of what is pushed may be on its way while somebody waits for pages: those have a connection of their own, but one link with
 //! what is pushed, and wait behind all that is queued in front of it. What the link carries in two round trips, and in the moment that
 //! it takes to look at it again, keeps it busy.
+use godwit_linux::tcp::Advance;
 use std::time::{Duration, Instant};
 
 /// Bytes that may be on their way in any case.
@@ -44,8 +45,9 @@ impl Restraint {
         since_answer < AFTER + on_link
     }
 
-    /// Takes in how the connection stands: bytes that have left, bytes that were acknowledged, the shortest round trip.
-    pub(super) fn room(&mut self, now: Instant, sent: u64, acknowledged: u64, round_trip: Duration) -> Room {
+    /// Takes in how the connection stands: bytes that have left, and what the kernel tells of it.
+    pub(super) fn room(&mut self, now: Instant, sent: u64, advance: &Advance) -> Room {
+        let Advance { acknowledged, round_trip, rate } = *advance;
         match self.seen {
             Some((since, before)) if now - since >= SPAN => {
                 let rate = u128::from(acknowledged.saturating_sub(before)) * 1_000_000_000 / (now - since).as_nanos();
@@ -54,7 +56,8 @@ impl Restraint {
                 self.seen = Some((now, acknowledged));
             }
             Some(_) => {}
-            None => self.seen = Some((now, acknowledged)),
+            // What the state took that went before.
+            None => (self.seen, self.rate) = (Some((now, acknowledged)), rate),
         }
         let meanwhile = u128::from(self.rate) * (round_trip * 2 + MOMENT).as_nanos() / 1_000_000_000;
         let limit = u64::try_from(meanwhile).unwrap_or(u64::MAX).max(LEAST);
@@ -72,9 +75,9 @@ impl Restraint {
 mod tests {
     use super::*;
 
-    /// A link of a rate (bytes per second) and a round trip, on which is pushed what may be; bytes per second, and the most that was
-    /// queued.
-    fn push(rate: u64, round_trip: Duration) -> (u64, u64) {
+    /// A link of a rate (bytes per second) and a round trip, on which is pushed what may be by what is known of it at first; bytes per
+    /// second, and the most that was queued.
+    fn push(rate: u64, round_trip: Duration, known: u64) -> (u64, u64) {
         let (begin, step) = (Instant::now(), Duration::from_micros(20));
         let (mut restraint, mut sent, mut carried, mut most) = (Restraint::default(), 0, 0.0_f64, 0);
         let mut history = std::collections::VecDeque::from([0_u64]);
@@ -90,7 +93,7 @@ mod tests {
             if now < next {
                 continue;
             }
-            match restraint.room(now, sent, history[0], round_trip) {
+            match restraint.room(now, sent, &Advance { acknowledged: history[0], round_trip, rate: known }) {
                 Room::Bytes(bytes) => sent += bytes.min(128 << 10),
                 Room::After(pause) => next = now + pause,
             }
@@ -110,10 +113,12 @@ mod tests {
             (12_500_000, 50_000),
         ] {
             let round_trip = Duration::from_micros(round_trip);
-            let (carried, most) = push(rate, round_trip);
-            let once = (rate as f64 * (round_trip + MOMENT).as_secs_f64()) as u64;
-            assert!(carried > rate / 2, "{rate} {round_trip:?}: {carried}");
-            assert!(most <= LEAST + 3 * once + (128 << 10), "{rate} {round_trip:?}: {most}");
+            for known in [0, rate / 2, rate] {
+                let (carried, most) = push(rate, round_trip, known);
+                let once = (rate as f64 * (round_trip + MOMENT).as_secs_f64()) as u64;
+                assert!(carried > rate / 2, "{rate} {round_trip:?} {known}: {carried}");
+                assert!(most <= LEAST + 3 * once + (128 << 10), "{rate} {round_trip:?} {known}: {most}");
+            }
         }
     }
 }

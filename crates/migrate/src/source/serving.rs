@@ -94,6 +94,8 @@ impl Serving {
         self.asked.clear();
         self.owed.clear();
         self.lane.end();
+        // Another link carries what it carries.
+        self.restraint = Restraint::default();
     }
 
     /// What to wait for besides the link.
@@ -160,10 +162,16 @@ impl Serving {
         let now = Instant::now();
         let limit = self.push_bytes();
         let is_awaited = self.answered.is_some_and(|answered| self.restraint.is_needed(now - answered));
-        let socket = stream.socket().filter(|_| is_awaited && matches!(self.lane, FaultLane::Open(_)));
+        let is_restrained = match self.lane {
+            FaultLane::Open(_) => is_awaited,
+            // Until faults have one they wait behind whatever has left.
+            FaultLane::Connecting(..) | FaultLane::Announced(_) => true,
+            FaultLane::Closed => false,
+        };
+        let socket = stream.socket().filter(|_| is_restrained);
         // Of what only costs time nothing is said.
         let Some(advance) = socket.and_then(|socket| tcp::advance(socket).ok()) else { return Some(limit) };
-        match self.restraint.room(now, stream.sent(), advance.acknowledged, advance.round_trip) {
+        match self.restraint.room(now, stream.sent(), &advance) {
             Room::Bytes(bytes) => {
                 let pages = usize::try_from(bytes).unwrap_or(usize::MAX) / PAGE_BYTES as usize;
                 Some(limit.min(pages.max(1).saturating_mul(PAGE_BYTES as usize)))
