@@ -38,16 +38,23 @@ pub(super) enum Room {
 }
 
 impl Restraint {
-    /// Whether somebody may be waiting for the next page, so long after one has left.
-    pub(super) fn is_needed(&self, since_answer: Duration) -> bool {
-        let on_link = u128::from(LEAST) * 4_000_000_000 / u128::from(self.rate.max(1));
+    /// Begins with what the kernel has measured so far: on a link with room for a burst it is too much, for as long as it takes to fall.
+    pub(super) fn of(advance: &Advance) -> Restraint {
+        Restraint { seen: None, rate: advance.rate }
+    }
+
+    /// Whether somebody may be waiting for the next page, so long after one has left. It shares the link with so many bytes that are under
+    /// way: were they not counted, they would come to stay.
+    pub(super) fn is_needed(&self, since_answer: Duration, under_way: u64) -> bool {
+        let bytes = u128::from(LEAST) * 4 + u128::from(under_way) * 2;
+        let on_link = bytes * 1_000_000_000 / u128::from(self.rate.max(1));
         let on_link = Duration::from_nanos(u64::try_from(on_link).unwrap_or(u64::MAX)).min(LONGEST);
         since_answer < AFTER + on_link
     }
 
     /// Takes in how the connection stands: bytes that have left, and what the kernel tells of it.
     pub(super) fn room(&mut self, now: Instant, sent: u64, advance: &Advance) -> Room {
-        let Advance { acknowledged, round_trip, rate } = *advance;
+        let Advance { acknowledged, round_trip, .. } = *advance;
         match self.seen {
             Some((since, before)) if now - since >= SPAN => {
                 let rate = u128::from(acknowledged.saturating_sub(before)) * 1_000_000_000 / (now - since).as_nanos();
@@ -56,8 +63,7 @@ impl Restraint {
                 self.seen = Some((now, acknowledged));
             }
             Some(_) => {}
-            // What the state took that went before.
-            None => (self.seen, self.rate) = (Some((now, acknowledged)), rate),
+            None => self.seen = Some((now, acknowledged)),
         }
         let meanwhile = u128::from(self.rate) * (round_trip * 2 + MOMENT).as_nanos() / 1_000_000_000;
         let limit = u64::try_from(meanwhile).unwrap_or(u64::MAX).max(LEAST);
@@ -79,7 +85,8 @@ mod tests {
     /// second, and the most that was queued.
     fn push(rate: u64, round_trip: Duration, known: u64) -> (u64, u64) {
         let (begin, step) = (Instant::now(), Duration::from_micros(20));
-        let (mut restraint, mut sent, mut carried, mut most) = (Restraint::default(), 0, 0.0_f64, 0);
+        let advance = |acknowledged| Advance { acknowledged, round_trip, rate: known };
+        let (mut restraint, mut sent, mut carried, mut most) = (Restraint::of(&advance(0)), 0, 0.0_f64, 0);
         let mut history = std::collections::VecDeque::from([0_u64]);
         let (mut now, mut next) = (begin, begin);
         while now - begin < Duration::from_secs(1) {
@@ -93,7 +100,7 @@ mod tests {
             if now < next {
                 continue;
             }
-            match restraint.room(now, sent, &Advance { acknowledged: history[0], round_trip, rate: known }) {
+            match restraint.room(now, sent, &advance(history[0])) {
                 Room::Bytes(bytes) => sent += bytes.min(128 << 10),
                 Room::After(pause) => next = now + pause,
             }

@@ -60,6 +60,8 @@ pub(super) struct Serving {
     answered: Option<Instant>,
     /// How much of what is pushed may be on its way.
     restraint: Restraint,
+    /// The same until faults have their lane.
+    first_restraint: Option<Restraint>,
     /// Until it may be pushed again.
     pub(super) pause: Option<Duration>,
     /// As long as somebody may wait for us.
@@ -95,7 +97,7 @@ impl Serving {
         self.owed.clear();
         self.lane.end();
         // Another link carries what it carries.
-        self.restraint = Restraint::default();
+        (self.restraint, self.first_restraint) = (Restraint::default(), None);
     }
 
     /// What to wait for besides the link.
@@ -161,17 +163,20 @@ impl Serving {
     fn room(&mut self, stream: &Stream) -> Option<usize> {
         let now = Instant::now();
         let limit = self.push_bytes();
-        let is_awaited = self.answered.is_some_and(|answered| self.restraint.is_needed(now - answered));
-        let is_restrained = match self.lane {
-            FaultLane::Open(_) => is_awaited,
-            // Until faults have one they wait behind whatever has left.
-            FaultLane::Connecting(..) | FaultLane::Announced(_) => true,
-            FaultLane::Closed => false,
-        };
-        let socket = stream.socket().filter(|_| is_restrained);
+        let socket = stream.socket().filter(|_| !matches!(self.lane, FaultLane::Closed));
         // Of what only costs time nothing is said.
         let Some(advance) = socket.and_then(|socket| tcp::advance(socket).ok()) else { return Some(limit) };
-        match self.restraint.room(now, stream.sent(), &advance) {
+        let under_way = stream.sent().saturating_sub(advance.acknowledged);
+        let is_needed = |answered| self.restraint.is_needed(now - answered, under_way);
+        // Until faults have a lane of their own they wait behind whatever has left.
+        if matches!(self.lane, FaultLane::Open(_)) && !self.answered.is_some_and(is_needed) {
+            return Some(limit);
+        }
+        let restraint = match self.lane {
+            FaultLane::Open(_) => &mut self.restraint,
+            _ => self.first_restraint.get_or_insert_with(|| Restraint::of(&advance)),
+        };
+        match restraint.room(now, stream.sent(), &advance) {
             Room::Bytes(bytes) => {
                 let pages = usize::try_from(bytes).unwrap_or(usize::MAX) / PAGE_BYTES as usize;
                 Some(limit.min(pages.max(1).saturating_mul(PAGE_BYTES as usize)))
