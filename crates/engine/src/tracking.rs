@@ -148,6 +148,34 @@ impl Tracker {
         Ok(Tracker { pid, fault, looked_at: PageSet::new(), registered: PageSet::new() })
     }
 
+    /// Areas that lie side by side and were all looked at before, in one go: each call of the kernel costs more than most of them have
+    /// pages. False: at least one of them is something else by now.
+    fn look_at_group(&self, pagemap: &Pagemap, group: &[&maps::Area], written: &mut PageSet) -> Result<bool> {
+        let (Some(first), Some(last)) = (group.first(), group.last()) else { return Ok(true) };
+        let subject = || Subject::Process(self.pid);
+        // Nothing is armed by this, and so nothing is lost where it fails.
+        match pagemap.written_pages(first.start, last.end, first.inode == 0, false, |_, _| {}) {
+            Ok(()) => {}
+            Err(error) if error.number == EPERM => return Ok(false),
+            Err(error) => return Err(error).about(subject),
+        }
+        let mut found = |start: u64, end: u64| written.insert(Run { start, end });
+        match pagemap.written_pages(first.start, last.end, first.inode == 0, true, &mut found) {
+            Ok(()) => Ok(true),
+            Err(error) if error.number == EPERM => {
+                // Changed just now: what was armed again before that the kernel does not tell.
+                pagemap.private_pages(first.start, last.end, |start, end, _| found(start, end)).about(subject)?;
+                Ok(false)
+            }
+            Err(error) => Err(error).about(subject),
+        }
+    }
+
+    /// Whether an area can be looked at together with the one below it.
+    fn goes_with(&self, below: &maps::Area, area: &maps::Area) -> bool {
+        below.end == area.start && (below.inode, area.inode) == (0, 0) && self.registered.covers(below.start, area.end)
+    }
+
     /// One area; true if it could be looked at.
     fn look_at(&mut self, pagemap: &Pagemap, area: &maps::Area, written: &mut PageSet) -> Result<bool> {
         let pid = self.pid;
@@ -192,12 +220,19 @@ impl Tracking for Tracker {
         let pagemap = Pagemap::open(self.pid).about(subject)?;
         let areas = maps::read(self.pid).about(subject)?;
         let mut written = Written::default();
-        for area in areas.iter().filter(|area| is_watched(area)) {
-            let mut pages = PageSet::new();
-            if self.look_at(&pagemap, area, &mut pages)? {
-                written.looked_at.insert(Run { start: area.start, end: area.end });
-                written.pages.extend(&pages);
+        let watched: Vec<&maps::Area> = areas.iter().filter(|area| is_watched(area)).collect();
+        let groups: Vec<Vec<&maps::Area>> =
+            watched.chunk_by(|below, area| self.goes_with(below, area)).map(<[&maps::Area]>::to_vec).collect();
+        for group in groups {
+            let (mut pages, mut looked_at) = (PageSet::new(), PageSet::new());
+            let is_one = group.len() > 1 && self.look_at_group(&pagemap, &group, &mut pages)?;
+            for area in group {
+                if is_one || self.look_at(&pagemap, area, &mut pages)? {
+                    looked_at.insert(Run { start: area.start, end: area.end });
+                }
             }
+            written.pages.extend(&pages.intersection(&looked_at));
+            written.looked_at.extend(&looked_at);
         }
         if read || reads() {
             return Err(reads_past_the_cache(pid));
