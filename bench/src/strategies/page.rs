@@ -26,6 +26,8 @@ const LEGEND: &str = "\
   holds what the engine takes from the process, too.
 * A process that does not ask for all of its memory within 10 s gets the rest then (`godwit settle`), and the command ends.
 * flushing and freeze-free have a page store that is a directory which both hosts see: it is not behind the shaped link.
+* Before each move as much memory as it needs is touched and given back: a virtual machine gets it from its host only then, which is slower than
+  all that is measured here.
 * Medians. Every repetition counts only when the process has found all of its memory as it left it.
 * Shaped links: tc's token bucket filter on both ends, a bucket of 10 ms (64 KiB at least), a queue of 50 ms. A delay of propagation
   is not added: this needs netem, which not every kernel has.

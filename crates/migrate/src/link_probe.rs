@@ -19,7 +19,14 @@ const BYTES_MAX: u64 = 16 << 20;
 /// Enough for a slow one.
 const TIME_MAX: Duration = Duration::from_millis(150);
 /// Between two looks at what has been acknowledged.
-const LOOK: Duration = Duration::from_millis(1);
+const LOOK: Duration = Duration::from_micros(100);
+/// So much may always be under way.
+const UNDER_WAY: u64 = 16 << 10;
+/// What is under way besides what the link itself holds: as much as goes in that time. More would only lie in queues, and stand before
+/// the move that comes next.
+const QUEUED: Duration = Duration::from_millis(20);
+/// How long what is still under way is waited for in the end.
+const DRAIN: Duration = Duration::from_millis(100);
 
 /// Measures the link to a destination. None where it cannot be: over ssh nobody tells how far the bytes have come.
 ///
@@ -45,29 +52,48 @@ fn measure(mut lane: Lane) -> io::Result<LinkProfile> {
     let mut seen: Vec<(f64, u64)> = Vec::new();
     let (mut written, mut gone) = (0, 0);
     loop {
-        if written < BYTES_MAX {
-            match lane.writer.write(&frame[gone..]) {
-                Ok(count) => {
-                    written += count as u64;
-                    gone = (gone + count) % frame.len();
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let room = Readiness { readable: false, writable: true };
-                    poll::wait(&[(lane.writer.as_fd(), room)], Some(LOOK))?;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        } else {
-            std::thread::sleep(LOOK / 10);
-        }
         let advance = tcp::advance(lane.writer.as_fd())?;
         seen.push((begin.elapsed().as_secs_f64(), advance.acknowledged));
         if advance.acknowledged >= BYTES_MAX || begin.elapsed() >= TIME_MAX {
+            drain(&lane, written)?;
             let round_trip_ms = advance.round_trip.as_secs_f64() * 1e3;
             return Ok(LinkProfile { bytes_per_second: rate(&seen), round_trip_ms });
         }
+        let most = most_under_way(rate(&seen), advance.round_trip).min(BYTES_MAX);
+        let free = (most + advance.acknowledged).saturating_sub(written) as usize;
+        let part = free.min(frame.len() - gone);
+        if part == 0 {
+            std::thread::sleep(LOOK);
+            continue;
+        }
+        match lane.writer.write(&frame[gone..gone + part]) {
+            Ok(count) => {
+                written += count as u64;
+                gone = (gone + count) % frame.len();
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let room = Readiness { readable: false, writable: true };
+                poll::wait(&[(lane.writer.as_fd(), room)], Some(LOOK))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
+}
+
+/// Bytes that may be under way over a link of which so much is known. The way there and back counts twice, so that a window which is
+/// too small for the link doubles with each.
+fn most_under_way(rate: f64, round_trip: Duration) -> u64 {
+    UNDER_WAY.max((rate * (QUEUED + round_trip.min(TIME_MAX) * 2).as_secs_f64()) as u64)
+}
+
+/// Waits until what was written has arrived: closing leaves it to the kernel, which goes on sending it beside whatever comes next.
+fn drain(lane: &Lane, written: u64) -> io::Result<()> {
+    let begin = Instant::now();
+    while tcp::advance(lane.writer.as_fd())?.acknowledged < written && begin.elapsed() < DRAIN {
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
 }
 
 /// Bytes per second in the second half of the time: at first what lies in buckets and queues is filled, and the sender goes slowly.
@@ -91,6 +117,16 @@ mod tests {
             (1..=100).map(|step| (f64::from(step) / 1e3, 64_000 + u64::from(step as u32) * 1000)).collect();
         assert!((rate(&seen) / 1e6 - 1.0).abs() < 0.05, "{}", rate(&seen));
         assert!(rate(&[(0.5, 100)]) > 0.0 && rate(&[]) == 0.0);
+    }
+
+    #[test]
+    fn no_more_is_under_way_than_the_link_needs() {
+        // 10 Mbit/s: some 25 KB besides what is on the way.
+        assert_eq!(most_under_way(1.25e6, Duration::ZERO), 25_000);
+        assert_eq!(most_under_way(0.0, Duration::from_secs(4000)), UNDER_WAY);
+        // A window that is too small for the way there and back doubles.
+        let (round_trip, window) = (Duration::from_millis(50), 1e6);
+        assert!(most_under_way(window / round_trip.as_secs_f64(), round_trip) >= 2_000_000);
     }
 
     #[test]
