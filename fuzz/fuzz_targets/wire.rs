@@ -20,6 +20,9 @@ fuzz_target!(|data: &[u8]| {
             let body = &behind[..behind.len().min(packed.length as usize)];
             let _ = packed.unpack(body, &mut vec![0; packed.runs.body_length() as usize]);
         }
+        if let Frame::PackedState(packed) = &frame {
+            let _ = packed.unpack(&mut Vec::new());
+        }
         if let Frame::DeltaPages(delta) = &frame {
             let behind = &rest[used..];
             let body = &behind[..behind.len().min(delta.length as usize)];

@@ -129,6 +129,8 @@ struct Tracker {
     fault: UserFault,
     looked_at: PageSet,
     registered: PageSet,
+    /// Constants of files: where they were first seen none of their pages was the process's own.
+    plain: PageSet,
 }
 
 impl Tracker {
@@ -145,7 +147,7 @@ impl Tracker {
         let made = make_inside(&mut injector, first);
         injector.remove()?;
         let fault = UserFault::begin_with(made?, feature::WRITE_PROTECT_ASYNCHRONOUS).about(subject)?;
-        Ok(Tracker { pid, fault, looked_at: PageSet::new(), registered: PageSet::new() })
+        Ok(Tracker { pid, fault, looked_at: PageSet::new(), registered: PageSet::new(), plain: PageSet::new() })
     }
 
     /// Areas that lie side by side and were all looked at before, in one go: each call of the kernel costs more than most of them have
@@ -169,6 +171,23 @@ impl Tracker {
             }
             Err(error) => Err(error).about(subject),
         }
+    }
+
+    /// Whether constants of a file are what the file has, or were when this was first asked. What a linker has filled in before it made
+    /// them constant is not: it would be sent in the down time.
+    fn is_plain(&mut self, pagemap: &Pagemap, area: &maps::Area) -> Result<bool> {
+        if self.plain.covers(area.start, area.end) {
+            return Ok(true);
+        }
+        let mut is_plain = !self.registered.covers(area.start, area.end);
+        if is_plain {
+            let found = pagemap.private_pages(area.start, area.end, |_, _, _| is_plain = false);
+            found.about(|| Subject::Process(self.pid))?;
+        }
+        if is_plain {
+            self.plain.insert(Run { start: area.start, end: area.end });
+        }
+        Ok(is_plain)
     }
 
     /// Whether an area can be looked at together with the one below it.
@@ -220,7 +239,12 @@ impl Tracking for Tracker {
         let pagemap = Pagemap::open(self.pid).about(subject)?;
         let areas = maps::read(self.pid).about(subject)?;
         let mut written = Written::default();
-        let watched: Vec<&maps::Area> = areas.iter().filter(|area| is_watched(area)).collect();
+        let mut watched = Vec::new();
+        for area in &areas {
+            if is_watched(area) || (is_constant(area) && !self.is_plain(&pagemap, area)?) {
+                watched.push(area);
+            }
+        }
         let groups: Vec<Vec<&maps::Area>> =
             watched.chunk_by(|below, area| self.goes_with(below, area)).map(<[&maps::Area]>::to_vec).collect();
         for group in groups {
@@ -270,10 +294,15 @@ fn reads_directly(pid: i32) -> bool {
     directory::descriptors(pid).unwrap_or_default().iter().any(is_direct)
 }
 
-/// Whether an area may have pages that are worth watching: private ones, but for code and constants of files.
+/// Whether an area may have pages that are worth watching: private ones, but for code of files, and for constants that are plain.
 fn is_watched(area: &maps::Area) -> bool {
     let is_kernels = area.name.starts_with(b"[v");
     !area.shared && !is_kernels && (area.write || area.inode == 0)
+}
+
+/// Whether an area is private, of a file, and neither to be written nor executed.
+fn is_constant(area: &maps::Area) -> bool {
+    !area.shared && !area.write && !area.execute && area.inode != 0 && area.read
 }
 
 /// Has the process make a descriptor, which it does not keep.

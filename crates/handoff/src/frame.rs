@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use crate::bytes::{Malformed, Reader};
 use crate::delta::Delta;
 use crate::message::Packet;
-use crate::packed::Packed;
+use crate::packed::{Packed, PackedState};
 use crate::store::Word;
 
 /// Bytes of a header.
@@ -42,6 +42,8 @@ pub const PROBE: u8 = 52;
 pub const PACKED_PAGES: u8 = 48;
 /// Frame type: runs of pages whose changes follow, since they were sent last.
 pub const DELTA_PAGES: u8 = 49;
+/// Frame type: a piece of captured state, packed.
+pub const PACKED_STATE: u8 = 50;
 /// Most bytes of a payload: messages carry at most 1 MiB of the drivers' own in one field.
 pub const PAYLOAD_LIMIT: u32 = 4 << 20;
 /// Most runs in one frame.
@@ -103,6 +105,7 @@ impl Header {
             | STORE
             | STORED
             | DELTA_PAGES
+            | PACKED_STATE
             | PROBE => 0,
             PUSH_OWED if header.length == 0 => 0,
             PAGES => BODY_CHECKED,
@@ -213,6 +216,8 @@ pub enum Frame<'a> {
     Packet(Packet),
     /// A piece of captured state: for the driver.
     State(&'a [u8]),
+    /// The same, packed.
+    PackedState(PackedState<'a>),
     /// These pages follow: for the pump.
     Pages(Runs),
     /// These pages are zero: for the pump.
@@ -255,6 +260,7 @@ impl<'a> Frame<'a> {
     fn parse(header: &Header, payload: &'a [u8]) -> Result<Frame<'a>, Malformed> {
         match header.kind {
             STATE => Ok(Frame::State(payload)),
+            PACKED_STATE => PackedState::decode(payload).map(Frame::PackedState),
             PAGES => Runs::decode(PAGES, header.flags, payload).map(Frame::Pages),
             ZERO_PAGES => Runs::decode(ZERO_PAGES, header.flags, payload).map(Frame::ZeroPages),
             HELD_PAGES => {
@@ -306,9 +312,13 @@ impl<'a> Frame<'a> {
                 packet.encode(out);
                 (packet.message.code(), 0)
             }
-            Frame::State(bytes) => {
+            Frame::State(bytes) | Frame::Probe(bytes) => {
                 out.extend_from_slice(bytes);
-                (STATE, 0)
+                (if matches!(self, Frame::State(_)) { STATE } else { PROBE }, 0)
+            }
+            Frame::PackedState(packed) => {
+                packed.encode(out);
+                (PACKED_STATE, 0)
             }
             Frame::Pages(runs) => {
                 runs.encode(out);
@@ -345,10 +355,6 @@ impl<'a> Frame<'a> {
             }
             Frame::Stored => (STORED, 0),
             Frame::PushOwed => (PUSH_OWED, 0),
-            Frame::Probe(bytes) => {
-                out.extend_from_slice(bytes);
-                (PROBE, 0)
-            }
         };
         let payload = &out[start + HEADER_LENGTH..];
         let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);

@@ -71,6 +71,52 @@ impl Packed {
     }
 }
 
+/// The payload of a [`crate::frame::PACKED_STATE`] frame: a piece of the state. Its checksum is the frame's own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PackedState<'a> {
+    /// Bytes that it becomes; more than the block has.
+    pub length: u32,
+    /// One LZ4 block.
+    pub block: &'a [u8],
+}
+
+impl<'a> PackedState<'a> {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend([LZ4, 0, 0, 0]);
+        out.extend(self.length.to_le_bytes());
+        out.extend_from_slice(self.block);
+    }
+
+    pub(crate) fn decode(payload: &'a [u8]) -> Result<PackedState<'a>, Malformed> {
+        let (head, block) = payload.split_first_chunk::<8>().ok_or(Malformed::TooShort)?;
+        let mut reader = Reader::new(head);
+        if reader.array::<4>()? != [LZ4, 0, 0, 0] {
+            return Err(Malformed::BadValue("method of packing"));
+        }
+        let length = reader.u32()?;
+        if length as usize > PACKED_LIMIT {
+            return Err(Malformed::TooLong { length: length.into(), limit: PACKED_LIMIT as u64 });
+        }
+        if block.is_empty() || block.len() >= length as usize {
+            return Err(Malformed::BadValue("packed length"));
+        }
+        Ok(PackedState { length, block })
+    }
+
+    /// Puts the state into `out`, whose contents go.
+    ///
+    /// # Errors
+    /// [`Malformed`]: the block does not become exactly so many bytes.
+    pub fn unpack(&self, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        out.clear();
+        out.resize(self.length as usize, 0);
+        match lz4_flex::block::decompress_into(self.block, out) {
+            Ok(length) if length == out.len() => Ok(()),
+            _ => Err(Malformed::BadValue("packed state")),
+        }
+    }
+}
+
 /// Packs pages into `out`, whose contents go. `None`: they are too many, or would not become much less.
 pub fn pack(pages: &[u8], out: &mut Vec<u8>) -> Option<u32> {
     if pages.len() > PACKED_LIMIT {
@@ -216,6 +262,26 @@ mod tests {
             assert!(packed.unpack(&out, &mut room[4096..]).is_err());
         }
         assert!(packs > 100, "{packs}");
+    }
+
+    #[test]
+    fn packed_state_comes_out_the_same_or_not_at_all() {
+        let mut random = Random::new(14);
+        let (mut out, mut room) = (Vec::new(), vec![1; 3]);
+        for _ in 0..300 {
+            let count = 1 + random.below(12) as usize;
+            let state = pages(&mut random, count);
+            let Some(_) = pack(&state, &mut out) else { continue };
+            let packed = PackedState { length: state.len() as u32, block: &out };
+            packed.unpack(&mut room).unwrap();
+            assert_eq!(room, state);
+            let cut = random.below(out.len() as u64) as usize;
+            assert!(PackedState { block: &out[..cut], ..packed }.unpack(&mut room).is_err());
+            for other in [-1, 1] {
+                let length = packed.length.saturating_add_signed(other);
+                assert!(PackedState { length, ..packed }.unpack(&mut room).is_err());
+            }
+        }
     }
 
     #[test]

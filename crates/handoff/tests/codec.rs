@@ -6,7 +6,7 @@ use godwit_handoff::frame::{
     Frame, HEADER_LENGTH, HELD_PAGES, Header, PAGE_LIMIT, PAGES, PAYLOAD_LIMIT, RUN_LIMIT, Run, Runs, STAGE_FIRST,
     STATE, ZERO_PAGES,
 };
-use godwit_handoff::packed::Packed;
+use godwit_handoff::packed::{PACKED_LIMIT, Packed, PackedState};
 use godwit_handoff::store::{Cause, Role, Word};
 use godwit_handoff::{
     BootId, Capabilities, Deed, Malformed, Message, MigrationId, Opaque, Packet, Reason, Record, Side, Stage, Step,
@@ -127,6 +127,9 @@ fn each_frame(random: &mut Random, mut check: impl FnMut(&mut Random, &Frame<'_>
     }
     let state = bytes(random, 200);
     check(random, &Frame::State(&state));
+    let block = [state, vec![1]].concat();
+    let length = block.len() as u32 + 1 + random.below(9000) as u32;
+    check(random, &Frame::PackedState(PackedState { length, block: &block }));
     let is_checked = random.chance(1, 2);
     let pages = runs(random, is_checked);
     check(random, &Frame::Pages(pages));
@@ -330,6 +333,10 @@ fn page_runs_that_cannot_be_are_refused_on_both_sides() {
         refused(Frame::Pages(Runs { page_shift: 11, ..with(vec![good]) })),
         Some(Malformed::BadValue("page size"))
     );
+    let state = |length, block| refused(Frame::PackedState(PackedState { length, block }));
+    assert_eq!(state(2, &[1, 2]), Some(Malformed::BadValue("packed length")));
+    assert_eq!(state(2, &[]), Some(Malformed::BadValue("packed length")));
+    assert!(matches!(state(PACKED_LIMIT as u32 + 1, &[1]), Some(Malformed::TooLong { .. })));
     let packed = |length, runs| refused(Frame::PackedPages(Packed { length, checksum: 0, runs: with(runs) }));
     assert_eq!(packed(0, vec![good]), Some(Malformed::BadValue("packed length")));
     assert_eq!(packed(8_192, vec![good]), Some(Malformed::BadValue("packed length")));

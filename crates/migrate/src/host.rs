@@ -63,6 +63,7 @@ pub(crate) fn capabilities() -> Capabilities {
     capabilities.set(FACTS, Value::Bytes(codec::encode(&godwit_engine::host::facts()).unwrap_or_default()));
     capabilities.set(crate::packing::CAPABILITY, Value::Flag(true));
     capabilities.set(crate::packing::DELTA_CAPABILITY, Value::Flag(true));
+    capabilities.set(crate::packing::STATE_CAPABILITY, Value::Flag(true));
     capabilities.set(STALE_PAGES, Value::Flag(true));
     capabilities.set(LATE_COMMUNICATION, Value::Flag(true));
     capabilities

@@ -286,6 +286,12 @@ impl Incoming {
                 self.totals.count(&header, 0, 0, 0);
                 return Ok(Some(Part::State));
             }
+            Frame::PackedState(packed) => {
+                packed.unpack(&mut self.packed)?;
+                std::mem::swap(&mut self.payload, &mut self.packed);
+                self.totals.count(&header, 0, 0, 0);
+                return Ok(Some(Part::State));
+            }
             Frame::Pages(runs) => self.begin_body(header, runs),
             Frame::PackedPages(packed) => {
                 self.packed.resize(packed.length as usize, 0);

@@ -4,7 +4,7 @@ use godwit_deterministic::Duration;
 use godwit_handoff::bucket::Rate;
 use godwit_handoff::delta::{Delta, Memory};
 use godwit_handoff::frame::Runs;
-use godwit_handoff::packed::{self, Advisor};
+use godwit_handoff::packed::{self, Advisor, PackedState};
 use std::str::FromStr;
 use std::time::Instant;
 
@@ -12,6 +12,10 @@ use std::time::Instant;
 pub(crate) const CAPABILITY: &str = "packed-pages";
 /// What one says that also remembers versions of pages.
 pub(crate) const DELTA_CAPABILITY: &str = "delta-pages";
+/// What one says that takes packed state.
+pub(crate) const STATE_CAPABILITY: &str = "packed-state";
+/// State of fewer bytes is sent as it is.
+const STATE_MIN: usize = 512;
 /// So many bytes that leave without a wait are more than sockets keep: the link was not full.
 const FLOWING_BYTES: u64 = 16 << 20;
 
@@ -46,6 +50,8 @@ pub(crate) struct Packing {
     wish: Compression,
     /// The destination takes packed pages.
     allowed: bool,
+    /// It takes packed state.
+    state_allowed: bool,
     advisor: Advisor,
     /// When there was no room in the link, and how many bytes had left then.
     full: Option<(Instant, u64)>,
@@ -78,6 +84,21 @@ impl Packing {
     pub(crate) fn begin(&mut self, allowed: bool, deltas_allowed: bool) {
         (self.allowed, self.deltas_allowed) = (allowed, deltas_allowed);
         self.full = None;
+    }
+
+    /// Whether the other side takes packed state.
+    pub(crate) fn allow_state(&mut self, allowed: bool) {
+        self.state_allowed = allowed;
+    }
+
+    /// Packs a piece of the state. It is said in words, and becomes a third to a tenth in the time that it takes to send it over 10
+    /// Gbit/s: whatever is known of the link, that is worth it.
+    pub(crate) fn pack_state<'a>(&'a mut self, piece: &'a [u8]) -> Option<PackedState<'a>> {
+        if !self.state_allowed || self.wish == Compression::Never || piece.len() < STATE_MIN {
+            return None;
+        }
+        packed::pack(piece, &mut self.buffer)?;
+        Some(PackedState { length: piece.len() as u32, block: &self.buffer })
     }
 
     /// Over another link nothing is remembered.

@@ -17,7 +17,7 @@ const PAGE_SHIFT: u8 = 12;
 /// Bytes of a part of the state before the tree.
 pub(crate) const PART_HEADER: usize = 24;
 /// Bytes of state in one frame.
-pub(crate) const STATE_PIECE: usize = 1 << 20;
+pub(crate) const STATE_PIECE: usize = 256 << 10;
 /// Fewer zero pages than this are sent as they are: a frame of their own would cost more.
 const ZEROS_MIN: usize = 4;
 
@@ -132,7 +132,11 @@ impl Pump {
     /// The other side would not take it.
     pub(crate) fn state_frame(&mut self, piece: &[u8]) -> Result<Vec<u8>, Refusal> {
         let mut frame = Vec::with_capacity(piece.len() + 64);
-        let header = Frame::State(piece).encode(&mut frame).map_err(refused)?;
+        let header = match self.packing.pack_state(piece) {
+            Some(packed) => Frame::PackedState(packed).encode(&mut frame),
+            None => Frame::State(piece).encode(&mut frame),
+        };
+        let header = header.map_err(refused)?;
         self.count(&header, 0, 0, None);
         Ok(frame)
     }

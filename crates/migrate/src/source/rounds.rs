@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 /// A round of pages that wait to be quiet takes at least so long: in less nothing can be told.
 const QUIET_ROUND: Duration = Duration::from_millis(20);
 
-/// Bytes on their way that delay nothing.
-const UNDER_WAY: u64 = 16 << 10;
+/// Bytes on their way that delay next to nothing: the other side may keep the word about two segments to itself for a while.
+const UNDER_WAY: u64 = 3 << 10;
 
 /// Bytes whose way takes long enough to be measured.
 const MUCH: u64 = 256 << 10;

@@ -134,6 +134,8 @@ impl Driver<'_> {
     /// Sends a part of the state.
     pub(super) fn send_part(&mut self, sort: PartSort, part: Option<&Part<'_>>) -> Result<(), Refusal> {
         let piece = self.frame_limit().min(STATE_PIECE);
+        let takes_packed = self.machine.peer().is_some_and(|peer| peer.capabilities.has(packing::STATE_CAPABILITY));
+        self.pump.packing.allow_state(takes_packed);
         for piece in self.pump.part(sort, part)?.chunks(piece) {
             let frame = self.pump.state_frame(piece)?;
             self.transmit(&frame, &[])?;
