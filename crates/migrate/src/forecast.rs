@@ -1,21 +1,13 @@
 //! What each strategy would cost for a running tree and a link, and which of them suits the user: a short tracked sample of what the
 //! tree writes, a probe of the link, and the predictions of `godwit_strategy`.
 use crate::link_probe;
+use crate::sample::{Sampled, sample};
 use crate::source::{AUTO, Options};
-use godwit_engine::freeze;
-use godwit_engine::tracking;
-use godwit_image::memory::PAGE_BYTES;
 use godwit_image::{Code, Refusal, Subject};
-use godwit_linux::features::{Feature, OnDemand};
-use godwit_linux::proc::status;
 use godwit_strategy::{
     Costs, LinkProfile, Objective, Origin, Prediction, Profile, Row, TABLE, choose, predict, validate,
 };
-use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
 
-/// How long the tree is watched in all, and when it is looked at in between.
-const SAMPLE: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(100)];
 /// What is assumed where a link cannot be measured: 1 Gbit/s and 1 ms there and back.
 const ASSUMED: LinkProfile = LinkProfile { bytes_per_second: 125e6, round_trip_ms: 1.0 };
 
@@ -50,15 +42,6 @@ pub enum Watch {
     Writes,
     /// Not at all: it is taken to write nothing.
     Nothing,
-}
-
-/// What a look at the tree has shown.
-struct Sampled {
-    profile: Profile,
-    /// Why what it writes is not known, if so.
-    untracked: Option<String>,
-    /// Whether it could be tracked, as far as is known.
-    tracks: bool,
 }
 
 /// Finds out what each strategy would cost.
@@ -103,49 +86,6 @@ fn usable(row: &Row, tracks: bool, has_store: bool) -> Result<(), String> {
         return Err("it needs a page store (--pages)".to_owned());
     }
     Ok(())
-}
-
-/// What the tree has, and what it writes in a short time.
-fn sample(pid: i32, watch: Watch) -> Result<Sampled, Refusal> {
-    let mut profile = Profile::default();
-    let pids = freeze::tree(pid)?;
-    let memory = |pid: &i32| status::read(*pid, *pid).ok().and_then(|status| status.memory);
-    let (mut resident, mut shared) = (0, 0);
-    for memory in pids.iter().filter_map(memory) {
-        resident += memory.resident_anonymous;
-        shared += memory.resident_shared;
-    }
-    profile.untracked_pages = shared / PAGE_BYTES;
-    profile.pages = resident / PAGE_BYTES;
-    if !OnDemand::default().has(Feature::WriteTracking) {
-        let why = "this kernel does not tell what a process writes".to_owned();
-        return Ok(Sampled { profile, untracked: Some(why), tracks: false });
-    }
-    if watch == Watch::Nothing {
-        let why = "it was not watched (check --watch), and is taken to write nothing".to_owned();
-        return Ok(Sampled { profile, untracked: Some(why), tracks: true });
-    }
-    let mut begun = tracking::begin(pid, &BTreeSet::new())?;
-    if begun.processes.is_empty() {
-        let why = begun.left_out.first().map_or_else(|| "nothing to track".to_owned(), |refusal| refusal.cause.clone());
-        return Ok(Sampled { profile, untracked: Some(why), tracks: false });
-    }
-    let mut pages = 0;
-    begun.processes.retain_mut(|(_, tracking)| {
-        let found = tracking.look().map(|written| written.pages.bytes() / PAGE_BYTES);
-        pages += found.as_ref().map_or(0, |found| *found);
-        found.is_ok()
-    });
-    // What could not be tracked is sent when it is down.
-    profile.untracked_pages += profile.pages.saturating_sub(pages);
-    profile.pages = pages;
-    let begin = Instant::now();
-    for at in SAMPLE {
-        std::thread::sleep(at.saturating_sub(begin.elapsed()));
-        let written = begun.processes.iter().filter_map(|(_, tracking)| tracking.bytes_written().ok()).sum::<u64>();
-        profile.written.push((begin.elapsed().as_secs_f64() * 1e3, written / PAGE_BYTES));
-    }
-    Ok(Sampled { profile, untracked: None, tracks: true })
 }
 
 impl Forecast {

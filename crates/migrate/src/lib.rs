@@ -25,6 +25,7 @@ mod requirement;
 pub mod residual;
 mod restless;
 pub mod reviving;
+mod sample;
 pub mod saving;
 mod shepherd;
 pub mod source;

@@ -7,6 +7,7 @@
 
 extern crate alloc;
 
+mod costs;
 mod decide;
 mod ledger;
 mod notation;
@@ -15,10 +16,11 @@ mod row;
 mod table;
 mod validate;
 
+pub use costs::Costs;
 pub use decide::{Decision, Left, Progress, decide_round};
 pub use ledger::{Division, Ledger};
 pub use notation::{BadRow, Knobs, notation, parse};
-pub use predict::{Costs, DEMAND_WINDOW_MS, LinkProfile, OBJECTIVES, Objective, Prediction, Profile, choose, predict};
+pub use predict::{DEMAND_WINDOW_MS, LinkProfile, OBJECTIVES, Objective, Prediction, Profile, choose, predict};
 pub use row::{Enough, Order, Origin, Phase, Row, Set, Step, Until};
 pub use table::TABLE;
 pub use validate::{Flaw, needs_tracking, validate};

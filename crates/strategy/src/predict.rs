@@ -5,6 +5,7 @@
 
 use alloc::vec::Vec;
 
+use crate::costs::Costs;
 use crate::decide::{Decision, Left, Progress, decide_round};
 use crate::row::{Order, Phase, Row, Set, Step};
 use crate::validate::needs_tracking;
@@ -27,6 +28,19 @@ pub struct Profile {
     pub pages: u64,
     /// Pages of which nobody can tell whether they were written, and which are sent while it is down: shared ones.
     pub untracked_pages: u64,
+    /// Pages that nobody can wait for, and which come in the down time whatever is owed: those of private mappings of files, and what the
+    /// kernel writes for each thread.
+    pub never_owed_pages: u64,
+    /// Threads, descriptors and mappings of all processes.
+    pub threads: u64,
+    /// Open descriptors.
+    pub descriptors: u64,
+    /// Mappings.
+    pub mappings: u64,
+    /// Which part of a page is left when it is packed; none: not known, it is taken to be all of it.
+    pub packed_part: Option<f64>,
+    /// Which part of a page has changed, packed, so many ms after it was sent, of pages that are written again and again; none: not known.
+    pub changed: Option<(f64, f64)>,
     /// How many different pages it has written after how many ms, in the order of time.
     pub written: Vec<(f64, u64)>,
 }
@@ -38,82 +52,6 @@ pub struct LinkProfile {
     pub bytes_per_second: f64,
     /// From a request to its answer, ms.
     pub round_trip_ms: f64,
-}
-
-/// What the engine itself costs, ms; measured by `godwit bench strategies` on links that are faster than it.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Costs {
-    /// Before the freeze, whatever is moved.
-    pub before: f64,
-    /// Beginning to track, and the first look.
-    pub tracking: f64,
-    /// A round in which next to nothing is sent.
-    pub round: f64,
-    /// A round of pages that wait to be quiet, at least.
-    pub quiet_round: f64,
-    /// In the down time, whatever is moved.
-    pub down: f64,
-    /// In the down time, of a process that was tracked: besides.
-    pub down_tracked: f64,
-    /// After the resumption, until the source is ended.
-    pub after: f64,
-    /// A page that is sent while the process runs at the source.
-    pub page_preparation: f64,
-    /// A page that is sent in the down time.
-    pub page_down: f64,
-    /// A page that is found still to be true in the down time.
-    pub page_confirmed: f64,
-    /// A page that is pushed after the resumption.
-    pub page_post: f64,
-    /// A page that the source has, when it is ended.
-    pub page_after: f64,
-    /// Which part of a page still goes over a slow link when it is sent again and its last version is remembered: an expectation, since
-    /// nobody has looked into the pages.
-    pub delta_part: f64,
-    /// How many pages are remembered at most.
-    pub delta_pages: f64,
-    /// Only over links on which a page takes longer than that.
-    pub delta_from: f64,
-    /// A page that is waited for, besides the way there and back.
-    pub fault: f64,
-    /// Bytes that may go before a page which is waited for.
-    pub pushed_before_fault: f64,
-    /// The first write to a page that is tracked.
-    pub tracked_write: f64,
-    /// The longest of many waits for a page while others are pushed, besides the way there and back.
-    pub stall: f64,
-    /// Which part of the time that the engine works before the freeze it takes from the process.
-    pub taken: f64,
-    /// The same after the resumption.
-    pub taken_post: f64,
-}
-
-impl Default for Costs {
-    fn default() -> Costs {
-        Costs {
-            before: 14.0,
-            tracking: 1.5,
-            round: 1.0,
-            quiet_round: 20.0,
-            down: 3.2,
-            down_tracked: 0.5,
-            after: 0.5,
-            page_preparation: 0.003,
-            page_down: 0.0008,
-            page_confirmed: 0.000006,
-            page_post: 0.004,
-            page_after: 0.0004,
-            delta_part: 0.25,
-            delta_pages: 4096.0,
-            delta_from: 0.01,
-            fault: 0.085,
-            pushed_before_fault: 32.0 * 1024.0,
-            tracked_write: 0.001,
-            stall: 12.0,
-            taken: 0.15,
-            taken_post: 0.3,
-        }
-    }
 }
 
 /// What one row would cost.
@@ -232,6 +170,8 @@ struct Play<'a> {
     last_round: f64,
     /// Pages of which both sides remember a version.
     remembered: f64,
+    /// How long ago what is stale was sent, ms.
+    since_sent: f64,
     made: Prediction,
     transfers: f64,
 }
@@ -248,6 +188,7 @@ pub fn predict(row: &Row, profile: &Profile, link: &LinkProfile, costs: &Costs) 
         all_sent: false,
         last_round: 0.0,
         remembered: 0.0,
+        since_sent: 0.0,
         made: Prediction {
             post_ms: Some(costs.after + profile.pages as f64 * costs.page_after),
             ..Prediction::default()
@@ -262,7 +203,7 @@ pub fn predict(row: &Row, profile: &Profile, link: &LinkProfile, costs: &Costs) 
                 None => break,
             },
             Decision::Freeze => {
-                play.freeze(needs_tracking(row));
+                play.freeze(needs_tracking(row), row.leaves_pages_behind());
                 progress.entering(Phase::Down)
             }
             Decision::HandOver => progress.entering(Phase::PostProcessing),
@@ -310,26 +251,50 @@ impl Play<'_> {
     fn sending(&self, pages: f64, each: f64) -> f64 {
         let (costs, again) = (self.costs, if self.all_sent { pages } else { 0.0 });
         let known = if self.page_link > costs.delta_from { again.min(self.remembered) } else { 0.0 };
-        let on_link = (pages - known * (1.0 - costs.delta_part)) * self.page_link;
-        on_link.max(pages * each)
+        let new = pages - known;
+        let packed = self.profile.packed_part.filter(|_| self.page_link > costs.delta_from).unwrap_or(1.0);
+        let on_link = new.min(costs.unpacked) + (new - costs.unpacked).max(0.0) * packed + known * self.changed_part();
+        (on_link * self.page_link).max(pages * each)
+    }
+
+    /// Which part of a page that is sent again goes over the link: the more the longer ago it was sent, as if what changes were strewn
+    /// over it.
+    fn changed_part(&self) -> f64 {
+        let Some((after, part)) = self.profile.changed.filter(|(after, _)| *after > 0.0) else {
+            return self.costs.delta_part;
+        };
+        let part = part.clamp(0.0, 1.0);
+        let odds = part / (1.0 - part).max(1e-6) * self.since_sent / after;
+        // It is named in any case.
+        (odds / (1.0 + odds)).clamp(0.008, 1.0)
+    }
+
+    /// What is counted of the tree, weighed.
+    fn weighed(&self, each: [f64; 3]) -> f64 {
+        let counts = [self.profile.threads, self.profile.descriptors, self.profile.mappings];
+        counts.iter().zip(each).map(|(count, each)| *count as f64 * each).sum()
     }
 
     fn prepare(&mut self, set: Set) -> (Left, bool) {
         let (costs, pages) = (self.costs, self.wanted(set));
         let least = if matches!(set, Set::Quiet(_)) { costs.quiet_round } else { costs.round };
         let first = self.made.preparation_ms == 0.0;
-        let time = self.sending(pages, costs.page_preparation).max(least);
+        let [thread, descriptor, mapping, _] = costs.each_prepared;
+        let looking = self.weighed([thread, descriptor, mapping]);
+        let time = self.sending(pages, costs.page_preparation).max(least) + looking;
         // A little process is remembered when it is sent first, of a large one what is sent again.
         if self.all_sent || self.profile.pages as f64 <= costs.delta_pages {
             self.remembered = (self.remembered + pages).min(costs.delta_pages).min(self.profile.pages as f64);
         }
         let written = self.profile.written_after(time);
+        let sends_most = pages * 2.0 >= self.stale;
         self.stale = (self.stale - pages).max(written).min(self.profile.pages as f64);
         self.all_sent |= pages >= self.profile.pages as f64;
         self.transfers += pages;
+        self.since_sent = if sends_most { time } else { self.since_sent + time };
         self.last_round = time;
         self.made.preparation_ms += time + if first { costs.tracking } else { 0.0 };
-        self.made.delay_ms += written * costs.tracked_write + pages * costs.page_preparation * costs.taken;
+        self.made.delay_ms += written * costs.tracked_write + (pages * costs.page_preparation + looking) * costs.taken;
         let left = Left {
             pages: self.stale as u64,
             of: self.profile.pages,
@@ -338,13 +303,26 @@ impl Play<'_> {
         (left, pages > 0.0)
     }
 
-    fn freeze(&mut self, tracked: bool) {
+    fn freeze(&mut self, tracked: bool, leaves: bool) {
+        let [least, thread, descriptor, mapping] = self.costs.state;
+        let state = least + self.weighed([thread, descriptor, mapping]);
+        self.made.down_ms += self.weighed([self.costs.thread[1], self.costs.descriptor[1], self.costs.mapping[1]]);
+        self.made.down_ms += state / PAGE * self.page_link;
+        if leaves {
+            // As much of these is stale as of all.
+            let share = self.stale / (self.profile.pages as f64).max(1.0);
+            let pages = (self.profile.never_owed_pages as f64 * share).min(self.stale);
+            self.made.down_ms += self.sending(pages, self.costs.page_down);
+            self.transfers += pages;
+            self.stale -= pages;
+        }
         let untracked = self.profile.untracked_pages as f64;
         let held = self.profile.pages as f64 - self.stale;
         self.made.down_ms += self.costs.down + self.round_trip * 2.0;
         self.made.down_ms += untracked * self.page_link.max(self.costs.page_down);
         self.transfers += untracked;
         if tracked {
+            self.made.down_ms += self.profile.mappings as f64 * self.costs.each_prepared[3];
             self.made.down_ms += self.costs.down_tracked + held.max(0.0) * self.costs.page_confirmed;
             self.made.delay_ms += self.costs.tracking / 2.0;
         }
@@ -393,7 +371,9 @@ impl Play<'_> {
     fn end(self) -> Prediction {
         let mut made = self.made;
         made.delay_ms += made.down_ms;
-        made.total_ms = self.costs.before + made.preparation_ms + made.down_ms + made.post_ms.unwrap_or(0.0);
+        let before =
+            self.costs.before + self.weighed([self.costs.thread[0], self.costs.descriptor[0], self.costs.mapping[0]]);
+        made.total_ms = before + made.preparation_ms + made.down_ms + made.post_ms.unwrap_or(0.0);
         made.transfers = self.transfers as u64;
         made
     }
@@ -411,7 +391,7 @@ mod tests {
 
     fn process(pages: u64, per_ms: f64) -> Profile {
         let sample = |time: f64| (time, ((time * per_ms) as u64).min(pages));
-        Profile { pages, untracked_pages: 0, written: vec![sample(20.0), sample(100.0)] }
+        Profile { pages, written: vec![sample(20.0), sample(100.0)], ..Profile::default() }
     }
 
     fn by(name: &str, profile: &Profile, link: &LinkProfile) -> Prediction {
@@ -425,7 +405,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_off_the_sample() {
-        let profile = Profile { pages: 1000, untracked_pages: 0, written: vec![(20.0, 100), (100.0, 180)] };
+        let profile = Profile { pages: 1000, written: vec![(20.0, 100), (100.0, 180)], ..Profile::default() };
         for (time, pages) in [(0.0, 0.0), (10.0, 50.0), (20.0, 100.0), (60.0, 140.0), (200.0, 280.0), (1e9, 1000.0)] {
             assert!((profile.written_after(time) - pages).abs() < 1e-9, "{time}");
         }
