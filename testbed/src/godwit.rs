@@ -94,9 +94,12 @@ impl Godwit {
 
     /// Whether a process of a host runs another program than this binary, as what is to become a tree's root does from its restore on.
     pub(crate) fn is_foreign(&self, host: &Host, pid: u32) -> bool {
-        let exe = format!("/proc/{}/root/proc/{pid}/exe", host.init_pid());
-        let [running, ours] = [FilePath::new(&exe), &self.program].map(|path| fs::metadata(path).map(identity));
-        running.is_ok_and(|running| ours.is_ok_and(|ours| running != ours))
+        // A first thread that has ended has no program any more; the others have.
+        let tasks = fs::read_dir(format!("/proc/{}/root/proc/{pid}/task", host.init_pid()));
+        let mut programs = tasks.into_iter().flatten().flatten().map(|task| task.path().join("exe"));
+        let running = programs.find_map(|exe| fs::metadata(exe).map(identity).ok());
+        let ours = fs::metadata(&self.program).map(identity).ok();
+        running.is_some() && ours.is_some() && running != ours
     }
 
     /// Takes a workload along a path, from the source on.
