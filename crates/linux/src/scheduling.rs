@@ -268,21 +268,37 @@ pub enum Heirs {
 #[derive(Debug)]
 pub struct Urgency {
     before: Attributes,
+    now: Attributes,
+    may_come_first: bool,
 }
+
+const FIRST: i32 = -20;
 
 impl Urgency {
     /// Begins. `None` where somebody wanted this thread to be more or less than others. Who may not come first (CAP_SYS_NICE) still has
     /// short turns.
     pub fn begin(heirs: Heirs) -> Option<Urgency> {
-        const FIRST: i32 = -20;
         let before = get(0).ok()?;
         if (before.policy, before.nice, before.flags) != (libc::SCHED_OTHER as u32, 0, 0) {
             return None;
         }
         let flags = if heirs == Heirs::None { libc::SCHED_FLAG_RESET_ON_FORK as u64 } else { 0 };
         let short = Attributes { runtime: SHORTEST_TURN, flags, ..before };
-        set(0, &Attributes { nice: FIRST, ..short }).or_else(|_| set(0, &short)).ok()?;
-        Some(Urgency { before })
+        let first = Attributes { nice: FIRST, ..short };
+        let may_come_first = set(0, &first).is_ok();
+        if !may_come_first {
+            set(0, &short).ok()?;
+        }
+        Some(Urgency { before, now: if may_come_first { first } else { short }, may_come_first })
+    }
+
+    /// Whether it comes before others, or has no more than its share, by short turns still: for who works for a tree that runs, and
+    /// would leave it nothing. A system call where that changes.
+    pub fn come_first(&mut self, first: bool) {
+        let wanted = Attributes { nice: if first { FIRST } else { self.before.nice }, ..self.now };
+        if self.may_come_first && wanted.nice != self.now.nice && set(0, &wanted).is_ok() {
+            self.now = wanted;
+        }
     }
 }
 
@@ -443,6 +459,14 @@ mod tests {
             assert_eq!((look().0, children()), (-20, expected));
             assert!(before.2 == 0 || look().2 < before.2, "{before:?}");
             assert!(Urgency::begin(heirs).is_none());
+            let mut urgency = urgency;
+            let (first, flags) = (look(), look().1);
+            urgency.come_first(false);
+            assert_eq!(look(), (0, flags, first.2));
+            assert_eq!(std::thread::spawn(look).join().unwrap().0, 0);
+            urgency.come_first(true);
+            assert_eq!(look(), first);
+            urgency.come_first(false);
             drop(urgency);
             assert_eq!((look(), children()), (before, (0, 0)));
         }

@@ -23,6 +23,10 @@ const MOMENT: Duration = Duration::from_millis(1);
 /// A page that was asked for is awaited awake so long.
 const AWAKE: Duration = Duration::from_micros(100);
 
+/// Who has waited for a page waits for the next one soon: so long we come before others. Who has all that he needs is to have his
+/// share of the processors, whatever is still being put beside it.
+const URGENT: Duration = Duration::from_millis(1);
+
 /// Between two looks at who has stopped, where nobody tells of it.
 const ATTEND_EVERY: Duration = Duration::from_millis(50);
 
@@ -85,6 +89,13 @@ impl Fetch {
         asked.map_or(Duration::ZERO, |asked| AWAKE.saturating_sub(asked.elapsed()))
     }
 
+    /// Comes before others as long as somebody waits for what comes here.
+    fn hurry(&mut self) {
+        let Some(urgency) = &mut self.urgency else { return };
+        let waits = self.attended.is_some() || self.pager.as_ref().is_some_and(Pager::is_awaited);
+        urgency.come_first(waits || self.asked.is_some_and(|asked| asked.elapsed() < URGENT));
+    }
+
     /// What to wait for besides the link.
     pub(super) fn interest(&self) -> Vec<(BorrowedFd<'_>, Readiness)> {
         let mut files: Vec<BorrowedFd<'_>> = self.door.iter().map(Door::bell).collect();
@@ -136,6 +147,7 @@ impl Driver<'_> {
             Ok(wanted) => self.want(&wanted),
             Err(refusal) => return self.cannot_fetch(&refusal),
         }
+        self.fetch.hurry();
         if let Err(refusal) = self.attend() {
             return self.cannot_fetch(&refusal);
         }

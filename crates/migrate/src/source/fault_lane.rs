@@ -53,6 +53,11 @@ impl FaultLane {
         *self = FaultLane::Closed;
     }
 
+    /// It may stand soon.
+    pub(super) fn is_coming(&self) -> bool {
+        matches!(self, FaultLane::Connecting(..) | FaultLane::Announced(_))
+    }
+
     pub(super) fn interest(&self) -> Option<(BorrowedFd<'_>, Readiness)> {
         match self {
             FaultLane::Closed => None,

@@ -26,10 +26,18 @@ const PUSH_BYTES: usize = 128 << 10;
 /// The same where they have one, and nobody has asked for a page for a while.
 const PUSH_BYTES_ALONE: usize = 512 << 10;
 const WHILE: Duration = Duration::from_micros(500);
+/// So long nothing is pushed while they are to have one and have it not yet. What is pushed lies unread at the other side as long as that is
+/// busy with placing, where nobody sees it: with MiB of it, and new memory that is slow to come, the first faults took 10 to 60 ms.
+const LANE_PATIENCE: Duration = Duration::from_millis(100);
+/// Between two looks at whether it stands.
+const LANE_PAUSE: Duration = Duration::from_millis(1);
 /// Bytes that may wait in the socket, for the same reason.
 const UNSENT_BYTES: i32 = 128 << 10;
 /// Behind a page that was asked for another one is asked for soon: so long it is awaited awake.
 const AWAKE: Duration = Duration::from_micros(100);
+/// So long we come before others: who waited for a page waits for the next one soon. What nobody waits for is pushed by whoever has
+/// a processor to spare.
+const URGENT: Duration = Duration::from_millis(1);
 const IPPROTO_TCP: i32 = 6;
 const TCP_NOTSENT_LOWAT: i32 = 25;
 
@@ -58,6 +66,8 @@ pub(super) struct Serving {
     repeats: bool,
     /// When a page left that was asked for.
     answered: Option<Instant>,
+    /// Since when it has been awaited.
+    lane_begun: Option<Instant>,
     /// How much of what is pushed may be on its way.
     restraint: Restraint,
     /// The same until faults have their lane.
@@ -97,7 +107,7 @@ impl Serving {
         self.owed.clear();
         self.lane.end();
         // Another link carries what it carries.
-        (self.restraint, self.first_restraint) = (Restraint::default(), None);
+        (self.restraint, self.first_restraint, self.lane_begun) = (Restraint::default(), None, None);
     }
 
     /// What to wait for besides the link.
@@ -115,6 +125,14 @@ impl Serving {
         self.answered
             .filter(|_| self.active)
             .map_or(Duration::ZERO, |answered| AWAKE.saturating_sub(answered.elapsed()))
+    }
+
+    /// Comes before others as long as somebody may wait for us.
+    fn hurry(&mut self) {
+        let waits = !self.asked.is_empty() || self.answered.is_some_and(|answered| answered.elapsed() < URGENT);
+        if let Some(urgency) = &mut self.urgency {
+            urgency.come_first(waits);
+        }
     }
 
     /// Takes in what was said of what is owed.
@@ -162,6 +180,11 @@ impl Serving {
     /// How much may be pushed now, of what has left so far.
     fn room(&mut self, stream: &Stream) -> Option<usize> {
         let now = Instant::now();
+        if self.lane.is_coming() && now - *self.lane_begun.get_or_insert(now) < LANE_PATIENCE {
+            // Its end is heard of at once.
+            self.pause = Some(LANE_PAUSE);
+            return None;
+        }
         let limit = self.push_bytes();
         let socket = stream.socket().filter(|_| !matches!(self.lane, FaultLane::Closed));
         // Of what only costs time nothing is said.
@@ -263,6 +286,7 @@ impl Driver<'_> {
         if let (Some(note), Some(server)) = (&mut self.serving.note, &self.serving.server) {
             note.write(server.left());
         }
+        self.serving.hurry();
         if self.serve_asked() {
             return true;
         }
